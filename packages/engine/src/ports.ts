@@ -1,0 +1,58 @@
+/**
+ * What the engine needs from outside. It has no queue, no clock and no I/O of its own, so the same code
+ * runs in a runner, in `hypha simulate` and in tests.
+ */
+import type {
+  DesiredResource,
+  GuestOutcome,
+  GuestProgram,
+  GuestTurn,
+  JournalBody,
+  JournalEvent,
+  ScriptPayload,
+} from '@hypha/protocol';
+
+/** A script in its sandbox, driven turn by turn. Any throw means the guest is gone for good. */
+export interface Guest {
+  start(program: GuestProgram, signal: AbortSignal): Promise<GuestTurn>;
+  /** Delivers one outcome and runs the guest until it is idle again. */
+  deliver(outcome: GuestOutcome, signal: AbortSignal): Promise<GuestTurn>;
+  /** Idempotent; also after a throw. */
+  close(): Promise<void>;
+}
+
+/** The run's journal, as the owner of an epoch may write it. */
+export interface RunJournal {
+  /** Everything recorded before this epoch, in order. */
+  readonly recorded: readonly JournalEvent[];
+  /**
+   * Appends in order, all or none; durable when it resolves. Throws `E_STALE_EPOCH` when another
+   * runner owns the run: the engine then stops at once and touches nothing.
+   */
+  append(bodies: readonly JournalBody[]): Promise<void>;
+}
+
+export interface Clock {
+  /** Wall clock, epoch milliseconds: for records, never for measuring. */
+  nowMs(): number;
+  /** Monotonic milliseconds. */
+  monotonicMs(): number;
+  /** Rejects with the signal's reason when aborted. */
+  sleep(ms: number, signal: AbortSignal): Promise<void>;
+}
+
+/** What the supervisor grants with an epoch: all the engine knows of the run. */
+export interface RunGrant {
+  readonly run: string;
+  readonly epoch: number;
+  readonly payload: ScriptPayload;
+  readonly node: {
+    readonly id: string;
+    readonly name: string;
+    readonly labels: Record<string, string>;
+  };
+  readonly runner: string;
+  readonly bootId: string;
+  /** The committed record of this deployment on this node, before this run. */
+  readonly committed: readonly DesiredResource[];
+}

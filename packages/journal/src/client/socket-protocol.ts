@@ -1,0 +1,70 @@
+/**
+ * What a runner and its supervisor say over the journal's unix socket: one JSON value a line, requests
+ * answered by id. The supervisor is the journal's only writer; end of file on this socket is how a dead
+ * runner is seen at once (design §7).
+ */
+import {
+  DesiredResource,
+  Envelope,
+  JournalBody,
+  JournalEvent,
+  Problem,
+  RunId,
+} from '@hypha/protocol';
+import { z } from 'zod';
+
+export const RunnerRequest = z.discriminatedUnion('method', [
+  /** First on every connection. `holding`: the epoch a reconnecting runner still owns. */
+  z.strictObject({
+    method: z.literal('hello'),
+    runner: z.string().max(64),
+    /** Given to the runner at its start; proves it was started by this supervisor. */
+    token: z.string().max(128),
+    pid: z.int(),
+    holding: z.strictObject({ run: RunId, epoch: z.int() }).nullable(),
+  }),
+  /** Takes the epoch named by a queue job. Refused with `E_STALE_EPOCH` when it is not the run's newest. */
+  z.strictObject({ method: z.literal('claim'), run: RunId, epoch: z.int() }),
+  z.strictObject({
+    method: z.literal('append'),
+    run: RunId,
+    epoch: z.int(),
+    bodies: z.array(JournalBody).min(1).max(1000),
+  }),
+]);
+export type RunnerRequest = z.infer<typeof RunnerRequest>;
+
+export const ClaimAnswer = z.strictObject({
+  run: RunId,
+  epoch: z.int(),
+  /** From the journal, never from Redis; the runner verifies it again (profile `execute`). */
+  envelope: Envelope,
+  /** The authority chain the supervisor knows, genesis first, so that the runner replays it itself. */
+  authority: z.array(Envelope),
+  node: z.strictObject({
+    id: z.string(),
+    name: z.string(),
+    labels: z.record(z.string(), z.string()),
+  }),
+  bootId: z.string(),
+  events: z.array(JournalEvent),
+  committed: z.array(DesiredResource),
+});
+export type ClaimAnswer = z.infer<typeof ClaimAnswer>;
+
+export const SupervisorAnswer = z.discriminatedUnion('ok', [
+  z.strictObject({ id: z.int(), ok: z.literal(true), value: z.unknown() }),
+  z.strictObject({ id: z.int(), ok: z.literal(false), problem: Problem }),
+]);
+
+/** Sent by the supervisor unasked. */
+export const SupervisorNotice = z.discriminatedUnion('notice', [
+  /** Stop the run after the call in flight was aborted; undo follows (design §10). */
+  z.strictObject({ notice: z.literal('cancel'), run: RunId }),
+  /** Finish the step in flight, start no other, then exit. */
+  z.strictObject({ notice: z.literal('drain') }),
+]);
+export type SupervisorNotice = z.infer<typeof SupervisorNotice>;
+
+/** Bytes of one line; larger is a broken peer. */
+export const LINE_BYTES_MAX = 32 * 1024 * 1024;

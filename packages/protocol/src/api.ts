@@ -1,0 +1,197 @@
+import { z } from 'zod';
+import { Envelope } from './dsse.ts';
+import { Problem } from './hypha-error.ts';
+import { Name, NodeId, Rid, RunId, Sha256Hex } from './ids.ts';
+import { JournalEvent } from './journal-event.ts';
+import { Json } from './json-value.ts';
+import { LIMITS } from './limits.ts';
+import { Labels, NodeFacts } from './node-payloads.ts';
+import { RunState } from './run-state.ts';
+import { ResourceLimits, ScriptMode } from './script-payload.ts';
+
+/** Bodies of the HTTP API (design §9). Requests are strict; answers may gain members. */
+
+export const Submission = z.strictObject({
+  envelope: Envelope,
+  /** Stapled authority updates the receiver may lack; verified as if they came from the ledger. */
+  authority: z.array(Envelope).max(LIMITS.authorityUpdatesMax).optional(),
+  /** Signed log head; its place is kept for the log. */
+  checkpoint: z.string().max(16_384).optional(),
+});
+export type Submission = z.infer<typeof Submission>;
+
+export const SubmissionAccepted = z.object({
+  revision: z.string(),
+  runs: z.array(z.object({ run: RunId, node: NodeId })),
+  /** Present when this digest was accepted before: the same runs are answered. */
+  existing: z.literal(true).optional(),
+});
+export type SubmissionAccepted = z.infer<typeof SubmissionAccepted>;
+
+export const PlacementRequest = z.strictObject({
+  realm: Name,
+  count: z.int().min(1).max(LIMITS.audienceNodesMax),
+  /** All must match. */
+  labels: Labels.default({}),
+  resources: ResourceLimits,
+  /** Only these nodes, by id or name; empty: any. */
+  nodes: z.array(z.string()).default([]),
+});
+export type PlacementRequest = z.infer<typeof PlacementRequest>;
+
+export const PlacementProposal = z.object({
+  /** Chosen, best first. */
+  nodes: z.array(z.object({ id: NodeId, name: z.string(), reason: z.string() })),
+  /** Every other node and why not. */
+  refused: z.array(z.object({ id: NodeId, name: z.string(), reason: z.string() })),
+});
+export type PlacementProposal = z.infer<typeof PlacementProposal>;
+
+/** One run as ledger-independent readers see it; the same shape at coordinator and supervisor. */
+export const RunView = z.object({
+  run: RunId,
+  revision: z.string(),
+  envelopeDigest: Sha256Hex,
+  node: NodeId,
+  realm: Name,
+  deployment: Name,
+  generation: z.int(),
+  mode: ScriptMode,
+  state: RunState,
+  /** Steps with a recorded outcome. */
+  steps: z.int(),
+  acceptedAt: z.int(),
+  startedAt: z.int().nullable(),
+  endedAt: z.int().nullable(),
+  /** Why it did not succeed. */
+  problem: Problem.nullable(),
+  /** True when any step ran on a simulated SAL. */
+  simulated: z.boolean(),
+  message: z.string(),
+});
+export type RunView = z.infer<typeof RunView>;
+
+export const DeploymentView = z.object({
+  realm: Name,
+  deployment: Name,
+  generation: z.int(),
+  revision: z.string(),
+  mode: ScriptMode,
+  state: z.enum(['pending', 'succeeded', 'failed', 'partial']),
+  runs: z.array(RunView),
+  submittedAt: z.int(),
+  message: z.string(),
+});
+export type DeploymentView = z.infer<typeof DeploymentView>;
+
+export const ResourceView = z.object({
+  rid: Rid,
+  realm: Name,
+  deployment: Name,
+  kind: z.string(),
+  name: Name,
+  /** `provisional` until its run commits; `retained`: a volume kept though no longer declared. */
+  status: z.enum(['provisional', 'committed', 'retained', 'removing']),
+  /** What the SAL observes now: `running`, `stopped`, `ready`, `missing` … */
+  state: z.string(),
+  spec: Json,
+  specHash: Sha256Hex,
+  createdBy: RunId,
+  /** `<run>/<step>` that changed it last. */
+  lastOp: z.string(),
+  addresses: z.array(z.string()),
+  simulated: z.boolean(),
+  /** What the SAL has to say: path, pid, restarts, exit code, why it is not up. */
+  info: Json,
+});
+export type ResourceView = z.infer<typeof ResourceView>;
+
+export const NodeView = z.object({
+  id: NodeId,
+  name: Name,
+  /** `pending`: waits for admission. `revoked`: its key may do nothing more. */
+  state: z.enum(['ready', 'unreachable', 'cordoned', 'pending', 'revoked']),
+  labels: Labels,
+  realms: z.array(z.string()),
+  publicKey: z.string(),
+  enrolledAt: z.int(),
+  lastReportAt: z.int().nullable(),
+  bootId: z.string(),
+  uptimeMs: z.int(),
+  facts: NodeFacts,
+  free: ResourceLimits,
+});
+export type NodeView = z.infer<typeof NodeView>;
+
+export function pageOf<T extends z.ZodType>(item: T) {
+  return z.object({ items: z.array(item), nextCursor: z.string().nullable() });
+}
+export type Page<T> = { items: T[]; nextCursor: string | null };
+
+export const AuthorityHead = z.object({ seq: z.int(), hash: Sha256Hex });
+export const AuthorityPage = z.object({ items: z.array(Envelope), head: AuthorityHead });
+export type AuthorityPage = z.infer<typeof AuthorityPage>;
+
+/** `GET /v1/genesis`: the first update and its digest, which contexts and join tokens pin. */
+export const GenesisAnswer = z.object({ envelope: Envelope, hash: Sha256Hex });
+export type GenesisAnswer = z.infer<typeof GenesisAnswer>;
+
+/** Entries of the ledger's log: admissions, enrolments, authority updates, receipts, in order. */
+export const LogEntry = z.object({
+  index: z.int(),
+  at: z.int(),
+  kind: z.string(),
+  digest: Sha256Hex,
+  envelope: Envelope,
+});
+export type LogEntry = z.infer<typeof LogEntry>;
+export const LogAppended = z.object({ index: z.int(), digest: Sha256Hex, existing: z.boolean() });
+export type LogAppended = z.infer<typeof LogAppended>;
+
+/** Coordinator → node, as SSE `data` on `GET /v1/nodes/:id/inbox`; `id:` is the message's. */
+export const InboxMessage = z.discriminatedUnion('type', [
+  z.object({
+    type: z.literal('submission'),
+    id: z.string(),
+    run: RunId,
+    submission: Submission,
+  }),
+  z.object({ type: z.literal('authority'), id: z.string(), authority: z.array(Envelope) }),
+]);
+export type InboxMessage = z.infer<typeof InboxMessage>;
+
+/** Node → coordinator, `POST /v1/nodes/:id/outbox`. Every item may arrive twice. */
+export const OutboxItem = z.discriminatedUnion('type', [
+  /** The node has it in its journal (also when it had it before). */
+  z.strictObject({ type: z.literal('accepted'), messageId: z.string(), run: RunId }),
+  z.strictObject({
+    type: z.literal('refused'),
+    messageId: z.string(),
+    run: RunId,
+    problem: Problem,
+  }),
+  z.strictObject({
+    type: z.literal('events'),
+    run: RunId,
+    events: z.array(JournalEvent).min(1).max(500),
+  }),
+  z.strictObject({ type: z.literal('receipt'), run: RunId, envelope: Envelope }),
+  /** A run that reached the node on another path, so that the coordinator can show it. */
+  z.strictObject({ type: z.literal('run'), run: RunId, envelope: Envelope }),
+]);
+export type OutboxItem = z.infer<typeof OutboxItem>;
+export const OutboxBatch = z.strictObject({ items: z.array(OutboxItem).min(1).max(200) });
+export type OutboxBatch = z.infer<typeof OutboxBatch>;
+
+/** Everything needed to check one run offline, down to a pinned genesis. */
+export const AuditBundle = z.object({
+  v: z.literal(1),
+  genesis: Envelope,
+  authority: z.array(Envelope),
+  admission: Envelope,
+  enrolment: Envelope,
+  submission: Envelope,
+  journal: z.array(JournalEvent),
+  receipt: Envelope,
+});
+export type AuditBundle = z.infer<typeof AuditBundle>;

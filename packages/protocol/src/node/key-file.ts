@@ -1,0 +1,72 @@
+import {
+  createPrivateKey,
+  createPublicKey,
+  generateKeyPairSync,
+  type KeyObject,
+  sign,
+} from 'node:crypto';
+import { closeSync, constants, fsyncSync, openSync, readFileSync, writeSync } from 'node:fs';
+import type { Signer } from '../crypto-port.ts';
+import { HyphaError } from '../hypha-error.ts';
+import { keyIdOf } from '../ids.ts';
+import { nodeVerifier } from './node-verifier.ts';
+
+/** Keys are PKCS#8 PEM, so that `openssl pkeyutl -sign -rawin` over the pre-authentication bytes works. */
+export function generateKey(): { pem: string; signer: Signer } {
+  const { privateKey } = generateKeyPairSync('ed25519');
+  const pem = privateKey.export({ format: 'pem', type: 'pkcs8' }).toString();
+  return { pem, signer: signerFromKey(privateKey) };
+}
+
+export function signerFromPem(pem: string): Signer {
+  let key: KeyObject;
+  try {
+    key = createPrivateKey(pem);
+  } catch (cause) {
+    throw new HyphaError('E_ARGUMENT', 'cannot read a private key: expected PKCS#8 PEM', { cause });
+  }
+  if (key.asymmetricKeyType !== 'ed25519') {
+    throw new HyphaError('E_ARGUMENT', `expected an Ed25519 key, got ${key.asymmetricKeyType}`);
+  }
+  return signerFromKey(key);
+}
+
+/** Raw public key of a PEM file that holds either half. */
+export function publicKeyFromPem(pem: string): Uint8Array {
+  return rawPublicKey(createPublicKey(pem));
+}
+
+function rawPublicKey(key: KeyObject): Uint8Array {
+  const der = key.export({ format: 'der', type: 'spki' });
+  return new Uint8Array(der.subarray(der.length - 32));
+}
+
+function signerFromKey(key: KeyObject): Signer {
+  const publicKey = rawPublicKey(createPublicKey(key));
+  return {
+    publicKey,
+    keyid: keyIdOf(nodeVerifier, publicKey),
+    sign: (message) => new Uint8Array(sign(null, message, key)),
+  };
+}
+
+export function readKeyFile(path: string): Signer {
+  let pem: string;
+  try {
+    pem = readFileSync(path, 'utf8');
+  } catch (cause) {
+    throw new HyphaError('E_NOT_FOUND', `cannot read the key file ${path}`, { cause });
+  }
+  return signerFromPem(pem);
+}
+
+/** Creates the file 0600 and fsyncs it. Refuses to replace an existing key. */
+export function writeKeyFile(path: string, pem: string): void {
+  const fd = openSync(path, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600);
+  try {
+    writeSync(fd, pem);
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}

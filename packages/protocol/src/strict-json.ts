@@ -1,0 +1,191 @@
+import { fromUtf8 } from './encoding.ts';
+import type { Json } from './json-value.ts';
+import { LIMITS } from './limits.ts';
+
+/** Why text is not strict JSON. `offset` counts UTF-16 units from the start. */
+export class StrictJsonError extends Error {
+  readonly offset: number;
+  constructor(reason: string, offset: number) {
+    super(`${reason} at offset ${offset}`);
+    this.name = 'StrictJsonError';
+    this.offset = offset;
+  }
+}
+
+/**
+ * JSON as RFC 8259 with the choices it leaves open closed: no duplicate key, no byte order mark, no
+ * number that a double cannot hold exactly, no lone surrogate, no `__proto__` key, bounded depth.
+ * `JSON.parse` accepts all of these silently, which would let two parties read one signature as two
+ * different things (security notes §0.10).
+ */
+export function parseStrictJson(input: Uint8Array | string): Json {
+  let text: string;
+  try {
+    text = typeof input === 'string' ? input : fromUtf8(input);
+  } catch {
+    throw new StrictJsonError('not UTF-8 without byte order mark', 0);
+  }
+  return new Reader(text).readDocument();
+}
+
+const NUMBER = /-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?/y;
+// biome-ignore lint/suspicious/noControlCharactersInRegex: JSON strings must not hold raw control characters
+const PLAIN = /[^"\\\u0000-\u001f]*/y;
+
+class Reader {
+  readonly #text: string;
+  #at = 0;
+  #depth = 0;
+
+  constructor(text: string) {
+    this.#text = text;
+  }
+
+  readDocument(): Json {
+    const value = this.#value();
+    this.#space();
+    if (this.#at !== this.#text.length) this.#fail('text after the value');
+    return value;
+  }
+
+  #fail(reason: string): never {
+    throw new StrictJsonError(reason, this.#at);
+  }
+
+  #space(): void {
+    for (;;) {
+      const code = this.#text.charCodeAt(this.#at);
+      if (code !== 0x20 && code !== 0x0a && code !== 0x0d && code !== 0x09) return;
+      this.#at++;
+    }
+  }
+
+  #value(): Json {
+    this.#space();
+    const first = this.#text[this.#at];
+    if (first === '{') return this.#nested(() => this.#object());
+    if (first === '[') return this.#nested(() => this.#array());
+    if (first === '"') return this.#string();
+    if (first === 't') return this.#word('true', true);
+    if (first === 'f') return this.#word('false', false);
+    if (first === 'n') return this.#word('null', null);
+    return this.#number();
+  }
+
+  #nested(read: () => Json): Json {
+    if (++this.#depth > LIMITS.jsonDepthMax)
+      this.#fail(`nested deeper than ${LIMITS.jsonDepthMax}`);
+    const value = read();
+    this.#depth--;
+    return value;
+  }
+
+  #word(word: string, value: Json): Json {
+    if (!this.#text.startsWith(word, this.#at)) this.#fail('unexpected character');
+    this.#at += word.length;
+    return value;
+  }
+
+  #number(): number {
+    NUMBER.lastIndex = this.#at;
+    const match = NUMBER.exec(this.#text);
+    if (match === null)
+      this.#fail(this.#at >= this.#text.length ? 'unexpected end' : 'unexpected character');
+    const value = Number(match[0]);
+    if (!Number.isFinite(value)) this.#fail('number out of range');
+    if (Number.isInteger(value) && !Number.isSafeInteger(value))
+      this.#fail('integer beyond 2^53-1');
+    if (Object.is(value, -0)) this.#fail('negative zero');
+    this.#at += match[0].length;
+    return value;
+  }
+
+  #string(): string {
+    this.#at++;
+    let value = '';
+    for (;;) {
+      PLAIN.lastIndex = this.#at;
+      const plain = PLAIN.exec(this.#text)?.[0] ?? '';
+      value += plain;
+      this.#at += plain.length;
+      const next = this.#text[this.#at];
+      if (next === '"') {
+        this.#at++;
+        if (!value.isWellFormed()) this.#fail('lone surrogate in a string');
+        return value;
+      }
+      if (next !== '\\')
+        this.#fail(next === undefined ? 'unterminated string' : 'control character in a string');
+      value += this.#escape();
+    }
+  }
+
+  #escape(): string {
+    const letter = this.#text[this.#at + 1] ?? '';
+    const simple = ESCAPES.get(letter);
+    if (simple !== undefined) {
+      this.#at += 2;
+      return simple;
+    }
+    const digits = this.#text.slice(this.#at + 2, this.#at + 6);
+    if (letter !== 'u' || !/^[0-9a-fA-F]{4}$/.test(digits)) this.#fail('malformed escape');
+    this.#at += 6;
+    return String.fromCharCode(Number.parseInt(digits, 16));
+  }
+
+  #array(): Json {
+    this.#at++;
+    const items: Json[] = [];
+    this.#space();
+    if (this.#text[this.#at] === ']') {
+      this.#at++;
+      return items;
+    }
+    for (;;) {
+      items.push(this.#value());
+      if (this.#closes(']')) return items;
+    }
+  }
+
+  #object(): Json {
+    this.#at++;
+    const members: Record<string, Json> = {};
+    this.#space();
+    if (this.#text[this.#at] === '}') {
+      this.#at++;
+      return members;
+    }
+    for (;;) {
+      this.#space();
+      if (this.#text[this.#at] !== '"') this.#fail('expected a key');
+      const key = this.#string();
+      if (key === '__proto__') this.#fail('key "__proto__"');
+      if (Object.hasOwn(members, key)) this.#fail(`duplicate key ${JSON.stringify(key)}`);
+      this.#space();
+      if (this.#text[this.#at] !== ':') this.#fail('expected ":"');
+      this.#at++;
+      members[key] = this.#value();
+      if (this.#closes('}')) return members;
+    }
+  }
+
+  /** After a member or item: true at the closing bracket, false after a comma. */
+  #closes(bracket: ']' | '}'): boolean {
+    this.#space();
+    const next = this.#text[this.#at];
+    if (next !== bracket && next !== ',') this.#fail(`expected "," or "${bracket}"`);
+    this.#at++;
+    return next === bracket;
+  }
+}
+
+const ESCAPES = new Map([
+  ['"', '"'],
+  ['\\', '\\'],
+  ['/', '/'],
+  ['b', '\b'],
+  ['f', '\f'],
+  ['n', '\n'],
+  ['r', '\r'],
+  ['t', '\t'],
+]);

@@ -1,0 +1,5 @@
+export * from './quantity.ts';
+export * from './resource-kind.ts';
+export * from './sal.ts';
+export * from './specs.ts';
+export * from './step-contract.ts';
