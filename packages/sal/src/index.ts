@@ -1,3 +1,4 @@
+export * from './command.ts';
 export * from './quantity.ts';
 export * from './resource-kind.ts';
 export * from './sal.ts';

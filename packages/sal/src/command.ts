@@ -1,0 +1,197 @@
+/**
+ * The one way SALs run external commands: an absolute path, an argv array, a fixed environment, a
+ * deadline and an output bound (security notes §2.8). There is no shell, so nothing is ever quoted.
+ */
+import { constants } from 'node:fs';
+import { access, stat } from 'node:fs/promises';
+import { isAbsolute, join } from 'node:path';
+import { HyphaError } from '@hypha/protocol';
+import { execa } from 'execa';
+
+const TOOL_FOLDERS = [
+  '/usr/local/sbin',
+  '/usr/local/bin',
+  '/usr/sbin',
+  '/usr/bin',
+  '/sbin',
+  '/bin',
+] as const;
+
+export const COMMAND_LIMITS = {
+  /** Deadline of a command that names none. */
+  timeoutMs: 30_000,
+  /** Bytes of stdout and of stderr each, when the caller names none. */
+  outputBytesMax: 4 * 1024 * 1024,
+  /** From SIGTERM at the deadline to SIGKILL. */
+  killDelayMs: 2000,
+  /** How long pipes that a grandchild keeps open are waited for once the command has exited. */
+  pipeDelayMs: 1000,
+  /** Characters of stderr and of the argv kept in an error. */
+  errorTextMax: 2000,
+} as const;
+
+/** Every command sees this and nothing else; `C` keeps messages as the adapters know them. */
+export const COMMAND_ENV: Readonly<Record<string, string>> = {
+  PATH: TOOL_FOLDERS.join(':'),
+  LC_ALL: 'C',
+};
+
+export interface Command {
+  /** Absolute path, as `findTool` gave it. */
+  readonly tool: string;
+  readonly argv: readonly string[];
+  /** What it is for, with ids: becomes the error's message (`create subvolume volumes/abc…`). */
+  readonly purpose: string;
+  readonly signal: AbortSignal;
+  readonly timeoutMs?: number;
+  readonly outputBytesMax?: number;
+  /** Written to stdin, which is else empty. */
+  readonly input?: string | Uint8Array;
+  readonly cwd?: string;
+  /**
+   * `discard` gives the command /dev/null for stdout and stderr: for tools that leave a child behind,
+   * which would else hold the pipes. Default `capture`.
+   */
+  readonly output?: 'capture' | 'discard';
+  /** Exit codes that are an answer, not a failure. Default `[0]`; `any` for all of them. */
+  readonly exitCodes?: readonly number[] | 'any';
+}
+
+export interface CommandResult {
+  readonly exitCode: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/**
+ * Port: adapters take it, so a contract suite can interrupt them after any command. Throws `HyphaError`
+ * `E_SAL` with a `CommandFailure` as details, or the signal's reason once that is aborted; by then the
+ * command has ended.
+ */
+export type RunCommand = (command: Command) => Promise<CommandResult>;
+
+/** `details` of the `E_SAL` error of a command that failed. */
+export interface CommandFailure {
+  readonly tool: string;
+  readonly argv: readonly string[];
+  /** Null when a signal ended it or it never started. */
+  readonly exitCode: number | null;
+  readonly signal: string | null;
+  readonly timedOut: boolean;
+  /** The last 2000 characters. */
+  readonly stderr: string;
+}
+
+/** Absolute path of an installed tool, or undefined. Only system folders are searched, never `PATH`. */
+export async function findTool(name: string): Promise<string | undefined> {
+  for (const folder of TOOL_FOLDERS) {
+    const path = join(folder, name);
+    const found = await access(path, constants.X_OK).then(
+      async () => (await stat(path)).isFile(),
+      () => false,
+    );
+    if (found) return path;
+  }
+  return undefined;
+}
+
+export const runCommand: RunCommand = async (command) => {
+  if (!isAbsolute(command.tool)) {
+    throw new HyphaError('E_INTERNAL', `tool ${command.tool} is not an absolute path`);
+  }
+  command.signal.throwIfAborted();
+  const output = command.output === 'discard' ? 'ignore' : 'pipe';
+  const child = execa(command.tool, command.argv, {
+    shell: false,
+    cwd: command.cwd ?? '/',
+    env: COMMAND_ENV,
+    extendEnv: false,
+    reject: false,
+    stripFinalNewline: false,
+    stdout: output,
+    stderr: output,
+    ...(command.input === undefined ? { stdin: 'ignore' as const } : { input: command.input }),
+    timeout: command.timeoutMs ?? COMMAND_LIMITS.timeoutMs,
+    forceKillAfterDelay: COMMAND_LIMITS.killDelayMs,
+    maxBuffer: command.outputBytesMax ?? COMMAND_LIMITS.outputBytesMax,
+    cancelSignal: command.signal,
+  });
+  // A grandchild that inherited the pipes must not make us wait for its whole life.
+  let pipeTimer: NodeJS.Timeout | undefined;
+  child.nodeChildProcess.once('exit', () => {
+    pipeTimer = setTimeout(() => {
+      child.stdout?.destroy();
+      child.stderr?.destroy();
+    }, COMMAND_LIMITS.pipeDelayMs);
+  });
+  const result = await child;
+  clearTimeout(pipeTimer);
+  if (result.isCanceled) command.signal.throwIfAborted();
+  const ended = { ...result, stdout: textOf(result.stdout), stderr: textOf(result.stderr) };
+  return checkEnd(command, ended);
+};
+
+interface CommandEnd {
+  readonly exitCode?: number | undefined;
+  readonly signal?: string | undefined;
+  readonly timedOut: boolean;
+  readonly isMaxBuffer: boolean;
+  readonly stdout: string;
+  readonly stderr: string;
+  readonly cause?: unknown;
+}
+
+function checkEnd(command: Command, end: CommandEnd): CommandResult {
+  const { exitCode, stdout, stderr } = end;
+  const expected = command.exitCodes ?? [0];
+  const whole = exitCode !== undefined && !end.timedOut && !end.isMaxBuffer;
+  if (whole && (expected === 'any' || expected.includes(exitCode))) {
+    return { exitCode, stdout, stderr };
+  }
+  const failure: CommandFailure = {
+    tool: command.tool,
+    argv: boundArgv(command.argv),
+    exitCode: exitCode ?? null,
+    signal: end.signal ?? null,
+    timedOut: end.timedOut,
+    stderr: stderr.slice(-COMMAND_LIMITS.errorTextMax),
+  };
+  throw new HyphaError('E_SAL', `cannot ${command.purpose}: ${command.tool} ${endingOf(end)}`, {
+    details: failure,
+    cause: end.cause,
+  });
+}
+
+/** The particulars of a failed command, or undefined when the error is another. */
+export function commandFailure(error: unknown): CommandFailure | undefined {
+  const isCommand =
+    error instanceof HyphaError &&
+    error.code === 'E_SAL' &&
+    typeof error.details === 'object' &&
+    error.details !== null &&
+    'argv' in error.details;
+  // Only `runCommand` puts an argv into the details of an `E_SAL` error.
+  return isCommand ? (error.details as CommandFailure) : undefined;
+}
+
+function endingOf(end: CommandEnd): string {
+  if (end.timedOut) return 'missed its deadline';
+  if (end.isMaxBuffer) return 'printed more than its bound';
+  if (end.exitCode !== undefined) return `exited with ${end.exitCode}`;
+  return end.signal === undefined ? 'did not start' : `was ended by ${end.signal}`;
+}
+
+function boundArgv(argv: readonly string[]): readonly string[] {
+  const kept: string[] = [];
+  let left = COMMAND_LIMITS.errorTextMax;
+  for (const argument of argv) {
+    if (argument.length > left) return [...kept, '…'];
+    left -= argument.length;
+    kept.push(argument);
+  }
+  return kept;
+}
+
+function textOf(output: unknown): string {
+  return typeof output === 'string' ? output : '';
+}
