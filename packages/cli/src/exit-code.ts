@@ -1,0 +1,22 @@
+import { type ErrorCode, errorInfo, type HyphaError } from '@hypha/protocol';
+
+/** Exit codes by class of outcome (design §12). */
+export const EXIT = {
+  ok: 0,
+  failedRun: 1,
+  usage: 2,
+  refused: 3,
+  notFound: 4,
+  unavailable: 69,
+  badConfig: 78,
+} as const;
+
+const USAGE: ReadonlySet<ErrorCode> = new Set<ErrorCode>(['E_ARGUMENT', 'E_NAME', 'E_SCRIPT_SYNTAX']);
+
+export function exitCodeOf(error: HyphaError): number {
+  if (USAGE.has(error.code)) return EXIT.usage;
+  if (error.code === 'E_NOT_FOUND') return EXIT.notFound;
+  if (error.code === 'E_UNAVAILABLE' || error.code === 'E_RATE') return EXIT.unavailable;
+  if (errorInfo(error.code).status >= 500) return EXIT.unavailable;
+  return EXIT.refused;
+}
