@@ -20,6 +20,7 @@ export * from './json-value.ts';
 export * from './limits.ts';
 export * from './node-payloads.ts';
 export * from './receipt-payload.ts';
+export * from './run-fold.ts';
 export * from './run-state.ts';
 export * from './script-payload.ts';
 export * from './strict-json.ts';
