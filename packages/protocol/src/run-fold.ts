@@ -78,13 +78,8 @@ export function foldRun(events: readonly JournalEvent[]): RunFold {
 
 /** Simulated SALs say so in every handle they return. */
 function isSimulated(result: Json): boolean {
-  return (
-    typeof result === 'object' &&
-    result !== null &&
-    !Array.isArray(result) &&
-    'simulated' in result &&
-    result.simulated === true
-  );
+  if (typeof result !== 'object' || result === null || Array.isArray(result)) return false;
+  return (result as { readonly [key: string]: Json })['simulated'] === true;
 }
 
 function problemOf(recorded: Json, event: JournalEvent): Problem {
