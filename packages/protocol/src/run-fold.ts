@@ -79,7 +79,8 @@ export function foldRun(events: readonly JournalEvent[]): RunFold {
 /** Simulated SALs say so in every handle they return. */
 function isSimulated(result: Json): boolean {
   if (typeof result !== 'object' || result === null || Array.isArray(result)) return false;
-  return (result as { readonly [key: string]: Json })['simulated'] === true;
+  const { simulated } = result as { readonly simulated?: Json };
+  return simulated === true;
 }
 
 function problemOf(recorded: Json, event: JournalEvent): Problem {
