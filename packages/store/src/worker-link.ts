@@ -1,0 +1,184 @@
+import { Worker } from 'node:worker_threads';
+import { HyphaError } from '@hypha/protocol';
+import type {
+  StatementResult,
+  StoreFailure,
+  StoreRequest,
+  WorkerNotice,
+  WorkerSettings,
+} from './sqlite-message.ts';
+import { StoreConflict } from './store-conflict.ts';
+
+/** Requests the store holds at most; beyond it a caller is told to come back. */
+const PENDING_MAX = 20_000;
+
+type RequestBody = StoreRequest extends infer R
+  ? R extends unknown
+    ? Omit<R, 'id'>
+    : never
+  : never;
+
+interface Waiter {
+  resolve(results: readonly StatementResult[]): void;
+  reject(error: HyphaError): void;
+}
+
+/** The store's side of the worker thread: pairs answers with requests, and fails all when it dies. */
+export class WorkerLink {
+  readonly #worker: Worker;
+  readonly #file: string;
+  readonly #onBroken: (error: HyphaError) => void;
+  readonly #waiters = new Map<number, Waiter>();
+  readonly #opened = Promise.withResolvers<void>();
+  readonly #ended = Promise.withResolvers<void>();
+  #nextId = 1;
+  /** Set once no request can be taken any more. */
+  #refusal: HyphaError | undefined;
+  #closing = false;
+  #commits = 0;
+
+  /** Rejects with `E_UNAVAILABLE` when another process owns the file. */
+  static async open(
+    settings: WorkerSettings,
+    onBroken: (error: HyphaError) => void,
+  ): Promise<WorkerLink> {
+    const link = new WorkerLink(settings, onBroken);
+    await link.#opened.promise;
+    return link;
+  }
+
+  private constructor(settings: WorkerSettings, onBroken: (error: HyphaError) => void) {
+    this.#file = settings.file;
+    this.#onBroken = onBroken;
+    this.#worker = new Worker(new URL('./sqlite-worker.ts', import.meta.url), {
+      workerData: settings,
+      name: 'store',
+      execArgv: [],
+    });
+    this.#worker.on('message', (notice: WorkerNotice) => this.#receive(notice));
+    this.#worker.on('error', (error) => this.#break(error));
+    this.#worker.on('exit', () => {
+      if (!this.#closing) this.#break(new Error('the thread ended'));
+      this.#ended.resolve();
+    });
+  }
+
+  get pending(): number {
+    return this.#waiters.size;
+  }
+
+  /** Commits since the store was opened: one for each group of writes. */
+  get commits(): number {
+    return this.#commits;
+  }
+
+  request(body: RequestBody): Promise<readonly StatementResult[]> {
+    if (this.#refusal !== undefined) return Promise.reject(this.#refusal);
+    if (this.#waiters.size >= PENDING_MAX) {
+      return Promise.reject(
+        new HyphaError('E_UNAVAILABLE', `store ${this.#file} has ${PENDING_MAX} requests waiting`),
+      );
+    }
+    const { promise, resolve, reject } = Promise.withResolvers<readonly StatementResult[]>();
+    const id = this.#nextId++;
+    try {
+      this.#worker.postMessage({ ...body, id } satisfies StoreRequest);
+    } catch (cause) {
+      return Promise.reject(
+        new HyphaError('E_INTERNAL', `cannot hand a statement to store ${this.#file}`, { cause }),
+      );
+    }
+    this.#waiters.set(id, { resolve, reject });
+    return promise;
+  }
+
+  /** Refuses new requests, lets those that were taken finish, closes the file. Idempotent. */
+  async close(): Promise<void> {
+    if (!this.#closing) {
+      this.#closing = true;
+      this.#refusal ??= new HyphaError('E_UNAVAILABLE', `store ${this.#file} is closed`);
+      this.#worker.postMessage({ id: 0, kind: 'close' } satisfies StoreRequest);
+    }
+    await this.#ended.promise;
+  }
+
+  #receive(notice: WorkerNotice): void {
+    switch (notice.type) {
+      case 'opened':
+        this.#opened.resolve();
+        return;
+      case 'refused':
+        this.#closing = true;
+        this.#refusal = this.#openError(notice.failure);
+        this.#opened.reject(this.#refusal);
+        return;
+      case 'answers':
+        this.#commits = notice.commits;
+        for (const answer of notice.answers) {
+          const waiter = this.#waiters.get(answer.id);
+          this.#waiters.delete(answer.id);
+          if (answer.ok) waiter?.resolve(answer.results);
+          else waiter?.reject(this.#requestError(answer.failure));
+        }
+        return;
+      case 'broken':
+        this.#break(causeOf(notice.failure));
+        return;
+      case 'closed':
+        return;
+      default:
+        notice satisfies never;
+    }
+  }
+
+  /** What was promised can no longer be kept: every caller fails and the process is told. */
+  #break(cause: unknown): void {
+    if (this.#refusal?.code === 'E_INTERNAL') return;
+    const error = new HyphaError('E_INTERNAL', `store ${this.#file} broke down`, { cause });
+    this.#refusal = error;
+    this.#closing = true;
+    for (const waiter of this.#waiters.values()) waiter.reject(error);
+    this.#waiters.clear();
+    this.#opened.reject(error);
+    this.#onBroken(error);
+  }
+
+  #openError(failure: StoreFailure): HyphaError {
+    const cause = causeOf(failure);
+    const primary = failure.sqliteCode & 0xff;
+    if (primary === SQLITE.busy || primary === SQLITE.locked) {
+      return new HyphaError('E_UNAVAILABLE', `store ${this.#file} is owned by another process`, {
+        hint: 'stop the other process, or give this one a state folder of its own',
+        retryable: false,
+        cause,
+      });
+    }
+    return new HyphaError('E_INTERNAL', `cannot open store ${this.#file}`, { cause });
+  }
+
+  #requestError(failure: StoreFailure): HyphaError {
+    const cause = causeOf(failure);
+    const position = failure.statement ?? 0;
+    if (failure.rows !== undefined) {
+      const { expected, actual } = failure.rows;
+      const message = `write ${position} touched ${actual} rows where ${expected} were expected`;
+      return new StoreConflict(position, 'rows', message, cause);
+    }
+    const primary = failure.sqliteCode & 0xff;
+    if (primary === SQLITE.constraint) {
+      return new StoreConflict(position, 'constraint', `write ${position} met a constraint`, cause);
+    }
+    if (primary === SQLITE.full) {
+      return new HyphaError('E_STORAGE', `cannot write to store ${this.#file}`, { cause });
+    }
+    return new HyphaError('E_INTERNAL', `cannot run a statement on store ${this.#file}`, { cause });
+  }
+}
+
+/** SQLite primary result codes. */
+const SQLITE = { busy: 5, locked: 6, full: 13, constraint: 19 } as const;
+
+function causeOf(failure: StoreFailure): Error {
+  const of = failure.sql === undefined ? '' : ` in: ${failure.sql}`;
+  return new Error(`SQLite ${failure.sqliteCode}: ${failure.message}${of}`);
+}
