@@ -66,7 +66,7 @@ export interface CommandResult {
 /**
  * Port: adapters take it, so a contract suite can interrupt them after any command. Throws `HyphaError`
  * `E_SAL` with a `CommandFailure` as details, or the signal's reason once that is aborted; by then the
- * command has ended.
+ * command has ended, unless not even SIGKILL ends it.
  */
 export type RunCommand = (command: Command) => Promise<CommandResult>;
 
@@ -124,12 +124,35 @@ export const runCommand: RunCommand = async (command) => {
       child.stderr?.destroy();
     }, COMMAND_LIMITS.pipeDelayMs);
   });
-  const result = await child;
+  const stuck = waitUntilStuck(command);
+  const result = await Promise.race([child, stuck.promise]);
   clearTimeout(pipeTimer);
-  if (result.isCanceled) command.signal.throwIfAborted();
+  stuck.cancel();
+  if (result === 'stuck' || result.isCanceled) command.signal.throwIfAborted();
+  if (result === 'stuck') return checkEnd(command, STUCK);
   const ended = { ...result, stdout: textOf(result.stdout), stderr: textOf(result.stderr) };
   return checkEnd(command, ended);
 };
+
+const STUCK: CommandEnd = { timedOut: true, isMaxBuffer: false, stdout: '', stderr: '' };
+
+/**
+ * A process in uninterruptible sleep outlives SIGKILL: after the deadline and all delays it is left
+ * to its fence.
+ */
+function waitUntilStuck(command: Command): { promise: Promise<'stuck'>; cancel: () => void } {
+  const { killDelayMs, pipeDelayMs, timeoutMs } = COMMAND_LIMITS;
+  const { promise, resolve } = Promise.withResolvers<'stuck'>();
+  const delayMs = 2 * (killDelayMs + pipeDelayMs);
+  const timers = [setTimeout(() => resolve('stuck'), (command.timeoutMs ?? timeoutMs) + delayMs)];
+  const onAbort = () => timers.push(setTimeout(() => resolve('stuck'), delayMs));
+  command.signal.addEventListener('abort', onAbort, { once: true });
+  const cancel = () => {
+    command.signal.removeEventListener('abort', onAbort);
+    for (const timer of timers) clearTimeout(timer);
+  };
+  return { promise, cancel };
+}
 
 interface CommandEnd {
   readonly exitCode?: number | undefined;

@@ -1,4 +1,5 @@
 export * from './command.ts';
+export * from './fence-cgroup.ts';
 export * from './quantity.ts';
 export * from './resource-kind.ts';
 export * from './sal.ts';
