@@ -5,3 +5,4 @@ export * from './resource-kind.ts';
 export * from './sal.ts';
 export * from './specs.ts';
 export * from './step-contract.ts';
+export * from './subvolume-pool.ts';
