@@ -1,3 +1,4 @@
+export * from './address.ts';
 export * from './command.ts';
 export * from './fence-cgroup.ts';
 export * from './quantity.ts';
