@@ -15,6 +15,7 @@ export {
   toProblem,
 } from './hypha-error.ts';
 export * from './ids.ts';
+export * from './join-token.ts';
 export * from './journal-event.ts';
 export * from './json-value.ts';
 export * from './limits.ts';
