@@ -101,7 +101,12 @@ export const JournalBody = z.discriminatedUnion('type', [
     outputSha256: Sha256Hex,
     desired: z.array(DesiredResource),
   }),
-  z.strictObject({ type: z.literal('undo-intent'), step: StepNumber }),
+  z.strictObject({
+    type: z.literal('undo-intent'),
+    step: StepNumber,
+    /** On the first: the problem document the run ends with, so that an undo taken over keeps it. */
+    problem: Json.optional(),
+  }),
   z.strictObject({
     type: z.literal('undo-result'),
     step: StepNumber,
