@@ -1,0 +1,37 @@
+/** Bounds of one coordinator. Exceeding one is an error the caller sees, never a silent drop. */
+export const COORDINATOR_LIMITS = {
+  /** Messages that wait for one node. */
+  pendingPerNodeMax: 1000,
+  /** Messages that wait for all nodes together. */
+  pendingMax: 100_000,
+  /** Messages sent to one node whose answer is still to come. */
+  inFlightPerNodeMax: 64,
+  /** After the envelope's `exp`, how long a message may still be answered, milliseconds. */
+  expiryGraceMs: 60_000,
+  /** Delay before a message that was sent is sent again, milliseconds; doubles per attempt. */
+  resendDelayMsMin: 2_000,
+  resendDelayMsMax: 30_000,
+  /** Age of the ledger's data a submission or placement may be judged by while the ledger answers. */
+  ledgerAgeMsMax: 1_000,
+  /** How long a request may wait for the ledger before the cached copy is used, milliseconds. */
+  ledgerWaitMsMax: 800,
+  /** Delay between polls of a ledger that does not answer, milliseconds. */
+  ledgerRetryMsMin: 500,
+  ledgerRetryMsMax: 10_000,
+  /** How long a node may be away from its inbox before it counts as unreachable, milliseconds. */
+  presenceGraceMs: 15_000,
+  /** Changes kept for readers of `GET /v1/events` that come back. */
+  changesKept: 10_000,
+  /** Nodes named in one answer as refused. */
+  refusedListedMax: 1000,
+  /** Bytes of journal in one page of `GET /v1/runs/:id/journal`. */
+  journalPageBytesMax: 4 * 1024 * 1024,
+  /** Journal events or changes read for a stream at once. */
+  streamReadRows: 50,
+  /** Runs of one outbox batch worked on at once: their commits share an fsync. */
+  outboxRunsAtOnce: 16,
+  /** Attempts at a write that lost against a concurrent one. */
+  writeAttemptsMax: 5,
+  /** Rows a retention sweep removes in one transaction. */
+  retentionRevisionsAtOnce: 20,
+} as const;

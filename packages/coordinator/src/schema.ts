@@ -1,0 +1,122 @@
+import type { Migration } from '@hypha/store';
+import type { Kysely, Transaction } from 'kysely';
+
+/**
+ * The coordinator's tables. JSON is TEXT, times are epoch milliseconds, digests are lower-case hex. The
+ * SQL stays in the subset PostgreSQL shares (design §6). Nothing the coordinator decides lives anywhere
+ * else: killed at any point, it goes on from these rows.
+ */
+export interface CoordinatorDb {
+  /** The authority chain as far as it is known here, genesis at seq 0. */
+  authority_updates: { seq: number; digest: string; envelope: string };
+  /** Last known `NodeView` of the ledger, so that placement works while the ledger is away. */
+  nodes: { id: string; view: string };
+  /** Nodes kept away from new work. `by_key`: who asked, null for an unsigned caller on loopback. */
+  cordons: { node: string; at: number; by_key: string | null };
+  /** One signed script. `placed_at`: null while it is only known because a node told of it. */
+  revisions: {
+    digest: string;
+    id: string;
+    realm: string;
+    deployment: string;
+    generation: number;
+    mode: string;
+    /** `limits.resources`. */
+    resources: string;
+    /** `aud.count`. */
+    wanted: number;
+    /** Seconds. */
+    exp: number;
+    message: string;
+    envelope: string;
+    known_at: number;
+    placed_at: number | null;
+  };
+  /** Replay memory: `id <revision id>` and `nonce <keyid> <nonce>`. */
+  spent_tokens: { token: string; digest: string };
+  /** The highest generation ever admitted for a deployment; survives destroy (design §8). */
+  generation_marks: { realm: string; deployment: string; generation: number; digest: string };
+  /**
+   * One revision on one node. `fold`, `last_seq` and `head` are what the node's journal says; `guess` is
+   * the problem the coordinator assumes until it says anything. `state` is what follows from both.
+   */
+  runs: {
+    run: string;
+    digest: string;
+    revision: string;
+    node: string;
+    realm: string;
+    deployment: string;
+    generation: number;
+    mode: string;
+    message: string;
+    submitted_at: number;
+    state: string;
+    fold: string;
+    last_seq: number;
+    head: string;
+    guess: string | null;
+    guessed_at: number | null;
+  };
+  /** Messages no node has answered. `due_at`: the lease; not sent again before. */
+  inbox_messages: {
+    id: string;
+    node: string;
+    run: string;
+    body: string;
+    attempts: number;
+    due_at: number;
+    expires_at: number;
+  };
+  journal_events: { run: string; seq: number; type: string; hash: string; event: string };
+  receipts: { run: string; digest: string; envelope: string };
+  /** What `GET /v1/events` tells, newest `changesKept`. */
+  changes: { id: number; at: number; type: string; data: string };
+}
+
+export type CoordinatorQueries = Kysely<CoordinatorDb> | Transaction<CoordinatorDb>;
+
+export const COORDINATOR_MIGRATIONS: readonly Migration[] = [
+  {
+    name: '0001-first',
+    up: [
+      `create table authority_updates (
+        seq integer primary key, digest text not null unique, envelope text not null)`,
+      'create table nodes (id text primary key, view text not null)',
+      'create table cordons (node text primary key, at integer not null, by_key text)',
+      `create table revisions (
+        digest text primary key, id text not null, realm text not null, deployment text not null,
+        generation integer not null, mode text not null, resources text not null,
+        wanted integer not null, exp integer not null, message text not null, envelope text not null,
+        known_at integer not null, placed_at integer)`,
+      'create index revisions_deployment on revisions (realm, deployment, generation)',
+      'create table spent_tokens (token text primary key, digest text not null)',
+      'create index spent_tokens_digest on spent_tokens (digest)',
+      `create table generation_marks (
+        realm text not null, deployment text not null, generation integer not null,
+        digest text not null, primary key (realm, deployment))`,
+      `create table runs (
+        run text primary key, digest text not null, revision text not null, node text not null,
+        realm text not null, deployment text not null, generation integer not null,
+        mode text not null, message text not null, submitted_at integer not null,
+        state text not null, fold text not null, last_seq integer not null, head text not null,
+        guess text, guessed_at integer)`,
+      'create index runs_time on runs (submitted_at, run)',
+      'create index runs_digest on runs (digest)',
+      'create index runs_deployment on runs (realm, deployment, submitted_at)',
+      'create index runs_node on runs (node, submitted_at)',
+      `create table inbox_messages (
+        id text primary key, node text not null, run text not null, body text not null,
+        attempts integer not null, due_at integer not null, expires_at integer not null)`,
+      'create index inbox_messages_node on inbox_messages (node, due_at)',
+      'create index inbox_messages_expiry on inbox_messages (expires_at)',
+      `create table journal_events (
+        run text not null, seq integer not null, type text not null, hash text not null,
+        event text not null, primary key (run, seq))`,
+      'create table receipts (run text primary key, digest text not null, envelope text not null)',
+      `create table changes (
+        id integer primary key autoincrement, at integer not null, type text not null,
+        data text not null)`,
+    ],
+  },
+];
