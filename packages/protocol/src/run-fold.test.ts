@@ -96,16 +96,16 @@ test('a takeover does not move the start', () => {
   expect(fold).toMatchObject({ state: 'running', startedAt: 1001 });
 });
 
-test('undo is seen from its first intent on, and a failed end keeps its problem', () => {
+test('undo is seen with its problem from its first intent on, and a failed end keeps it', () => {
   const problem = { type: 't', title: 't', status: 422, detail: 'd', code: 'E_IMAGE', hint: 'h' };
   const undoing = [
     accepted,
     started,
     intent,
     stepError,
-    { type: 'undo-intent', step: 1 },
+    { type: 'undo-intent', step: 1, problem },
   ] as const satisfies JournalBody[];
-  expect(foldRun(journalOf(...undoing)).state).toBe('undoing');
+  expect(foldRun(journalOf(...undoing))).toMatchObject({ state: 'undoing', problem });
   const end: JournalBody = {
     type: 'finished',
     state: 'failed',

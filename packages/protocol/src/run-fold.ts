@@ -57,6 +57,11 @@ export function foldRunEvent(fold: RunFold, event: JournalEvent): RunFold {
     case 'committed':
       return { ...fold, state: 'committed' };
     case 'undo-intent':
+      return {
+        ...fold,
+        state: 'undoing',
+        problem: body.problem === undefined ? fold.problem : problemOf(body.problem, event),
+      };
     case 'undo-result':
       return { ...fold, state: 'undoing' };
     case 'finished':

@@ -1,0 +1,90 @@
+import {
+  EMPTY_RUN_FOLD,
+  GENESIS_HASH,
+  Problem,
+  type RunFold,
+  type RunState,
+  type RunView,
+  type ScriptPayload,
+} from '@hypha/protocol';
+import type { CoordinatorDb } from './schema.ts';
+
+export type RunRow = CoordinatorDb['runs'];
+export type RevisionRow = CoordinatorDb['revisions'];
+
+/**
+ * What a run is, from what its node's journal says and, until that says anything, from what the
+ * coordinator assumes. The node's truth always wins.
+ */
+export function stateOf(row: Pick<RunRow, 'last_seq' | 'guess'>, fold: RunFold): RunState {
+  return row.last_seq === 0 && row.guess !== null ? 'rejected' : fold.state;
+}
+
+export function viewOf(row: RunRow): RunView {
+  const fold = foldOf(row);
+  const guessed = row.last_seq === 0 && row.guess !== null;
+  // The rows hold what was checked against these schemas before it was written.
+  return {
+    run: row.run,
+    revision: row.revision,
+    envelopeDigest: row.digest,
+    node: row.node,
+    realm: row.realm,
+    deployment: row.deployment,
+    generation: row.generation,
+    mode: row.mode as RunView['mode'],
+    state: stateOf(row, fold),
+    steps: fold.steps,
+    acceptedAt: fold.acceptedAt ?? row.submitted_at,
+    startedAt: fold.startedAt,
+    endedAt: guessed ? row.guessed_at : fold.endedAt,
+    problem: guessed ? problemOf(row) : fold.problem,
+    simulated: fold.simulated,
+    message: row.message,
+  };
+}
+
+export function foldOf(row: Pick<RunRow, 'fold'>): RunFold {
+  return JSON.parse(row.fold) as RunFold;
+}
+
+function problemOf(row: Pick<RunRow, 'guess'>): Problem | null {
+  return row.guess === null ? null : Problem.parse(JSON.parse(row.guess));
+}
+
+/** A run as it stands at its 202: accepted here, unknown to its node. */
+export function newRun(fields: {
+  readonly run: string;
+  readonly node: string;
+  readonly digest: string;
+  readonly payload: ScriptPayload;
+  readonly nowMs: number;
+}): RunRow {
+  const { run, node, digest, payload, nowMs } = fields;
+  return {
+    run,
+    digest,
+    revision: payload.id,
+    node,
+    realm: payload.realm,
+    deployment: payload.deployment,
+    generation: payload.generation,
+    mode: payload.mode,
+    message: payload.message,
+    submitted_at: nowMs,
+    state: EMPTY_RUN_FOLD.state,
+    fold: JSON.stringify(EMPTY_RUN_FOLD),
+    last_seq: 0,
+    head: GENESIS_HASH,
+    guess: null,
+    guessed_at: null,
+  };
+}
+
+/** `spent_tokens` rows of a revision: what makes a second envelope with the same id or nonce a replay. */
+export function spentTokensOf(
+  payload: Pick<ScriptPayload, 'id' | 'nonce'>,
+  keyids: readonly string[],
+): readonly string[] {
+  return [`id ${payload.id}`, ...keyids.map((keyid) => `nonce ${keyid} ${payload.nonce}`)];
+}
