@@ -183,6 +183,21 @@ export type OutboxItem = z.infer<typeof OutboxItem>;
 export const OutboxBatch = z.strictObject({ items: z.array(OutboxItem).min(1).max(200) });
 export type OutboxBatch = z.infer<typeof OutboxBatch>;
 
+/** What became of one item of a batch. Everything `ok` is durable at the coordinator. */
+export const OutboxResult = z.discriminatedUnion('status', [
+  z.object({ status: z.literal('ok') }),
+  /** The run is unknown here: send its `run` item, then this one again. */
+  z.object({ status: z.literal('want-run') }),
+  /** Events are missing before these: send the run's journal again from `seq`. */
+  z.object({ status: z.literal('want-events'), seq: z.int() }),
+  /** Wrong for good: sending it again changes nothing. */
+  z.object({ status: z.literal('refused'), problem: Problem }),
+]);
+export type OutboxResult = z.infer<typeof OutboxResult>;
+/** Answer to an `OutboxBatch`: one result per item, in its order. */
+export const OutboxAnswer = z.object({ results: z.array(OutboxResult) });
+export type OutboxAnswer = z.infer<typeof OutboxAnswer>;
+
 /** Everything needed to check one run offline, down to a pinned genesis. */
 export const AuditBundle = z.object({
   v: z.literal(1),
