@@ -1,1 +1,4 @@
-export {};
+export * from './interruption.ts';
+export * from './resource-contract-suite.ts';
+export * from './step-contract-suite.ts';
+export * from './world.ts';
