@@ -22,7 +22,8 @@ export type PayloadType = (typeof PAYLOAD_TYPES)[PayloadKind];
  */
 export const Envelope = z.strictObject({
   payloadType: z.string().max(256),
-  payload: z.string().max(Math.ceil((LIMITS.payloadBytesMax * 4) / 3) + 1024),
+  // The payload's own bound is the verification function's `E_SIZE`; this one only bounds memory.
+  payload: z.string().max(LIMITS.submissionBytesMax),
   signatures: z
     .array(z.strictObject({ keyid: z.string().max(256), sig: z.string().max(256) }))
     .max(64),

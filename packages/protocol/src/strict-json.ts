@@ -16,16 +16,19 @@ export class StrictJsonError extends Error {
  * JSON as RFC 8259 with the choices it leaves open closed: no duplicate key, no byte order mark, no
  * number that a double cannot hold exactly, no lone surrogate, no `__proto__` key, bounded depth.
  * `JSON.parse` accepts all of these silently, which would let two parties read one signature as two
- * different things (security notes §0.10).
+ * different things (security notes §0.10). `integersOnly`: the rule of signed payloads (design §8).
  */
-export function parseStrictJson(input: Uint8Array | string): Json {
+export function parseStrictJson(
+  input: Uint8Array | string,
+  options: { readonly integersOnly?: boolean } = {},
+): Json {
   let text: string;
   try {
     text = typeof input === 'string' ? input : fromUtf8(input);
   } catch {
     throw new StrictJsonError('not UTF-8 without byte order mark', 0);
   }
-  return new Reader(text).readDocument();
+  return new Reader(text, options.integersOnly ?? false).readDocument();
 }
 
 const NUMBER = /-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?/y;
@@ -34,11 +37,13 @@ const PLAIN = /[^"\\\u0000-\u001f]*/y;
 
 class Reader {
   readonly #text: string;
+  readonly #integersOnly: boolean;
   #at = 0;
   #depth = 0;
 
-  constructor(text: string) {
+  constructor(text: string, integersOnly: boolean) {
     this.#text = text;
+    this.#integersOnly = integersOnly;
   }
 
   readDocument(): Json {
@@ -96,6 +101,7 @@ class Reader {
     if (Number.isInteger(value) && !Number.isSafeInteger(value))
       this.#fail('integer beyond 2^53-1');
     if (Object.is(value, -0)) this.#fail('negative zero');
+    if (this.#integersOnly && !Number.isInteger(value)) this.#fail('number with a fraction');
     this.#at += match[0].length;
     return value;
   }
