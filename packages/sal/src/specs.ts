@@ -104,3 +104,32 @@ export const VolumeResult = z.strictObject({
   simulated: z.boolean(),
 });
 export type VolumeResult = z.infer<typeof VolumeResult>;
+
+/** `data.snapshot('before')`. */
+export const SnapshotArgs = z.strictObject({ volume: Ref, name: Name });
+export type SnapshotArgs = z.infer<typeof SnapshotArgs>;
+
+export const SnapshotResult = z.strictObject({
+  /** Rid of the volume. */
+  volume: Rid,
+  name: Name,
+  simulated: z.boolean(),
+});
+export type SnapshotResult = z.infer<typeof SnapshotResult>;
+
+/** `web.exec(['nginx', '-t'], { timeout: '10s' })`. */
+export const ExecArgs = z.strictObject({
+  container: Ref,
+  command: z.array(z.string().max(65_536)).min(1).max(256),
+  timeout: Duration.pipe(z.int().min(1).max(3_600_000)).default(60_000),
+});
+export type ExecArgs = z.infer<typeof ExecArgs>;
+
+export const ExecResult = z.strictObject({
+  exitCode: z.int(),
+  /** The last 64 KiB of each. */
+  stdout: z.string(),
+  stderr: z.string(),
+  simulated: z.boolean(),
+});
+export type ExecResult = z.infer<typeof ExecResult>;
