@@ -15,6 +15,8 @@ export const COORDINATOR_LIMITS = {
   ledgerAgeMsMax: 1_000,
   /** How long a request may wait for the ledger before the cached copy is used, milliseconds. */
   ledgerWaitMsMax: 800,
+  /** Deadline of one reading of authority and nodes, milliseconds. */
+  ledgerReadMsMax: 15_000,
   /** Delay between polls of a ledger that does not answer, milliseconds. */
   ledgerRetryMsMin: 500,
   ledgerRetryMsMax: 10_000,

@@ -1,5 +1,5 @@
 import type { Migration } from '@hypha/store';
-import type { Kysely, Transaction } from 'kysely';
+import type { Generated } from 'kysely';
 
 /**
  * The coordinator's tables. JSON is TEXT, times are epoch milliseconds, digests are lower-case hex. The
@@ -71,10 +71,8 @@ export interface CoordinatorDb {
   journal_events: { run: string; seq: number; type: string; hash: string; event: string };
   receipts: { run: string; digest: string; envelope: string };
   /** What `GET /v1/events` tells, newest `changesKept`. */
-  changes: { id: number; at: number; type: string; data: string };
+  changes: { id: Generated<number>; at: number; type: string; data: string };
 }
-
-export type CoordinatorQueries = Kysely<CoordinatorDb> | Transaction<CoordinatorDb>;
 
 export const COORDINATOR_MIGRATIONS: readonly Migration[] = [
   {

@@ -1,0 +1,100 @@
+import { HyphaError } from '@hypha/protocol';
+import type { Logger } from '@hypha/service';
+import type { AuthorityMirror } from './authority-mirror.ts';
+import type { Clock } from './clock.ts';
+import type { Fleet } from './fleet.ts';
+import type { LedgerSource } from './ledger-source.ts';
+import { COORDINATOR_LIMITS as LIMITS } from './limits.ts';
+
+/**
+ * Keeps authority and nodes close to the ledger's: polls in the background, and at once for a request
+ * that needs a fresh view. The ledger being away blocks nobody: what is stored here is used.
+ */
+export class LedgerFollower {
+  readonly #deps: LedgerFollowerDeps;
+  #freshAt = Number.NEGATIVE_INFINITY;
+  #failures = 0;
+  #reading: Promise<void> | undefined;
+
+  constructor(deps: LedgerFollowerDeps) {
+    this.#deps = deps;
+  }
+
+  /**
+   * Best effort: resolves when the copy here is at most `ledgerAgeMsMax` old, or when the ledger did not
+   * answer in `ledgerWaitMsMax`, or at once while it is known to be away. Never rejects.
+   */
+  async freshen(): Promise<void> {
+    const { clock } = this.#deps;
+    if (clock.nowMs() - this.#freshAt <= LIMITS.ledgerAgeMsMax || this.#failures > 0) return;
+    const waited = new AbortController();
+    const reading = this.#read();
+    await Promise.race([reading, clock.sleep(LIMITS.ledgerWaitMsMax, waited.signal)]);
+    waited.abort();
+  }
+
+  /** Asks the ledger for one node that is not known here yet. Never rejects. */
+  async learnNode(id: string): Promise<void> {
+    if (this.#failures > 0) return;
+    const { source, fleet, log } = this.#deps;
+    try {
+      const record = await source.getNode(id, AbortSignal.timeout(LIMITS.ledgerWaitMsMax));
+      await fleet.learn([record]);
+    } catch (err) {
+      log.debug({ err, nodeId: id }, 'node not learned from the ledger');
+    }
+  }
+
+  /** Polls until the signal aborts. */
+  async run(signal: AbortSignal): Promise<void> {
+    const { clock, fleet, log } = this.#deps;
+    while (!signal.aborted) {
+      await this.#read();
+      await fleet.tellChanges().catch((err) => log.error({ err }, 'node changes not told'));
+      await clock.sleep(this.#nextPollMs(), signal);
+    }
+  }
+
+  #nextPollMs(): number {
+    const { clock, pollMs } = this.#deps;
+    if (this.#failures === 0) return pollMs;
+    const doubled = LIMITS.ledgerRetryMsMin * 2 ** Math.min(this.#failures - 1, 10);
+    return Math.min(doubled, LIMITS.ledgerRetryMsMax) * (0.5 + clock.random() / 2);
+  }
+
+  /** One reading at a time; callers share it. Never rejects. */
+  #read(): Promise<void> {
+    this.#reading ??= this.#readOnce().finally(() => {
+      this.#reading = undefined;
+    });
+    return this.#reading;
+  }
+
+  async #readOnce(): Promise<void> {
+    const { source, authority, fleet, clock, log } = this.#deps;
+    const signal = AbortSignal.timeout(LIMITS.ledgerReadMsMax);
+    const askedAt = clock.nowMs();
+    try {
+      await authority.grow(await source.listAuthority(authority.seq, signal));
+      await fleet.learn(await source.listNodes(signal));
+      if (this.#failures > 0) log.info({ failures: this.#failures }, 'ledger is back');
+      this.#failures = 0;
+      this.#freshAt = askedAt;
+    } catch (err) {
+      this.#failures++;
+      const loud = err instanceof HyphaError && err.code === 'E_AUTHORITY';
+      if (loud) log.error({ err }, 'ledger serves another authority chain than the one known here');
+      else if (this.#failures === 1) log.warn({ err }, 'ledger is away');
+      else log.debug({ err, failures: this.#failures }, 'ledger is still away');
+    }
+  }
+}
+
+export interface LedgerFollowerDeps {
+  readonly source: LedgerSource;
+  readonly authority: AuthorityMirror;
+  readonly fleet: Fleet;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly pollMs: number;
+}
