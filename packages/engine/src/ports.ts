@@ -12,7 +12,11 @@ import type {
   ScriptPayload,
 } from '@hypha/protocol';
 
-/** A script in its sandbox, driven turn by turn. Any throw means the guest is gone for good. */
+/**
+ * A script in its sandbox, driven turn by turn. Any throw means the guest is gone for good. Once a turn
+ * had an `end`, later outcomes are still delivered: a later `end` that is not ok (an unhandled rejection)
+ * fails the run.
+ */
 export interface Guest {
   start(program: GuestProgram, signal: AbortSignal): Promise<GuestTurn>;
   /** Delivers one outcome and runs the guest until it is idle again. */
@@ -26,8 +30,10 @@ export interface RunJournal {
   /** Everything recorded before this epoch, in order. */
   readonly recorded: readonly JournalEvent[];
   /**
-   * Appends in order, all or none; durable when it resolves. Throws `E_STALE_EPOCH` when another
-   * runner owns the run: the engine then stops at once and touches nothing.
+   * Appends in order, all or none; durable when it resolves. Throws `E_CANCELLED`, `E_OUTPUT` or
+   * `E_SIZE` when the run may not go on: it is then undone. Any other error (`E_STALE_EPOCH`: another
+   * runner owns the run) means the journal is lost to this runner: the engine stops at once and touches
+   * nothing.
    */
   append(bodies: readonly JournalBody[]): Promise<void>;
 }
@@ -39,6 +45,8 @@ export interface Clock {
   monotonicMs(): number;
   /** Rejects with the signal's reason when aborted. */
   sleep(ms: number, signal: AbortSignal): Promise<void>;
+  /** A number in [0, 1) that spreads retries. Never reaches a script. */
+  jitter(): number;
 }
 
 /** What the supervisor grants with an epoch: all the engine knows of the run. */
@@ -55,4 +63,15 @@ export interface RunGrant {
   readonly bootId: string;
   /** The committed record of this deployment on this node, before this run. */
   readonly committed: readonly DesiredResource[];
+}
+
+/** Something went wrong and the engine coped: for the log of whoever composed it, never for a script. */
+export interface Fault {
+  readonly phase: 'plan' | 'probe' | 'apply' | 'undo' | 'guest';
+  /** 0 for the guest. */
+  readonly step: number;
+  readonly verb: string | null;
+  /** From 1. */
+  readonly attempt: number;
+  readonly error: unknown;
 }

@@ -1,0 +1,41 @@
+/** Bounds of one run that are not the signer's to choose. Exceeding one is an error the run ends with. */
+export const ENGINE_LIMITS = {
+  /** Arguments of one call, bytes of JSON: with its spec and before-image an intent fits the journal. */
+  argsBytesMax: 128 * 1024,
+  /** What one call returns, bytes of JSON. */
+  resultBytesMax: 256 * 1024,
+  /** One log line with its fields, bytes of JSON. */
+  logBytesMax: 64 * 1024,
+  /** Output and desired record of the commit, bytes of JSON. */
+  committedBytesMax: 2 * 1024 * 1024,
+  /** Characters of an error's message that the journal keeps. */
+  messageCharsMax: 8 * 1024,
+  /** Details of the problem a run ends with, bytes of JSON: both sides of a difference. */
+  detailsBytesMax: 320 * 1024,
+  /** Characters of a refused name that the journal keeps. */
+  nameCharsMax: 256,
+  /** Characters of why a thing is left over. */
+  reasonCharsMax: 300,
+  /** Leftovers named in `finished`; every one has its `undo-result` too. */
+  leftoversMax: 500,
+  /** Tries of one SAL call whose error is retryable, and how long they may take in all. */
+  tryAttemptsMax: 12,
+  tryMsMax: 60_000,
+  tryDelayMsMin: 100,
+  tryDelayMsMax: 5_000,
+  /** Tries of one undo, and how long they may take in all. */
+  undoAttemptsMax: 5,
+  undoMsMax: 120_000,
+  /** How long a SAL call may go on after its signal was aborted (step contract S6). */
+  abortGraceMsMax: 30_000,
+  /** Events that wait for the next append. */
+  bufferedBodiesMax: 200,
+  /** Guests of one epoch: the first, and a fresh one when its host died. */
+  guestsMax: 2,
+} as const;
+
+/**
+ * Pinned by a run's first `started`: what recorded intents and outcomes mean. Grows when a journal
+ * written by an older engine could no longer be replayed or undone.
+ */
+export const ENGINE_ABI = '1';

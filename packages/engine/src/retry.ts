@@ -1,0 +1,80 @@
+import { HyphaError, isHyphaError } from '@hypha/protocol';
+import { ENGINE_LIMITS } from './engine-limits.ts';
+import type { Clock } from './ports.ts';
+import { EngineHalt } from './saga-error.ts';
+
+/**
+ * Waits for a SAL call that was told to stop. One that goes on regardless could still change the world
+ * while the run is undone, so the engine halts and the fence of its process ends the call.
+ */
+export async function settleCall<T>(
+  clock: Clock,
+  signal: AbortSignal,
+  start: () => Promise<T>,
+): Promise<T> {
+  signal.throwIfAborted();
+  const over = new AbortController();
+  const stuck = async (): Promise<never> => {
+    await whenAborted(signal, over.signal);
+    await clock.sleep(ENGINE_LIMITS.abortGraceMsMax, over.signal);
+    throw new EngineHalt(new HyphaError('E_INTERNAL', 'a SAL call goes on after it was aborted'));
+  };
+  const watch = stuck();
+  // Rejects when `over` ends it; that is how it is let go.
+  watch.catch(() => undefined);
+  try {
+    return await Promise.race([start(), watch]);
+  } finally {
+    over.abort();
+  }
+}
+
+/** Resolves once `signal` is aborted, rejects once `over` is. */
+function whenAborted(signal: AbortSignal, over: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    if (signal.aborted) return resolve();
+    signal.addEventListener('abort', () => resolve(), { once: true, signal: over });
+    over.addEventListener('abort', () => reject(over.reason), { once: true });
+  });
+}
+
+export interface RetryOptions {
+  readonly clock: Clock;
+  /** Ends the call in flight and the wait between calls. */
+  readonly signal: AbortSignal;
+  readonly attemptsMax: number;
+  readonly totalMsMax: number;
+  readonly isRetryable: (error: unknown) => boolean;
+  readonly onFault: (attempt: number, error: unknown) => void;
+}
+
+/** Errors that say a later try may succeed. */
+export function isRetryable(error: unknown): boolean {
+  return isHyphaError(error) && error.retryable;
+}
+
+/** Calls until it succeeds, with exponential back-off and full jitter. Throws the last error. */
+export async function callWithRetries<T>(
+  options: RetryOptions,
+  start: () => Promise<T>,
+): Promise<T> {
+  const { clock, signal } = options;
+  const begunMs = clock.monotonicMs();
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await settleCall(clock, signal, start);
+    } catch (error) {
+      if (error instanceof EngineHalt || signal.aborted) throw error;
+      options.onFault(attempt, error);
+      const ceilingMs = Math.min(
+        ENGINE_LIMITS.tryDelayMsMax,
+        ENGINE_LIMITS.tryDelayMsMin * 2 ** (attempt - 1),
+      );
+      const delayMs = ceilingMs * (0.5 + clock.jitter() / 2);
+      const spentMs = clock.monotonicMs() - begunMs + delayMs;
+      const isLast = attempt >= options.attemptsMax || spentMs > options.totalMsMax;
+      if (isLast || !options.isRetryable(error)) throw error;
+      await clock.sleep(delayMs, signal);
+    }
+  }
+}

@@ -1,0 +1,47 @@
+import type { HyphaError, Verifier } from '@hypha/protocol';
+import type { Sals, StepContext } from '@hypha/sal';
+import type { JournalWriter } from './journal-writer.ts';
+import type { Clock, Fault, RunGrant } from './ports.ts';
+import type { RunRecord } from './run-record.ts';
+import { RunFailure } from './saga-error.ts';
+
+/** What every part of one run's engine shares. */
+export interface SagaContext {
+  readonly grant: RunGrant;
+  readonly record: RunRecord;
+  readonly writer: JournalWriter;
+  readonly sals: Sals;
+  readonly clock: Clock;
+  readonly verifier: Verifier;
+  /**
+   * Cancelled, or past the deadline: aborts the call in flight. Its reason is the `HyphaError` the run
+   * ends with.
+   */
+  readonly stop: AbortSignal;
+  /** Finish the call in flight, start no other, let another runner take over. */
+  readonly drain: AbortSignal;
+  readonly onFault: (fault: Fault) => void;
+}
+
+/** Throws `RunFailure` once the run was stopped. */
+export function assertGoingOn(context: SagaContext): void {
+  if (context.stop.aborted) throw new RunFailure(context.stop.reason as HyphaError);
+}
+
+export function stepContextOf(
+  context: SagaContext,
+  step: { step: number; rid: string | null; name: string | null },
+  signal: AbortSignal,
+): StepContext {
+  const { run, payload } = context.grant;
+  return {
+    realm: payload.realm,
+    deployment: payload.deployment,
+    run,
+    step: step.step,
+    rid: step.rid,
+    name: step.name,
+    signal,
+    op: `${run}/${step.step}`,
+  };
+}

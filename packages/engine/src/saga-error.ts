@@ -1,0 +1,38 @@
+/**
+ * The three ways out of the engine that are not the script's business: they pass through every `catch`
+ * that turns a SAL's error into an outcome.
+ */
+import type { HyphaError } from '@hypha/protocol';
+
+/** The run ends unsuccessfully and is undone. */
+export class RunFailure extends Error {
+  readonly problem: HyphaError;
+  constructor(problem: HyphaError) {
+    super('run fails', { cause: problem });
+    this.name = 'RunFailure';
+    this.problem = problem;
+  }
+}
+
+/**
+ * This process may not go on with the run: the journal is lost to it, or a SAL call cannot be stopped.
+ * Nothing more is touched; whoever owns the process ends it, and the run is taken over.
+ */
+export class EngineHalt extends Error {
+  constructor(cause: unknown) {
+    super('engine halts', { cause });
+    this.name = 'EngineHalt';
+  }
+}
+
+/** The guest died without an answer: its host crashed or was killed. */
+export class GuestLost extends Error {
+  constructor(cause: unknown) {
+    super('guest is lost', { cause });
+    this.name = 'GuestLost';
+  }
+}
+
+export function isWayOut(error: unknown): boolean {
+  return error instanceof RunFailure || error instanceof EngineHalt || error instanceof GuestLost;
+}

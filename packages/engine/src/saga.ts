@@ -1,0 +1,157 @@
+import { HyphaError, hex, Problem, utf8, type Verifier } from '@hypha/protocol';
+import type { Sals } from '@hypha/sal';
+import { ENGINE_ABI, ENGINE_LIMITS } from './engine-limits.ts';
+import { JournalWriter } from './journal-writer.ts';
+import { jsonBytes } from './json-bounds.ts';
+import type { Clock, Fault, Guest, RunGrant, RunJournal } from './ports.ts';
+import { RunRecord } from './run-record.ts';
+import { assertGoingOn, type SagaContext } from './saga-context.ts';
+import { EngineHalt, RunFailure } from './saga-error.ts';
+import { programOf, runScript } from './script-run.ts';
+import { unwindRun } from './unwind.ts';
+
+export interface SagaInput {
+  readonly grant: RunGrant;
+  readonly journal: RunJournal;
+  readonly sals: Sals;
+  /** A guest nobody has used. Called again once when its host died. */
+  readonly openGuest: () => Promise<Guest>;
+  readonly clock: Clock;
+  readonly verifier: Verifier;
+  /** Aborted when the run was cancelled: the call in flight is aborted and the run undone. */
+  readonly cancel: AbortSignal;
+  /** Aborted when this process is to end: the call in flight is finished and the run released. */
+  readonly drain: AbortSignal;
+  /** The envelope did not verify again (design §8, profile `execute`): no step is started any more. */
+  readonly refusal?: HyphaError;
+  readonly onFault?: (fault: Fault) => void;
+}
+
+export type SagaOutcome =
+  /** The supervisor settles it and writes `finished`. */
+  | { readonly state: 'committed'; readonly output: string }
+  /** `finished` is written. */
+  | { readonly state: 'failed' | 'cancelled' | 'rejected'; readonly problem: Problem }
+  | { readonly state: 'succeeded' }
+  /** Drained: to be queued again under a new epoch. */
+  | { readonly state: 'released' };
+
+/**
+ * Runs one epoch of a run: replays what is recorded, goes on at the first step without an outcome, and
+ * commits or unwinds (design §10). Rejects, having touched nothing since, when the journal was lost or a
+ * SAL call could not be stopped: with the journal's error, or `E_INTERNAL`. The process must then end.
+ */
+export async function runSaga(input: SagaInput): Promise<SagaOutcome> {
+  const record = new RunRecord(input.journal.recorded);
+  const { committed, finished } = record;
+  if (finished !== undefined) return endOf(finished);
+  if (committed !== undefined) return { state: 'committed', output: committed.output };
+  const over = new AbortController();
+  const context: SagaContext = {
+    grant: input.grant,
+    record,
+    writer: new JournalWriter(input.journal, record),
+    sals: input.sals,
+    clock: input.clock,
+    verifier: input.verifier,
+    stop: stopSignal(input, record, over.signal),
+    drain: input.drain,
+    onFault: input.onFault ?? (() => undefined),
+  };
+  try {
+    return await runOrUnwind(context, input);
+  } catch (error) {
+    throw error instanceof EngineHalt ? error.cause : error;
+  } finally {
+    over.abort();
+  }
+}
+
+async function runOrUnwind(context: SagaContext, input: SagaInput): Promise<SagaOutcome> {
+  try {
+    assertRunnable(context, input.refusal);
+    return await runForward(context, input);
+  } catch (error) {
+    if (!(error instanceof RunFailure)) throw error;
+    return await unwindRun(context, error.problem);
+  }
+}
+
+function assertRunnable(context: SagaContext, refusal: HyphaError | undefined): void {
+  const { record, grant } = context;
+  if (record.isUndoing) {
+    // Only stands in when the journal has no problem of its own.
+    const code = 'E_INTERNAL';
+    throw new RunFailure(new HyphaError(code, `${grant.run} was being undone for a lost reason`));
+  }
+  if (refusal !== undefined) throw new RunFailure(refusal);
+  const { mode } = grant.payload;
+  if (mode === 'plan' || mode === 'task') {
+    throw new RunFailure(
+      new HyphaError('E_UNSUPPORTED', `a node of this version cannot run mode ${mode}`),
+    );
+  }
+  const abi = record.started?.abi ?? ENGINE_ABI;
+  if (abi !== ENGINE_ABI) {
+    throw new RunFailure(
+      new HyphaError('E_UNSUPPORTED', `${grant.run} was started by engine ABI ${abi}`, {
+        hint: `this runner has ABI ${ENGINE_ABI}; submit the work again`,
+      }),
+    );
+  }
+  assertGoingOn(context);
+}
+
+async function runForward(context: SagaContext, input: SagaInput): Promise<SagaOutcome> {
+  const { record, writer, grant, clock } = context;
+  const nowMs = record.started?.nowMs ?? clock.nowMs();
+  const { runner, bootId } = grant;
+  writer.appendSoon({ type: 'started', runner, bootId, abi: ENGINE_ABI, nowMs });
+  if (grant.payload.mode === 'destroy') return await commit(context, 'null');
+  const program = programOf(context.verifier, grant, nowMs);
+  const end = await runScript(context, input.openGuest, program);
+  if (end.ended) return await commit(context, end.output);
+  await writer.flush();
+  return { state: 'released' };
+}
+
+/** The commit point: one append, all or nothing. After it the run only goes forward, by the supervisor. */
+async function commit(context: SagaContext, output: string): Promise<SagaOutcome> {
+  const outputSha256 = hex(context.verifier.sha256(utf8(output)));
+  const desired = [...context.record.declared.values()];
+  const body = { type: 'committed', output, outputSha256, desired } as const;
+  const bytes = jsonBytes(body);
+  if (bytes > ENGINE_LIMITS.committedBytesMax) {
+    throw new RunFailure(
+      new HyphaError('E_OUTPUT', `output and declared resources take ${bytes} bytes`, {
+        hint: `at most ${ENGINE_LIMITS.committedBytesMax} bytes: return less or declare less`,
+      }),
+    );
+  }
+  assertGoingOn(context);
+  await context.writer.append(body);
+  return { state: 'committed', output };
+}
+
+/** Aborts at a cancel and at the deadline, counted from the run's first start whoever ran it. */
+function stopSignal(input: SagaInput, record: RunRecord, over: AbortSignal): AbortSignal {
+  const { clock, grant, cancel } = input;
+  const stop = new AbortController();
+  const { wallMs } = grant.payload.limits;
+  const onCancel = () =>
+    stop.abort(new HyphaError('E_CANCELLED', `${grant.run} was cancelled before its commit`));
+  if (cancel.aborted) onCancel();
+  else cancel.addEventListener('abort', onCancel, { once: true, signal: over });
+  const nowMs = clock.nowMs();
+  const leftMs = (record.startedAtMs ?? nowMs) + wallMs - nowMs;
+  const onDeadline = () =>
+    stop.abort(new HyphaError('E_DEADLINE', `${grant.run} took longer than ${wallMs} ms`));
+  if (leftMs <= 0) onDeadline();
+  else clock.sleep(leftMs, over).then(onDeadline, () => undefined);
+  return stop.signal;
+}
+
+function endOf(finished: NonNullable<RunRecord['finished']>): SagaOutcome {
+  if (finished.state === 'succeeded') return { state: 'succeeded' };
+  return { state: finished.state, problem: Problem.parse(finished.problem) };
+}

@@ -1,0 +1,125 @@
+import {
+  canonicalBytes,
+  type ErrorCode,
+  type GuestProgram,
+  type GuestTurn,
+  HyphaError,
+  hex,
+  isHyphaError,
+  type Verifier,
+} from '@hypha/protocol';
+import { ENGINE_LIMITS } from './engine-limits.ts';
+import type { Guest, RunGrant } from './ports.ts';
+import { assertGoingOn, type SagaContext } from './saga-context.ts';
+import { GuestLost, RunFailure } from './saga-error.ts';
+import { ScriptSession } from './script-session.ts';
+
+/** A guest that threw one of these was stopped for what the script did: a fresh one would do it again. */
+const DELIBERATE_ENDS: readonly ErrorCode[] = ['E_CPU', 'E_MEMORY', 'E_OUTPUT', 'E_SCRIPT_SYNTAX'];
+
+export type ScriptEnd =
+  | { readonly ended: true; readonly output: string }
+  /** Drained: another runner takes over. */
+  | { readonly ended: false };
+
+/**
+ * Runs the script to its end. A guest whose host died is replaced once, led through the record by
+ * replay. Throws `RunFailure` when the run fails.
+ */
+export async function runScript(
+  context: SagaContext,
+  openGuest: () => Promise<Guest>,
+  program: GuestProgram,
+): Promise<ScriptEnd> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await runGuest(context, openGuest, program);
+    } catch (error) {
+      if (!(error instanceof GuestLost)) throw error;
+      assertGoingOn(context);
+      context.onFault({ phase: 'guest', step: 0, verb: null, attempt, error: error.cause });
+      if (attempt < ENGINE_LIMITS.guestsMax) continue;
+      const times = ENGINE_LIMITS.guestsMax;
+      throw new RunFailure(
+        new HyphaError('E_SANDBOX', `the host of the script died ${times} times`, { cause: error }),
+      );
+    }
+  }
+}
+
+async function runGuest(
+  context: SagaContext,
+  openGuest: () => Promise<Guest>,
+  program: GuestProgram,
+): Promise<ScriptEnd> {
+  const { stop, drain } = context;
+  const session = new ScriptSession(context);
+  let guest: Guest | undefined;
+  try {
+    const opened = await inGuest(context, openGuest);
+    guest = opened;
+    await session.absorb(await inGuest(context, () => opened.start(program, stop)));
+    for (;;) {
+      assertGoingOn(context);
+      if (drain.aborted && !session.isReplaying) return { ended: false };
+      const outcome = await session.nextOutcome();
+      if (outcome === undefined) return { ended: true, output: outputOf(session) };
+      await session.absorb(await inGuest(context, () => opened.deliver(outcome, stop)));
+    }
+  } finally {
+    await guest?.close();
+  }
+}
+
+/** The script has nothing left to wait for: either it returned, or it never will. */
+function outputOf(session: ScriptSession): string {
+  session.assertReplayed();
+  if (session.output === undefined) {
+    throw new RunFailure(
+      new HyphaError('E_SCRIPT', 'the script waits for something that never comes', {
+        hint: 'await only what calls return; a promise of your own must be settled',
+      }),
+    );
+  }
+  try {
+    JSON.parse(session.output);
+  } catch (cause) {
+    throw new RunFailure(new HyphaError('E_SANDBOX', 'the output is not JSON', { cause }));
+  }
+  return session.output;
+}
+
+async function inGuest<T extends Guest | GuestTurn>(
+  context: SagaContext,
+  turn: () => Promise<T>,
+): Promise<T> {
+  try {
+    return await turn();
+  } catch (error) {
+    // Aborting a guest kills it; the reason of the stop is the reason of the run.
+    assertGoingOn(context);
+    if (isHyphaError(error) && DELIBERATE_ENDS.includes(error.code)) throw new RunFailure(error);
+    throw new GuestLost(error);
+  }
+}
+
+/** @param nowMs wall clock of the run's first start, epoch milliseconds: the same in every replay */
+export function programOf(verifier: Verifier, grant: RunGrant, nowMs: number): GuestProgram {
+  const { payload, node } = grant;
+  const { cpuMs, memoryBytes, outputBytes, hostCalls } = payload.limits;
+  return {
+    source: payload.script?.source ?? '',
+    input: payload.input,
+    seed: seedOf(verifier, grant),
+    nowMs,
+    node: { id: node.id, name: node.name, labels: node.labels },
+    limits: { cpuMs, memoryBytes, outputBytes, hostCalls },
+  };
+}
+
+/** Hex SHA-256 of canonical JSON `[realm, deployment, generation, script digest, input]` (design §11). */
+export function seedOf(verifier: Verifier, grant: RunGrant): string {
+  const { realm, deployment, generation, script, input } = grant.payload;
+  const parts = [realm, deployment, generation, script?.sha256 ?? null, input];
+  return hex(verifier.sha256(canonicalBytes(parts)));
+}

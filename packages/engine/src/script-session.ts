@@ -1,0 +1,197 @@
+import {
+  type GuestCall,
+  type GuestLog,
+  type GuestOutcome,
+  type GuestTurn,
+  HyphaError,
+  utf8,
+} from '@hypha/protocol';
+import { ENGINE_LIMITS } from './engine-limits.ts';
+import { jsonBytes, wellFormed } from './json-bounds.ts';
+import { ResourceAccount } from './resource-account.ts';
+import type { StepOutcome } from './run-record.ts';
+import type { SagaContext } from './saga-context.ts';
+import { RunFailure } from './saga-error.ts';
+import { assertSameCall, scriptFailure } from './script-failure.ts';
+import { runStep } from './step.ts';
+import { parseCall } from './step-call.ts';
+
+/**
+ * One guest's way through the script: which calls it made, which outcomes it has. Recorded outcomes are
+ * delivered in the order they were recorded, then new ones are made, by one loop (design §10).
+ */
+export class ScriptSession {
+  readonly #context: SagaContext;
+  readonly #account: ResourceAccount;
+  // call number → call without outcome, in the order they were made
+  readonly #pending = new Map<number, GuestCall>();
+  readonly #recorded: readonly StepOutcome[];
+  #delivered = 0;
+  #calls = 0;
+  #logLines = 0;
+  #outputBytes = 0;
+  /** JSON text of what the script returned; undefined while it runs. */
+  output: string | undefined;
+
+  constructor(context: SagaContext) {
+    this.#context = context;
+    this.#account = new ResourceAccount(context.grant.payload.limits.resources);
+    this.#recorded = [...context.record.outcomes.values()];
+  }
+
+  /** Takes over what the guest did in one turn. Throws `RunFailure` when the script failed in it. */
+  async absorb(turn: GuestTurn): Promise<void> {
+    for (const call of turn.calls) this.#take(call);
+    for (const log of turn.logs) await this.#log(log);
+    if (turn.end === null) return;
+    if (!turn.end.ok) this.#fail(turn.end.failure);
+    if (this.output !== undefined) return;
+    this.#countOutput(utf8(turn.end.output).length);
+    this.output = turn.end.output;
+  }
+
+  get isReplaying(): boolean {
+    return this.#delivered < this.#recorded.length;
+  }
+
+  /** The next outcome to deliver, or undefined when no call waits for one. */
+  async nextOutcome(): Promise<GuestOutcome | undefined> {
+    const outcome = this.isReplaying ? this.#replayOutcome() : await this.#makeOutcome();
+    if (outcome === undefined) return undefined;
+    this.#pending.delete(outcome.step);
+    if (outcome.type === 'step-result') {
+      return { call: outcome.step, ok: true, value: outcome.result };
+    }
+    const { code, message } = outcome.error;
+    return { call: outcome.step, ok: false, error: { code, message } };
+  }
+
+  /** A script that ended must have come by every step on record. */
+  assertReplayed(): void {
+    if (!this.isReplaying) return;
+    const step = this.#recorded[this.#delivered]?.step ?? 0;
+    throw new RunFailure(
+      new HyphaError(
+        'E_NONDETERMINISM',
+        `the script ended without step ${step}, which is on record`,
+        {
+          where: { step },
+          details: { recorded: this.#context.record.intents.get(step) ?? null, made: null },
+        },
+      ),
+    );
+  }
+
+  #take(call: GuestCall): void {
+    if (call.call !== this.#calls + 1) {
+      throw new RunFailure(
+        new HyphaError('E_SANDBOX', `the guest numbered call ${this.#calls + 1} as ${call.call}`),
+      );
+    }
+    this.#calls = call.call;
+    const { hostCalls } = this.#context.grant.payload.limits;
+    // The first call too many is refused at its place in the script; one that goes on ends the run.
+    if (call.call > hostCalls + 1) {
+      throw new RunFailure(
+        new HyphaError('E_HOST_CALLS', `the script made more than ${hostCalls} calls`),
+      );
+    }
+    this.#pending.set(call.call, call);
+  }
+
+  #replayOutcome(): StepOutcome | undefined {
+    const outcome = this.#recorded[this.#delivered];
+    if (outcome === undefined) return undefined;
+    const { intents } = this.#context.record;
+    const call = this.#pending.get(outcome.step);
+    const intent = intents.get(outcome.step);
+    if (call === undefined) {
+      throw new RunFailure(
+        new HyphaError(
+          'E_NONDETERMINISM',
+          `step ${outcome.step} is on record, but the script waits for something else`,
+          {
+            where: { step: outcome.step },
+            details: { recorded: intent ?? null, made: [...this.#pending.keys()].slice(0, 100) },
+          },
+        ),
+      );
+    }
+    if (intent !== undefined) this.#assertSame(call);
+    this.#delivered += 1;
+    if (outcome.type === 'step-result') this.#accountFor(call);
+    return outcome;
+  }
+
+  async #makeOutcome(): Promise<StepOutcome | undefined> {
+    const [call] = this.#pending.values();
+    if (call === undefined) return undefined;
+    this.#assertSame(call);
+    return await runStep(this.#context, this.#account, call);
+  }
+
+  #assertSame(call: GuestCall): void {
+    const intent = this.#context.record.intents.get(call.call);
+    if (intent === undefined) return;
+    try {
+      assertSameCall(call, intent);
+    } catch (error) {
+      throw error instanceof HyphaError ? new RunFailure(error) : error;
+    }
+  }
+
+  /** A replayed declaration counts against the ceiling of those that follow it. */
+  #accountFor(call: GuestCall): void {
+    const { grant, sals, verifier } = this.#context;
+    const scope = { grant, sals, verifier, isDeclared: () => true };
+    try {
+      const { rid, uses } = parseCall(scope, call);
+      if (rid !== null && uses !== null) this.#account.set(rid, uses);
+    } catch (error) {
+      // The node lost a SAL since: what it held is no longer there to be counted.
+      if (!(error instanceof HyphaError)) throw error;
+    }
+  }
+
+  async #log(log: GuestLog): Promise<void> {
+    this.#logLines += 1;
+    const line = this.#logLines;
+    const message = log.message.toWellFormed();
+    let fields = null;
+    try {
+      fields = wellFormed(log.fields);
+    } catch (error) {
+      throw error instanceof HyphaError ? new RunFailure(error) : error;
+    }
+    const bytes = jsonBytes({ message, fields });
+    if (bytes > ENGINE_LIMITS.logBytesMax) {
+      throw new RunFailure(
+        new HyphaError('E_OUTPUT', `log line ${line} takes ${bytes} bytes`, {
+          hint: `a log line holds at most ${ENGINE_LIMITS.logBytesMax} bytes`,
+        }),
+      );
+    }
+    this.#countOutput(bytes);
+    if (line <= this.#context.record.logLines) return;
+    await this.#context.writer.buffer({ type: 'log', line, message, fields });
+  }
+
+  #countOutput(bytes: number): void {
+    this.#outputBytes += bytes;
+    const { outputBytes } = this.#context.grant.payload.limits;
+    if (this.#outputBytes <= outputBytes) return;
+    throw new RunFailure(
+      new HyphaError(
+        'E_OUTPUT',
+        `log and output take ${this.#outputBytes} bytes, ${this.#outputBytes - outputBytes} more ` +
+          `than limits.outputBytes of ${outputBytes}`,
+      ),
+    );
+  }
+
+  #fail(failure: Parameters<typeof scriptFailure>[1]): never {
+    // A script that fails where it once went on took another path, unless a limit struck.
+    if (failure.code === 'E_SCRIPT') this.assertReplayed();
+    throw new RunFailure(scriptFailure(this.#context.record, failure));
+  }
+}

@@ -1,0 +1,223 @@
+/**
+ * One step (design §10): durable intent, probe if an earlier intent exists, apply, outcome.
+ *
+ * E1  No effect starts before its own intent is durable.
+ * E2  An outcome may wait for the next append; if we die before it, the step is probed.
+ * E3  A step that failed leaves nothing behind: what it changed is undone before the script learns of it,
+ *     so that a script that copes with the error may go on and commit.
+ */
+import { type GuestCall, HyphaError, type Json, LIMITS, type StepError } from '@hypha/protocol';
+import { ENGINE_LIMITS } from './engine-limits.ts';
+import { boundedText, isTooDeep, jsonBytes } from './json-bounds.ts';
+import type { Fault } from './ports.ts';
+import type { ResourceAccount } from './resource-account.ts';
+import { callWithRetries, isRetryable } from './retry.ts';
+import { REFUSED, RunRecord, type StepIntent, type StepOutcome } from './run-record.ts';
+import { assertGoingOn, type SagaContext, stepContextOf } from './saga-context.ts';
+import { isWayOut } from './saga-error.ts';
+import { parseCall, recordedArgs, type StepCall } from './step-call.ts';
+import { undoStep } from './undo-step.ts';
+
+/**
+ * Runs a step to its outcome, which is recorded when this resolves and durable with the next append.
+ * Throws `RunFailure` when the run was stopped meanwhile.
+ */
+export async function runStep(
+  context: SagaContext,
+  account: ResourceAccount,
+  call: GuestCall,
+): Promise<StepOutcome> {
+  const begunMs = context.clock.monotonicMs();
+  const durationMs = () => Math.max(0, Math.round(context.clock.monotonicMs() - begunMs));
+  let outcome: StepOutcome;
+  let isOnce = false;
+  try {
+    const parsed = await admitCall(context, account, call);
+    isOnce = parsed.verb.class === 'once';
+    const result = await executeCall(context, parsed);
+    if (parsed.rid !== null && parsed.uses !== null) account.set(parsed.rid, parsed.uses);
+    outcome = { type: 'step-result', step: call.call, result, durationMs: durationMs() };
+  } catch (error) {
+    if (isWayOut(error)) throw error;
+    // What a call says when it was aborted is not an outcome: nobody is there to hear it.
+    assertGoingOn(context);
+    const stepError = toStepError(error, call);
+    outcome = { type: 'step-error', step: call.call, error: stepError, durationMs: durationMs() };
+  }
+  await context.writer.buffer(outcome);
+  // A call that cannot be probed must not lose what became of it.
+  if (isOnce) await context.writer.flush();
+  return outcome;
+}
+
+/** Checks the call. A refusal gets an intent without effect, so that a replay is held to it too. */
+async function admitCall(
+  context: SagaContext,
+  account: ResourceAccount,
+  call: GuestCall,
+): Promise<StepCall> {
+  try {
+    const parsed = parseCall(
+      {
+        grant: context.grant,
+        sals: context.sals,
+        verifier: context.verifier,
+        isDeclared: (rid) =>
+          context.record.declared.has(rid) ||
+          context.grant.committed.some((resource) => resource.rid === rid),
+      },
+      call,
+    );
+    if (parsed.rid !== null && parsed.uses !== null) {
+      account.assertFits(parsed.rid, parsed.uses, `${parsed.verb.kind} ${parsed.name}`);
+    }
+    return parsed;
+  } catch (error) {
+    if (!context.record.intents.has(call.call)) await context.writer.buffer(refusalOf(call));
+    throw error;
+  }
+}
+
+function refusalOf(call: GuestCall): StepIntent {
+  return {
+    type: 'step-intent',
+    step: call.call,
+    verb: call.verb.toWellFormed(),
+    class: 'read',
+    args: recordedArgs(call.args),
+    rid: null,
+    kind: null,
+    name: call.name === null ? null : boundedText(call.name, ENGINE_LIMITS.nameCharsMax),
+    action: REFUSED,
+    before: null,
+    desired: null,
+  };
+}
+
+async function executeCall(context: SagaContext, call: StepCall): Promise<Json> {
+  const earlier = context.record.intents.get(call.step);
+  if (earlier !== undefined) return await resumeCall(context, call, earlier);
+  const plan = await attempt(context, call, 'plan', () =>
+    call.verb.plan(stepContextOf(context, call, context.stop), call.args),
+  );
+  const intent: StepIntent = {
+    type: 'step-intent',
+    step: call.step,
+    verb: call.verb.verb,
+    class: call.verb.class,
+    args: call.rawArgs,
+    rid: call.rid,
+    kind: call.verb.kind,
+    name: call.name,
+    action: plan.action,
+    before: plan.before,
+    desired: call.desired,
+  };
+  assertIntentFits(intent);
+  assertGoingOn(context);
+  // A read has no effect to be recorded before it.
+  if (call.verb.class === 'read') await context.writer.buffer(intent);
+  else await context.writer.append(intent);
+  return await applyCall(context, call, intent.before);
+}
+
+/** An intent without outcome, from before a crash: the effect may be whole, partial or missing. */
+async function resumeCall(context: SagaContext, call: StepCall, intent: StepIntent): Promise<Json> {
+  const { verb } = call;
+  if (verb.class === 'once' && !isDeclaredIdempotent(call.rawArgs)) {
+    throw new HyphaError(
+      'E_UNKNOWN_OUTCOME',
+      `${verb.verb} was started before a crash and may or may not have happened`,
+    );
+  }
+  if (verb.class !== 'once' && verb.probe !== undefined) {
+    const probe = verb.probe.bind(verb);
+    const found = await attempt(context, call, 'probe', () =>
+      probe(stepContextOf(context, call, context.stop), call.args, intent.before),
+    );
+    if (found.state === 'done') return checkResult(call, found.result);
+  }
+  return await applyCall(context, call, intent.before);
+}
+
+async function applyCall(context: SagaContext, call: StepCall, before: Json): Promise<Json> {
+  // A cancel that came while the intent was written still finds the step without effect (G6).
+  assertGoingOn(context);
+  try {
+    const result = await attempt(context, call, 'apply', () =>
+      call.verb.apply(stepContextOf(context, call, context.stop), call.args, before),
+    );
+    return checkResult(call, result);
+  } catch (error) {
+    const intent = context.record.intents.get(call.step);
+    // After a stop the whole run is undone, this step first.
+    const isUndoneNow =
+      !isWayOut(error) && !context.stop.aborted && context.grant.payload.onFailure === 'undo';
+    if (isUndoneNow && intent !== undefined && RunRecord.isUndoable(intent)) {
+      await undoStep(context, intent);
+    }
+    throw error;
+  }
+}
+
+async function attempt<T>(
+  context: SagaContext,
+  call: StepCall,
+  phase: Fault['phase'],
+  start: () => Promise<T>,
+): Promise<T> {
+  const { verb, class: verbClass } = call.verb;
+  // The first try may have happened: only the signer can say that a second does no harm.
+  const isRepeatable =
+    phase !== 'apply' || verbClass !== 'once' || isDeclaredIdempotent(call.rawArgs);
+  return await callWithRetries(
+    {
+      clock: context.clock,
+      signal: context.stop,
+      attemptsMax: ENGINE_LIMITS.tryAttemptsMax,
+      totalMsMax: ENGINE_LIMITS.tryMsMax,
+      isRetryable: (error) => isRepeatable && isRetryable(error),
+      onFault: (tries, error) =>
+        context.onFault({ phase, step: call.step, verb, attempt: tries, error }),
+    },
+    start,
+  );
+}
+
+function isDeclaredIdempotent(args: Json): boolean {
+  if (typeof args !== 'object' || args === null || Array.isArray(args)) return false;
+  return (args as { readonly idempotent?: Json }).idempotent === true;
+}
+
+function assertIntentFits(intent: StepIntent): void {
+  const bytes = jsonBytes(intent);
+  // Room for what the journal adds to an event.
+  const bytesMax = LIMITS.journalEventBytesMax - 4096;
+  if (bytes <= bytesMax) return;
+  throw new HyphaError(
+    'E_ARGUMENT',
+    `${intent.verb} needs ${bytes} bytes of journal, at most ${bytesMax} are allowed`,
+  );
+}
+
+function checkResult(call: StepCall, result: Json | undefined): Json {
+  const value = result ?? null;
+  if (isTooDeep(value) || jsonBytes(value) > ENGINE_LIMITS.resultBytesMax) {
+    throw new HyphaError(
+      'E_SAL',
+      `${call.verb.verb} returned more than ${ENGINE_LIMITS.resultBytesMax} bytes`,
+      { hint: 'ask for less: a shorter listing or less output' },
+    );
+  }
+  return value;
+}
+
+function toStepError(error: unknown, call: GuestCall): StepError {
+  const charsMax = ENGINE_LIMITS.messageCharsMax;
+  if (error instanceof HyphaError) {
+    const { code, message, hint } = error;
+    return { code, message: boundedText(message, charsMax), hint: boundedText(hint, charsMax) };
+  }
+  const verb = boundedText(call.verb, LIMITS.nameCharsMax);
+  return { code: 'E_INTERNAL', message: `step ${call.call}, ${verb}, failed for no known reason` };
+}
