@@ -1,1 +1,16 @@
-export {};
+export type { Backlog, DeliveryCursors } from './delivery-cursors.ts';
+export {
+  type Journal,
+  type JournalListener,
+  type JournalOptions,
+  type Lane,
+  openJournal,
+} from './journal.ts';
+export { JOURNAL_LIMITS } from './journal-limits.ts';
+export type { JournalSweeper } from './journal-sweeper.ts';
+export type { DesiredWorld, ProvisionalEntry, RecordBook, ResourceEntry } from './record-book.ts';
+export type { ProvisionalState, RecordState, RecordStatus } from './record-swap.ts';
+export type { Admission, Admitted } from './run-admission.ts';
+export type { RunEntry, RunSource } from './run-entry.ts';
+export type { RunFilter, RunReader } from './run-reader.ts';
+export { type Author, isClaimable } from './run-writer.ts';

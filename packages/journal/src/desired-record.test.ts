@@ -1,0 +1,179 @@
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import {
+  admissionOf,
+  committed,
+  createJournalFixture,
+  desiredOf,
+  finished,
+  intent,
+  type JournalFixture,
+  result,
+  started,
+} from './journal-fixture.ts';
+
+let fixture: JournalFixture;
+beforeEach(async () => {
+  fixture = await createJournalFixture();
+});
+afterEach(async () => {
+  await fixture[Symbol.asyncDispose]();
+});
+
+const supervisor = { by: 'supervisor' } as const;
+const runner = { by: 'runner', runner: 'r1', epoch: 1 } as const;
+const web = desiredOf('container', 'web');
+const data = desiredOf('volume', 'data');
+
+async function startRun(change: Parameters<typeof admissionOf>[0] = {}): Promise<string> {
+  const admission = admissionOf(change);
+  await fixture.journal.admit(admission);
+  await fixture.journal.claim(admission.run, { runner: 'r1', epoch: 1, bootId: 'boot-1' });
+  await fixture.journal.append(admission.run, runner, [started()]);
+  return admission.run;
+}
+
+async function applyAll(
+  change: Parameters<typeof admissionOf>[0],
+  ...desired: ReturnType<typeof desiredOf>[]
+): Promise<string> {
+  const run = await startRun(change);
+  for (const [index, resource] of desired.entries()) {
+    await fixture.journal.append(run, runner, [intent(index + 1, resource), result(index + 1)]);
+  }
+  await fixture.journal.append(run, runner, [committed(...desired)]);
+  await fixture.journal.append(run, supervisor, [finished('succeeded')]);
+  return run;
+}
+
+async function statuses(): Promise<Record<string, string>> {
+  const { records, provisional } = await fixture.journal.records.readWorld();
+  return Object.fromEntries([
+    ...records.map(({ name, status }) => [name, status]),
+    ...provisional.map(({ name }) => [name, 'provisional']),
+  ]);
+}
+
+test('a declared resource is provisional until its run commits', async () => {
+  const run = await startRun();
+  await fixture.journal.append(run, runner, [intent(1, web)]);
+  expect(await statuses()).toEqual({ web: 'provisional' });
+  await fixture.journal.append(run, runner, [result(1), committed(web)]);
+  expect(await statuses()).toEqual({ web: 'committed' });
+  const [record] = await fixture.journal.records.listRecords();
+  expect(record).toMatchObject({ ...web, createdBy: run, lastOp: `${run}/1`, unsettled: true });
+});
+
+test('steps and commit in one append mean the same', async () => {
+  const run = await startRun();
+  await fixture.journal.append(run, runner, [intent(1, web), result(1), committed(web)]);
+  const [record] = await fixture.journal.records.listRecords();
+  expect(record).toMatchObject({ createdBy: run, lastOp: `${run}/1` });
+  expect(await statuses()).toEqual({ web: 'committed' });
+});
+
+test('what is no longer declared is removed, but volumes are retained', async () => {
+  await applyAll({}, web, data);
+  await applyAll({}, desiredOf('container', 'api'));
+  expect(await statuses()).toEqual({ api: 'committed', web: 'removing', data: 'retained' });
+});
+
+test('only a signed deleteData removes a volume, declared before or retained', async () => {
+  await applyAll({}, data, desiredOf('volume', 'old'));
+  await applyAll({ deleteData: ['other'] });
+  expect(await statuses()).toEqual({ data: 'retained', old: 'retained' });
+  await applyAll({ deleteData: ['data'], mode: 'destroy' });
+  expect(await statuses()).toEqual({ data: 'removing', old: 'retained' });
+  const records = await fixture.journal.records.listRecords();
+  expect(records.map(({ name, deleteData }) => [name, deleteData])).toEqual([
+    ['data', true],
+    ['old', false],
+  ]);
+});
+
+test('a retained volume that is declared again keeps its maker', async () => {
+  const first = await applyAll({}, data);
+  await applyAll({});
+  const third = await startRun();
+  await fixture.journal.append(third, runner, [
+    intent(1, data, 'no-op'),
+    result(1),
+    committed(data),
+  ]);
+  const [record] = await fixture.journal.records.listRecords();
+  expect(record).toMatchObject({ status: 'committed', createdBy: first, lastOp: `${first}/1` });
+});
+
+test('undo drops what was provisional and the committed record stands', async () => {
+  await applyAll({}, web);
+  const run = await startRun();
+  const bigger = desiredOf('container', 'web', 2);
+  await fixture.journal.append(run, runner, [
+    intent(1, bigger, 'update'),
+    result(1),
+    intent(2, data),
+  ]);
+  expect(await statuses()).toEqual({ web: 'provisional', data: 'provisional' });
+  for (const step of [2, 1]) {
+    await fixture.journal.append(run, runner, [
+      { type: 'undo-intent', step },
+      { type: 'undo-result', step, leftover: null },
+    ]);
+  }
+  await fixture.journal.append(run, runner, [finished('failed', 'E_SCRIPT')]);
+  expect(await statuses()).toEqual({ web: 'committed' });
+  const [record] = await fixture.journal.records.listRecords();
+  expect(record?.specHash).toBe(web.specHash);
+});
+
+test('undo of the second step on a resource restores the first', async () => {
+  const run = await startRun();
+  const bigger = desiredOf('container', 'web', 2);
+  const steps = [intent(1, web), result(1), intent(2, bigger, 'update'), result(2)];
+  await fixture.journal.append(run, runner, steps);
+  const inForce = async () =>
+    (await fixture.journal.records.readWorld()).provisional.map(({ specHash }) => specHash);
+  expect(await inForce()).toEqual([bigger.specHash]);
+  await fixture.journal.append(run, runner, [
+    { type: 'undo-intent', step: 2 },
+    { type: 'undo-result', step: 2, leftover: null },
+  ]);
+  expect(await inForce()).toEqual([web.specHash]);
+});
+
+test('what undo could not remove is handed to the reconciler, data is only listed', async () => {
+  const run = await startRun();
+  await fixture.journal.append(run, runner, [intent(1, web), result(1), intent(2, data)]);
+  await fixture.journal.append(run, runner, [
+    { type: 'undo-intent', step: 1 },
+    { type: 'undo-result', step: 1, leftover: 'device is busy' },
+    finished('failed', 'E_SAL'),
+  ]);
+  expect(await statuses()).toEqual({ web: 'removing', data: 'retained' });
+});
+
+test('a kept failure stays provisional and reserved until the next commit', async () => {
+  const run = await startRun({ onFailure: 'keep' });
+  await fixture.journal.append(run, runner, [intent(1, web), result(1)]);
+  await fixture.journal.append(run, runner, [finished('failed', 'E_SCRIPT')]);
+  await fixture.reopen();
+  expect(await statuses()).toEqual({ web: 'provisional' });
+  expect(fixture.journal.reserved().milliCpus).toBe(1000);
+  await applyAll({}, desiredOf('container', 'api'));
+  expect(await statuses()).toEqual({ api: 'committed', web: 'removing' });
+  expect(fixture.journal.reserved().milliCpus).toBe(500);
+});
+
+test('a record that changed while it was being removed stands', async () => {
+  await applyAll({}, web);
+  await applyAll({});
+  const [removing] = await fixture.journal.records.listRecords();
+  if (removing === undefined) throw new Error('the record is there');
+  await applyAll({}, web);
+  expect(await fixture.journal.records.dropRecord(removing)).toBe(false);
+  expect(await statuses()).toEqual({ web: 'committed' });
+  await applyAll({});
+  const [again] = await fixture.journal.records.listRecords();
+  if (again === undefined) throw new Error('the record is there');
+  expect(await fixture.journal.records.dropRecord(again)).toBe(true);
+  expect(await statuses()).toEqual({});
+});

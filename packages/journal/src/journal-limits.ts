@@ -1,0 +1,13 @@
+/** Bounds of one node's journal. Exceeding one is an error the caller sees. */
+export const JOURNAL_LIMITS = {
+  /** Events of one run, bytes of JSON, so that a whole journal fits one line of the runner's socket. */
+  runBytesMax: 16 * 1024 * 1024,
+  /** A `committed` event with its output: it has to fit one delivery to the coordinator. */
+  committedBytesMax: 3 * 1024 * 1024,
+  /** Runs without a terminal state. */
+  unfinishedRunsMax: 10_000,
+  /** Replay rows outlive `exp` by this, for clocks that disagree (design §8). */
+  replayGraceSeconds: 600,
+  /** Writes that lost a race for the receipt chain and are tried again. */
+  attemptsMax: 8,
+} as const;

@@ -1,0 +1,185 @@
+import type { Migration } from '@hypha/store';
+import type { Generated } from 'kysely';
+
+/** Tables of one node's journal. JSON is TEXT; times are epoch milliseconds unless the name says seconds. */
+export interface JournalTables {
+  meta: MetaTable;
+  run: RunTable;
+  event: EventTable;
+  replay: ReplayTable;
+  mark: MarkTable;
+  record: RecordTable;
+  provisional: ProvisionalTable;
+  reservation: ReservationTable;
+  receipt: ReceiptTable;
+  cursor: CursorTable;
+}
+
+/** One row. `receiptSeq` and `receiptDigest` are the end of the node's receipt chain. */
+interface MetaTable {
+  id: 1;
+  createdAt: number;
+  receiptSeq: number;
+  receiptDigest: string | null;
+}
+
+interface RunTable {
+  /** Order of acceptance on this node. */
+  position: Generated<number>;
+  run: string;
+  digest: string;
+  revision: string;
+  realm: string;
+  deployment: string;
+  generation: number;
+  mode: string;
+  envelope: string;
+  /** `http`: the coordinator may not know of it. */
+  source: string;
+  acceptedAt: number;
+  expSeconds: number;
+  /** Newest epoch; queue jobs name it. */
+  epoch: number;
+  /** Runner that owns the epoch; null while nobody has claimed it. */
+  holder: string | null;
+  /** Boot id under which the newest epoch was claimed; null while no runner had the run. */
+  bootId: string | null;
+  seq: number;
+  head: string;
+  state: string;
+  steps: number;
+  startedAt: number | null;
+  endedAt: number | null;
+  problem: string | null;
+  simulated: number;
+  onFailure: string;
+  /** JSON list of volume names. */
+  deleteData: string;
+  message: string;
+}
+
+interface EventTable {
+  run: string;
+  seq: number;
+  body: string;
+}
+
+/** What may not come back under another digest. `value`: an id, or `<keyid> <nonce>`. */
+interface ReplayTable {
+  value: string;
+  digest: string;
+  keepUntilSeconds: number;
+}
+
+/** Highest generation ever admitted; survives destroy (design §8). */
+interface MarkTable {
+  realm: string;
+  deployment: string;
+  generation: number;
+  digest: string;
+}
+
+/** The desired record of design §10, as commits left it. */
+interface RecordTable {
+  rid: string;
+  realm: string;
+  deployment: string;
+  kind: string;
+  name: string;
+  spec: string;
+  specHash: string;
+  status: string;
+  createdBy: string;
+  lastOp: string;
+  /** For `removing`: its data was given up by a signed `deleteData`. */
+  deleteData: number;
+  /** 1 until the reconciler has dropped what a replace had parked. */
+  unsettled: number;
+  /** Grows with every change, so that a slow reader never drops a newer one. */
+  version: number;
+}
+
+/** What steps of uncommitted runs declared. The highest (position, step) of a rid is in force. */
+interface ProvisionalTable {
+  run: string;
+  position: number;
+  step: number;
+  rid: string;
+  realm: string;
+  deployment: string;
+  kind: string;
+  name: string;
+  spec: string;
+  specHash: string;
+  action: string;
+  /** 1 once its outcome was recorded. */
+  settled: number;
+}
+
+/** `source`: `committed`, or the unfinished run whose ceiling it is. */
+interface ReservationTable {
+  realm: string;
+  deployment: string;
+  source: string;
+  milliCpus: number;
+  memoryBytes: number;
+  storageBytes: number;
+}
+
+interface ReceiptTable {
+  seq: number;
+  run: string;
+  digest: string;
+  envelope: string;
+}
+
+/** How far a destination has confirmed. `topic`: a run, or `receipts`. */
+interface CursorTable {
+  destination: string;
+  topic: string;
+  seq: number;
+}
+
+export const MIGRATIONS: readonly Migration[] = [
+  {
+    name: '0001-journal',
+    up: [
+      `create table meta (id integer primary key check (id = 1), createdAt integer not null,
+        receiptSeq integer not null, receiptDigest text) strict`,
+      `create table run (position integer primary key autoincrement, run text not null unique,
+        digest text not null unique, revision text not null, realm text not null,
+        deployment text not null, generation integer not null, mode text not null,
+        envelope text not null, source text not null, acceptedAt integer not null,
+        expSeconds integer not null, epoch integer not null, holder text, bootId text,
+        seq integer not null, head text not null, state text not null, steps integer not null,
+        startedAt integer, endedAt integer, problem text, simulated integer not null,
+        onFailure text not null, deleteData text not null, message text not null) strict`,
+      'create index runByDeployment on run (realm, deployment, position)',
+      'create index runByEnd on run (endedAt, position)',
+      `create table event (run text not null, seq integer not null, body text not null,
+        primary key (run, seq)) strict`,
+      `create table replay (value text primary key, digest text not null,
+        keepUntilSeconds integer not null) strict`,
+      'create index replayByAge on replay (keepUntilSeconds)',
+      `create table mark (realm text not null, deployment text not null,
+        generation integer not null, digest text not null, primary key (realm, deployment)) strict`,
+      `create table record (rid text primary key, realm text not null, deployment text not null,
+        kind text not null, name text not null, spec text not null, specHash text not null,
+        status text not null, createdBy text not null, lastOp text not null,
+        deleteData integer not null, unsettled integer not null, version integer not null) strict`,
+      'create index recordByDeployment on record (realm, deployment)',
+      `create table provisional (run text not null, position integer not null,
+        step integer not null, rid text not null, realm text not null, deployment text not null,
+        kind text not null, name text not null, spec text not null, specHash text not null,
+        action text not null, settled integer not null, primary key (run, step)) strict`,
+      'create index provisionalByDeployment on provisional (realm, deployment, position, step)',
+      `create table reservation (realm text not null, deployment text not null, source text not null,
+        milliCpus integer not null, memoryBytes integer not null, storageBytes integer not null,
+        primary key (realm, deployment, source)) strict`,
+      `create table receipt (seq integer primary key, run text not null unique,
+        digest text not null, envelope text not null) strict`,
+      `create table cursor (destination text not null, topic text not null, seq integer not null,
+        primary key (destination, topic)) strict`,
+    ],
+  },
+];

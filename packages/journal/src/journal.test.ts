@@ -1,0 +1,277 @@
+import { firstBrokenEvent, type JournalEvent, type ReceiptPayload } from '@hypha/protocol';
+import { nodeVerifier } from '@hypha/protocol/node';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import {
+  admissionOf,
+  CAPACITY,
+  committed,
+  createJournalFixture,
+  desiredOf,
+  finished,
+  intent,
+  type JournalFixture,
+  NOW_SECONDS,
+  result,
+  started,
+} from './journal-fixture.ts';
+import type { Admission } from './run-admission.ts';
+
+let fixture: JournalFixture;
+beforeEach(async () => {
+  fixture = await createJournalFixture();
+});
+afterEach(async () => {
+  await fixture[Symbol.asyncDispose]();
+});
+
+const supervisor = { by: 'supervisor' } as const;
+const runner = { by: 'runner', runner: 'r1', epoch: 1 } as const;
+const owner = { runner: 'r1', epoch: 1, bootId: 'boot-1' };
+const refusal = (code: string) => expect.objectContaining({ code });
+
+async function startRun(change: Parameters<typeof admissionOf>[0] = {}): Promise<Admission> {
+  const admission = admissionOf(change);
+  await fixture.journal.admit(admission);
+  await fixture.journal.claim(admission.run, owner);
+  await fixture.journal.append(admission.run, runner, [started()]);
+  return admission;
+}
+
+async function receiptOf(run: string): Promise<ReceiptPayload> {
+  const envelope = await fixture.journal.runs.findReceipt(run);
+  return JSON.parse(Buffer.from(envelope?.payload ?? '', 'base64').toString());
+}
+
+test('the same digest is the same run, also at once and after a restart', async () => {
+  const admission = admissionOf();
+  const answers = await Promise.all([1, 2, 3].map(() => fixture.journal.admit(admission)));
+  expect(answers.filter(({ existing }) => !existing)).toHaveLength(1);
+  await fixture.reopen();
+  const again = await fixture.journal.admit(admission);
+  expect(again).toMatchObject({ existing: true, entry: { run: admission.run, state: 'accepted' } });
+});
+
+test('a used id or nonce is a replay, at once and after a restart', async () => {
+  const first = admissionOf();
+  await fixture.journal.admit(first);
+  const { id, nonce } = first.payload;
+  await fixture.reopen();
+  await expect(fixture.journal.admit(admissionOf({ id }))).rejects.toThrow(refusal('E_REPLAY'));
+  await expect(fixture.journal.admit(admissionOf({ nonce }))).rejects.toThrow(refusal('E_REPLAY'));
+  const twins = [admissionOf({ deployment: 'a' }), admissionOf({ deployment: 'b' })].map(
+    (twin) => ({
+      ...twin,
+      payload: { ...twin.payload, id: 'rev_00000000-0000-7000-8000-ffffffffffff' },
+    }),
+  );
+  const outcomes = await Promise.allSettled(twins.map((twin) => fixture.journal.admit(twin)));
+  expect(outcomes.map(({ status }) => status).sort()).toEqual(['fulfilled', 'rejected']);
+});
+
+test('a nonce of another key is not a replay', async () => {
+  const first = admissionOf();
+  await fixture.journal.admit(first);
+  const other = { ...admissionOf({ nonce: first.payload.nonce }), keyids: ['ed25519:other'] };
+  await expect(fixture.journal.admit(other)).resolves.toMatchObject({ existing: false });
+});
+
+test('a new journal refuses what was signed before it began', async () => {
+  const early = admissionOf({ iat: NOW_SECONDS - 1 });
+  await expect(fixture.journal.admit(early)).rejects.toThrow(refusal('E_REPLAY'));
+});
+
+test('replay memory is dropped only after its time', async () => {
+  const first = admissionOf();
+  await fixture.journal.admit(first);
+  const { id } = first.payload;
+  await fixture.journal.sweeper.dropReplays(first.payload.exp + 600);
+  await expect(fixture.journal.admit(admissionOf({ id }))).rejects.toThrow(refusal('E_REPLAY'));
+  await fixture.journal.sweeper.dropReplays(first.payload.exp + 601);
+  await expect(fixture.journal.admit(admissionOf({ id }))).resolves.toBeDefined();
+});
+
+test('generations of a deployment only grow, also past a destroy', async () => {
+  await fixture.journal.admit(admissionOf({ generation: 5 }));
+  await fixture.journal.admit(admissionOf({ generation: 7, mode: 'destroy' }));
+  await fixture.reopen();
+  const admit = (generation: number) => fixture.journal.admit(admissionOf({ generation }));
+  await expect(admit(6)).rejects.toThrow(refusal('E_SUPERSEDED'));
+  await expect(admit(7)).rejects.toThrow(refusal('E_CONFLICT'));
+  await expect(admit(9)).resolves.toBeDefined();
+});
+
+test('two generations at once leave the higher as the mark', async () => {
+  const pair = [admissionOf({ generation: 21 }), admissionOf({ generation: 20 })];
+  await Promise.allSettled(pair.map((each) => fixture.journal.admit(each)));
+  const late = admissionOf({ generation: 21 });
+  await expect(fixture.journal.admit(late)).rejects.toThrow(refusal('E_CONFLICT'));
+});
+
+test('reservations of all deployments together stay within the capacity', async () => {
+  const { memoryBytes } = CAPACITY;
+  const limits = (share: number) => ({
+    resources: { milliCpus: 1, memoryBytes: memoryBytes * share, storageBytes: 1 },
+  });
+  const admit = (deployment: string, share: number) =>
+    fixture.journal.admit(admissionOf({ deployment, limits: limits(share) }));
+  await admit('a', 0.75);
+  await expect(admit('b', 0.5)).rejects.toThrow(refusal('E_CAPACITY'));
+  await expect(admit('b', 0.25)).resolves.toBeDefined();
+  // The next revision of `a` replaces its reservation instead of adding to it.
+  await expect(admit('a', 0.75)).resolves.toBeDefined();
+  await fixture.reopen();
+  await expect(admit('c', 0.25)).rejects.toThrow(refusal('E_CAPACITY'));
+});
+
+test('a refused admission reserves nothing', async () => {
+  const used = admissionOf();
+  await fixture.journal.admit(used);
+  const before = fixture.journal.reserved();
+  const replay = admissionOf({ deployment: 'other', id: used.payload.id });
+  await expect(fixture.journal.admit(replay)).rejects.toThrow(refusal('E_REPLAY'));
+  expect(fixture.journal.reserved()).toEqual(before);
+});
+
+test('a commit shrinks the reservation to actual use', async () => {
+  const { run } = await startRun();
+  const web = desiredOf('container', 'web');
+  await fixture.journal.append(run, runner, [intent(1, web), result(1), committed(web)]);
+  const used = { milliCpus: 500, memoryBytes: 128 * 1024 * 1024, storageBytes: 0 };
+  expect(fixture.journal.reserved()).toEqual(used);
+  await fixture.journal.append(run, supervisor, [finished('succeeded')]);
+  await fixture.reopen();
+  expect(fixture.journal.reserved()).toEqual(used);
+});
+
+test('a failed run gives its reservation back', async () => {
+  const { run } = await startRun();
+  await fixture.journal.append(run, runner, [finished('failed', 'E_SCRIPT')]);
+  expect(fixture.journal.reserved()).toEqual({ milliCpus: 0, memoryBytes: 0, storageBytes: 0 });
+});
+
+test('only the owner of the newest epoch may append', async () => {
+  const { run } = await startRun();
+  const { journal } = fixture;
+  const stranger = { ...runner, runner: 'r2' };
+  await expect(journal.append(run, stranger, [intent(1, null)])).rejects.toThrow(
+    refusal('E_STALE_EPOCH'),
+  );
+  await expect(journal.claim(run, { ...owner, runner: 'r2' })).rejects.toThrow(
+    refusal('E_STALE_EPOCH'),
+  );
+  expect(await journal.takeOver(run)).toMatchObject({ epoch: 2, holder: null });
+  await expect(journal.append(run, runner, [intent(1, null)])).rejects.toThrow(
+    refusal('E_STALE_EPOCH'),
+  );
+  await expect(journal.claim(run, owner)).rejects.toThrow(refusal('E_STALE_EPOCH'));
+  await journal.claim(run, { ...owner, runner: 'r2', epoch: 2 });
+  const second = { by: 'runner', runner: 'r2', epoch: 2 } as const;
+  await journal.append(run, second, [intent(1, null)]);
+  await fixture.reopen();
+  await expect(fixture.journal.append(run, runner, [result(1)])).rejects.toThrow(
+    refusal('E_STALE_EPOCH'),
+  );
+  await fixture.journal.append(run, second, [result(1)]);
+});
+
+test('a claim without any event is not remembered by a new process', async () => {
+  const admission = admissionOf();
+  await fixture.journal.admit(admission);
+  await fixture.journal.claim(admission.run, owner);
+  await fixture.reopen();
+  const other = { ...owner, runner: 'r2' };
+  await expect(fixture.journal.claim(admission.run, other)).resolves.toMatchObject({
+    holder: 'r2',
+  });
+});
+
+test('a refused append leaves no trace and the owner goes on', async () => {
+  const admission = admissionOf();
+  await fixture.journal.admit(admission);
+  await fixture.journal.claim(admission.run, owner);
+  const bad = [started(), intent(1, null), intent(1, null)];
+  await expect(fixture.journal.append(admission.run, runner, bad)).rejects.toThrow(
+    refusal('E_CONFLICT'),
+  );
+  const events = await fixture.journal.append(admission.run, runner, [started(), intent(1, null)]);
+  expect(events.map(({ seq }) => seq)).toEqual([2, 3]);
+});
+
+test('appends at once are kept in the order asked', async () => {
+  const { run } = await startRun();
+  const steps = Array.from({ length: 50 }, (_, index) => index + 1);
+  await Promise.all(
+    steps.map((step) => fixture.journal.append(run, runner, [intent(step, null), result(step)])),
+  );
+  await fixture.reopen();
+  const events = await fixture.journal.runs.readAllEvents(run);
+  expect(events).toHaveLength(102);
+  expect(firstBrokenEvent(nodeVerifier, events)).toBeNull();
+});
+
+test('runs of one deployment take turns', async () => {
+  const first = await startRun();
+  const second = admissionOf();
+  await fixture.journal.admit(second);
+  await expect(fixture.journal.claim(second.run, owner)).rejects.toThrow(refusal('E_STALE_EPOCH'));
+  expect(fixture.journal.listLanes()).toMatchObject([
+    { deployment: 'web', runs: [{ run: first.run }, { run: second.run }] },
+  ]);
+  await fixture.journal.append(first.run, runner, [finished('failed', 'E_SCRIPT')]);
+  await expect(fixture.journal.claim(second.run, owner)).resolves.toBeDefined();
+});
+
+test('receipts of runs that end at once form one chain', async () => {
+  const runs: string[] = [];
+  for (const deployment of ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h']) {
+    const limits = { resources: { milliCpus: 1, memoryBytes: 1, storageBytes: 1 } };
+    runs.push((await startRun({ deployment, limits })).run);
+  }
+  await Promise.all(
+    runs.map((run, index) =>
+      index % 2 === 0
+        ? fixture.journal.append(run, runner, [finished('failed', 'E_SCRIPT')])
+        : // Refused: it makes the chain in memory worthless while the others are on their way.
+          fixture.journal
+            .append(run, runner, [finished('failed'), finished('failed')])
+            .catch(() => fixture.journal.append(run, runner, [finished('failed', 'E_SCRIPT')])),
+    ),
+  );
+  const receipts = await fixture.journal.runs.listReceipts(0, 100);
+  const payloads: ReceiptPayload[] = receipts.map(({ envelope }) =>
+    JSON.parse(Buffer.from(envelope.payload, 'base64').toString()),
+  );
+  expect(payloads.map(({ seq }) => seq)).toEqual([1, 2, 3, 4, 5, 6, 7, 8]);
+  expect(payloads[0]?.prev).toBeNull();
+  expect(new Set(payloads.map(({ prev }) => prev)).size).toBe(8);
+});
+
+test('a receipt says what the journal says', async () => {
+  const { run, digest } = await startRun();
+  const web = desiredOf('container', 'web');
+  await fixture.journal.append(run, runner, [intent(1, web), result(1), committed(web)]);
+  const [last] = await fixture.journal.append(run, supervisor, [finished('succeeded')]);
+  expect(await receiptOf(run)).toMatchObject({
+    run,
+    envelopeDigest: digest,
+    state: 'succeeded',
+    steps: 1,
+    journalHead: last?.hash,
+    outputSha256: committed().outputSha256,
+    authoritySeq: 3,
+    seq: 1,
+  });
+});
+
+test('listeners hear of what is durable, in order', async () => {
+  const heard: JournalEvent[] = [];
+  fixture.journal.subscribe((_entry, events) => heard.push(...events));
+  const { run } = await startRun();
+  await fixture.journal.append(run, runner, [intent(1, null), result(1)]);
+  expect(heard.map(({ body }) => body.type)).toEqual([
+    'accepted',
+    'started',
+    'step-intent',
+    'step-result',
+  ]);
+});

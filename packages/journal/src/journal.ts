@@ -1,0 +1,216 @@
+import {
+  type DesiredResource,
+  HyphaError,
+  isTerminal,
+  type JournalBody,
+  type JournalEvent,
+  type ResourceLimits,
+  type Signer,
+  type Verifier,
+} from '@hypha/protocol';
+import { openStore, type Store } from '@hypha/store';
+import { DeliveryCursors } from './delivery-cursors.ts';
+import { type JournalTables, MIGRATIONS } from './journal-schema.ts';
+import { JournalSweeper } from './journal-sweeper.ts';
+import { ReceiptChain } from './receipt-chain.ts';
+import { RecordBook } from './record-book.ts';
+import { ReservationBook } from './reservation-book.ts';
+import { type Admission, type Admitted, RunAdmission } from './run-admission.ts';
+import type { RunEntry } from './run-entry.ts';
+import { RunLanes } from './run-lanes.ts';
+import { RunReader } from './run-reader.ts';
+import { type Author, RunWriter } from './run-writer.ts';
+
+export interface JournalOptions {
+  readonly file: string;
+  readonly node: string;
+  /** Signs receipts. */
+  readonly signer: Signer;
+  readonly verifier: Verifier;
+  /** Wall clock, epoch milliseconds. */
+  readonly nowMs: () => number;
+  /** Newest authority update this node knows: goes into receipts. */
+  readonly authoritySeq: () => number;
+  /** What a resource takes of its deployment's ceiling; null when that cannot be said. */
+  readonly useOf: (resource: DesiredResource) => ResourceLimits | null;
+}
+
+/** Told after a change is durable, in order for each run. Must not throw. */
+export type JournalListener = (entry: RunEntry, events: readonly JournalEvent[]) => void;
+
+/** A run that has the turn of its deployment, or waits for it. */
+export interface Lane {
+  readonly realm: string;
+  readonly deployment: string;
+  /** Unfinished runs, oldest first: the first has the turn. */
+  readonly runs: readonly RunEntry[];
+}
+
+/**
+ * This node's memory: runs and their events, what may not come back, generations, the desired record,
+ * reservations, receipts, and how far others have been told. One process owns it (design §7). Everything
+ * a call promises is on disk when the call resolves.
+ */
+export class Journal {
+  readonly records: RecordBook;
+  readonly runs: RunReader;
+  readonly cursors: DeliveryCursors;
+  readonly sweeper: JournalSweeper;
+  readonly #store: Store<JournalTables>;
+  readonly #admission: RunAdmission;
+  readonly #writer: RunWriter;
+  readonly #reservations: ReservationBook;
+  readonly #lanes: RunLanes;
+  readonly #listeners = new Set<JournalListener>();
+
+  /** Use `openJournal`. */
+  constructor(
+    store: Store<JournalTables>,
+    stored: {
+      createdAt: number;
+      reservations: ReservationBook;
+      unfinished: readonly RunEntry[];
+    },
+    options: JournalOptions,
+  ) {
+    const { node, signer, verifier, nowMs, authoritySeq, useOf } = options;
+    const { createdAt, reservations } = stored;
+    this.#store = store;
+    this.#reservations = reservations;
+    this.#lanes = new RunLanes(stored.unfinished);
+    this.records = new RecordBook(store);
+    this.runs = new RunReader(store);
+    this.cursors = new DeliveryCursors(store);
+    this.sweeper = new JournalSweeper(store);
+    const { records, runs: reader } = this;
+    const onChanged: JournalListener = (entry, events) => this.#announce(entry, events);
+    this.#admission = new RunAdmission({
+      store,
+      reader,
+      reservations,
+      verifier,
+      node,
+      createdAt,
+      nowMs,
+      unfinished: () => this.#lanes.size,
+      onAdmitted: onChanged,
+    });
+    this.#writer = new RunWriter({
+      store,
+      reader,
+      records,
+      reservations,
+      receipts: new ReceiptChain({ store, signer, verifier }),
+      verifier,
+      node,
+      nowMs,
+      authoritySeq,
+      useOf,
+      onAppended: onChanged,
+    });
+  }
+
+  /** Throws `E_REPLAY`, `E_SUPERSEDED`, `E_CONFLICT`, `E_CAPACITY`, `E_RATE`. */
+  async admit(admission: Admission): Promise<Admitted> {
+    return await this.#admission.admit(admission);
+  }
+
+  /** Throws `E_STALE_EPOCH`, also when the run has not the turn of its deployment. */
+  async claim(
+    run: string,
+    owner: { runner: string; epoch: number; bootId: string },
+  ): Promise<RunEntry> {
+    if (!this.#lanes.isFirst(run)) {
+      throw new HyphaError('E_STALE_EPOCH', `${run} has not the turn of its deployment`, {
+        hint: 'a queue job named a run that is finished, unknown or waiting',
+      });
+    }
+    const entry = await this.#writer.claim(run, owner);
+    this.#lanes.update(entry);
+    return entry;
+  }
+
+  /** Throws `E_STALE_EPOCH`, and `E_CONFLICT` for events that may not follow. */
+  async append(
+    run: string,
+    author: Author,
+    bodies: readonly JournalBody[],
+  ): Promise<readonly JournalEvent[]> {
+    return await this.#writer.append(run, author, bodies);
+  }
+
+  /** The next epoch, owned by nobody. Call only once everything the owner started is dead. */
+  async takeOver(run: string): Promise<RunEntry> {
+    const entry = await this.#writer.takeOver(run);
+    this.#lanes.update(entry);
+    return entry;
+  }
+
+  /** An unfinished run as it is now. */
+  findUnfinished(run: string): RunEntry | undefined {
+    return this.#lanes.find(run);
+  }
+
+  /** Every deployment with unfinished runs. */
+  listLanes(): readonly Lane[] {
+    return this.#lanes.list();
+  }
+
+  /** What is reserved by all deployments together. */
+  reserved(): ResourceLimits {
+    return this.#reservations.total();
+  }
+
+  /** Returns how to stop listening. */
+  subscribe(listener: JournalListener): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  /** Proves that the store answers. */
+  async ping(): Promise<void> {
+    await this.#store.db.selectFrom('meta').select('id').executeTakeFirstOrThrow();
+  }
+
+  async close(): Promise<void> {
+    this.#listeners.clear();
+    await this.#store.close();
+  }
+
+  #announce(entry: RunEntry, events: readonly JournalEvent[]): void {
+    if (isTerminal(entry.state)) this.#lanes.remove(entry);
+    else this.#lanes.update(entry);
+    for (const listener of this.#listeners) listener(entry, events);
+  }
+}
+
+/** Opens or begins the journal. A new one remembers nothing, so it refuses what was signed before it. */
+export async function openJournal(options: JournalOptions): Promise<Journal> {
+  const store = await openStore<JournalTables>({ file: options.file, migrations: MIGRATIONS });
+  try {
+    const begin = store.db
+      .insertInto('meta')
+      .values({ id: 1, createdAt: options.nowMs(), receiptSeq: 0, receiptDigest: null })
+      .onConflict((row) => row.column('id').doNothing());
+    await store.write([{ query: begin }]);
+    const [meta, reservations, unfinished] = await Promise.all([
+      store.db.selectFrom('meta').select('createdAt').executeTakeFirstOrThrow(),
+      store.db.selectFrom('reservation').selectAll().execute(),
+      new RunReader(store).listUnfinished(),
+    ]);
+    const stored = reservations.map(({ realm, deployment, source, ...limits }) => ({
+      realm,
+      deployment,
+      source,
+      limits,
+    }));
+    return new Journal(
+      store,
+      { createdAt: meta.createdAt, reservations: new ReservationBook(stored), unfinished },
+      options,
+    );
+  } catch (error) {
+    await store.close();
+    throw error;
+  }
+}

@@ -1,0 +1,85 @@
+import {
+  canonicalBytes,
+  digestOf,
+  type Envelope,
+  PAYLOAD_TYPES,
+  type ReceiptPayload,
+  type Signer,
+  signEnvelope,
+  type Verifier,
+} from '@hypha/protocol';
+import type { Store, Write } from '@hypha/store';
+import type { JournalTables } from './journal-schema.ts';
+
+export interface SignedReceipt {
+  readonly seq: number;
+  readonly digest: string;
+  readonly envelope: Envelope;
+}
+
+/**
+ * This node's receipts, each naming the one before it. The end of the chain is kept in memory, so receipts
+ * of many runs can be signed while the writes of others are under way; each write demands that the stored
+ * end is the one it was signed on, and whoever loses signs again.
+ */
+export class ReceiptChain {
+  readonly #store: Store<JournalTables>;
+  readonly #signer: Signer;
+  readonly #verifier: Verifier;
+  #end: { seq: number; digest: string | null } | undefined;
+
+  constructor(deps: { store: Store<JournalTables>; signer: Signer; verifier: Verifier }) {
+    this.#store = deps.store;
+    this.#signer = deps.signer;
+    this.#verifier = deps.verifier;
+  }
+
+  /** Reads the stored end when it is not known. */
+  async refresh(): Promise<void> {
+    while (this.#end === undefined) {
+      const meta = await this.#store.db
+        .selectFrom('meta')
+        .select(['receiptSeq', 'receiptDigest'])
+        .executeTakeFirstOrThrow();
+      this.#end ??= { seq: meta.receiptSeq, digest: meta.receiptDigest };
+    }
+  }
+
+  /** After a failed write: the end in memory may not have been reached. */
+  forget(): void {
+    this.#end = undefined;
+  }
+
+  /** Call only after `refresh`, without waiting in between. The writes go with the event they prove. */
+  sign(payload: Omit<ReceiptPayload, 'seq' | 'prev'>): {
+    receipt: SignedReceipt;
+    writes: readonly Write[];
+  } {
+    const end = this.#end;
+    if (end === undefined) throw new Error('the receipt chain was not refreshed');
+    const seq = end.seq + 1;
+    const whole: ReceiptPayload = { ...payload, prev: end.digest, seq };
+    const bytes = canonicalBytes(whole);
+    const envelope = signEnvelope('receipt', bytes, [this.#signer]);
+    const digest = digestOf(this.#verifier, PAYLOAD_TYPES.receipt, bytes);
+    this.#end = { seq, digest };
+    const { db } = this.#store;
+    return {
+      receipt: { seq, digest, envelope },
+      writes: [
+        {
+          query: db
+            .updateTable('meta')
+            .set({ receiptSeq: seq, receiptDigest: digest })
+            .where('receiptSeq', '=', end.seq),
+          expectRows: 1,
+        },
+        {
+          query: db
+            .insertInto('receipt')
+            .values({ seq, run: payload.run, digest, envelope: JSON.stringify(envelope) }),
+        },
+      ],
+    };
+  }
+}

@@ -1,0 +1,256 @@
+import {
+  type Envelope,
+  HyphaError,
+  type JournalEvent,
+  type ResourceLimits,
+  type ScriptPayload,
+  type Verifier,
+} from '@hypha/protocol';
+import { isStoreConflict, type Store, type Write } from '@hypha/store';
+import { JOURNAL_LIMITS } from './journal-limits.ts';
+import type { JournalTables } from './journal-schema.ts';
+import type { Reservation, ReservationBook } from './reservation-book.ts';
+import type { RunEntry, RunSource } from './run-entry.ts';
+import { RunHead } from './run-head.ts';
+import type { RunReader } from './run-reader.ts';
+
+/** Verified work, as the one admission path of the supervisor hands it over. */
+export interface Admission {
+  readonly run: string;
+  readonly digest: string;
+  readonly envelope: Envelope;
+  readonly payload: ScriptPayload;
+  /** Who signed. */
+  readonly keyids: readonly string[];
+  readonly authoritySeq: number;
+  readonly source: RunSource;
+  /** All this node has to give. */
+  readonly capacity: ResourceLimits;
+}
+
+export interface Admitted {
+  readonly entry: RunEntry;
+  /** True when this digest was accepted before: nothing was written. */
+  readonly existing: boolean;
+}
+
+interface AdmissionDeps {
+  readonly store: Store<JournalTables>;
+  readonly reader: RunReader;
+  readonly reservations: ReservationBook;
+  readonly verifier: Verifier;
+  readonly node: string;
+  readonly createdAt: number;
+  readonly nowMs: () => number;
+  readonly unfinished: () => number;
+  readonly onAdmitted: (entry: RunEntry, events: readonly JournalEvent[]) => void;
+}
+
+/**
+ * Takes work in with one durable write: the run, its first event, what may not come back, the generation
+ * mark and the reservation (G2). Checks what only the node's own memory can tell: replay, generation and
+ * capacity. Each check is repeated by the write itself, so that two at once cannot both win.
+ */
+export class RunAdmission {
+  readonly #deps: AdmissionDeps;
+  // digest → its admission, while that is under way
+  readonly #underWay = new Map<string, Promise<Admitted>>();
+
+  constructor(deps: AdmissionDeps) {
+    this.#deps = deps;
+  }
+
+  /** Throws `E_REPLAY`, `E_SUPERSEDED`, `E_CONFLICT`, `E_CAPACITY`, `E_RATE`. */
+  async admit(admission: Admission): Promise<Admitted> {
+    const { digest } = admission;
+    const first = this.#underWay.get(digest);
+    if (first !== undefined) return { ...(await first), existing: true };
+    const admitted = this.#admitOnce(admission);
+    this.#underWay.set(digest, admitted);
+    try {
+      return await admitted;
+    } finally {
+      this.#underWay.delete(digest);
+    }
+  }
+
+  async #admitOnce(admission: Admission): Promise<Admitted> {
+    for (let attempt = 1; ; attempt++) {
+      const known = await this.#deps.reader.findByDigest(admission.digest);
+      if (known !== undefined) return { entry: known, existing: true };
+      await this.#check(admission);
+      const reservation = this.#reserve(admission);
+      try {
+        return { entry: await this.#write(admission, reservation), existing: false };
+      } catch (error) {
+        if (reservation !== null) this.#deps.reservations.drop(reservation);
+        if (!isStoreConflict(error) || attempt === JOURNAL_LIMITS.attemptsMax) throw error;
+      }
+    }
+  }
+
+  async #check({ payload, digest, keyids }: Admission): Promise<void> {
+    if (this.#deps.unfinished() >= JOURNAL_LIMITS.unfinishedRunsMax) {
+      throw new HyphaError('E_RATE', `cannot accept ${payload.id}: too many runs are unfinished`);
+    }
+    // Whatever was signed before may have run: nothing here remembers.
+    if (payload.iat < Math.floor(this.#deps.createdAt / 1000)) {
+      throw new HyphaError(
+        'E_REPLAY',
+        `${payload.id} was signed before this node's journal began`,
+        {
+          where: { path: 'iat' },
+          hint: 'sign again; if this is unexpected, compare the clocks of signer and node',
+        },
+      );
+    }
+    const [used, mark] = await Promise.all([
+      this.#findUsed(payload, digest, keyids),
+      this.#findMark(payload),
+    ]);
+    if (used !== undefined) {
+      const path = used.startsWith('id ') ? 'id' : 'nonce';
+      throw new HyphaError('E_REPLAY', `${path} of ${payload.id} was used by other work`, {
+        where: { path },
+      });
+    }
+    if (mark !== undefined) demandNewer(payload, mark.generation);
+  }
+
+  async #findUsed(
+    payload: ScriptPayload,
+    digest: string,
+    keyids: readonly string[],
+  ): Promise<string | undefined> {
+    const row = await this.#deps.store.db
+      .selectFrom('replay')
+      .select('value')
+      .where('value', 'in', replayValues(payload, keyids))
+      .where('digest', '!=', digest)
+      .executeTakeFirst();
+    return row?.value;
+  }
+
+  async #findMark({ realm, deployment }: ScriptPayload) {
+    return await this.#deps.store.db
+      .selectFrom('mark')
+      .select('generation')
+      .where('realm', '=', realm)
+      .where('deployment', '=', deployment)
+      .executeTakeFirst();
+  }
+
+  /** A destroy needs nothing. */
+  #reserve({ run, payload, capacity }: Admission): Reservation | null {
+    if (payload.mode === 'destroy') return null;
+    const { realm, deployment } = payload;
+    const limits = payload.limits.resources;
+    const reservation = { realm, deployment, source: run, limits };
+    this.#deps.reservations.reserve(reservation, capacity);
+    return reservation;
+  }
+
+  async #write(admission: Admission, reservation: Reservation | null): Promise<RunEntry> {
+    const { db } = this.#deps.store;
+    const { run, payload, digest } = admission;
+    const at = this.#deps.nowMs();
+    const head = new RunHead(this.#deps.verifier, run);
+    const { event, text } = head.append(this.#acceptedBody(admission), { epoch: 0, at });
+    const row = this.#runRow(admission, at, event.hash);
+    const writes: Write[] = [
+      { query: db.insertInto('run').values(row) },
+      { query: db.insertInto('event').values({ run, seq: 1, body: text }) },
+      { query: this.#raiseMark(payload, digest), expectRows: 1 },
+    ];
+    const keepUntilSeconds = payload.exp + JOURNAL_LIMITS.replayGraceSeconds;
+    for (const value of replayValues(payload, admission.keyids)) {
+      const values = { value, digest, keepUntilSeconds };
+      writes.push({ query: db.insertInto('replay').values(values) });
+    }
+    if (reservation !== null) {
+      const { limits, ...of } = reservation;
+      writes.push({ query: db.insertInto('reservation').values({ ...of, ...limits }) });
+    }
+    await this.#deps.store.write(writes);
+    const entry = await this.#deps.reader.getRun(run);
+    this.#deps.onAdmitted(entry, [event]);
+    return entry;
+  }
+
+  #acceptedBody({ payload, digest, keyids, authoritySeq }: Admission) {
+    const { realm, deployment, generation, mode } = payload;
+    const { node } = this.#deps;
+    return {
+      type: 'accepted' as const,
+      envelopeDigest: digest,
+      node,
+      realm,
+      deployment,
+      generation,
+      mode,
+      keyids: [...keyids],
+      authoritySeq,
+    };
+  }
+
+  #runRow({ run, payload, digest, envelope, source }: Admission, at: number, head: string) {
+    return {
+      run,
+      digest,
+      revision: payload.id,
+      realm: payload.realm,
+      deployment: payload.deployment,
+      generation: payload.generation,
+      mode: payload.mode,
+      envelope: JSON.stringify(envelope),
+      source,
+      acceptedAt: at,
+      expSeconds: payload.exp,
+      epoch: 1,
+      holder: null,
+      bootId: null,
+      seq: 1,
+      head,
+      state: 'accepted',
+      steps: 0,
+      startedAt: null,
+      endedAt: null,
+      problem: null,
+      simulated: 0,
+      onFailure: payload.onFailure,
+      deleteData: JSON.stringify(payload.deleteData),
+      message: payload.message,
+    };
+  }
+
+  #raiseMark({ realm, deployment, generation }: ScriptPayload, digest: string) {
+    return this.#deps.store.db
+      .insertInto('mark')
+      .values({ realm, deployment, generation, digest })
+      .onConflict((row) =>
+        row
+          .columns(['realm', 'deployment'])
+          .doUpdateSet({ generation, digest })
+          .where('mark.generation', '<', generation),
+      );
+  }
+}
+
+function demandNewer({ realm, deployment, generation }: ScriptPayload, admitted: number): void {
+  if (generation > admitted) return;
+  const code = generation === admitted ? 'E_CONFLICT' : 'E_SUPERSEDED';
+  throw new HyphaError(
+    code,
+    `generation ${generation} of ${realm}/${deployment} comes after ${admitted} was admitted`,
+    {
+      where: { path: 'generation' },
+      hint: `sign again with a generation above ${admitted}`,
+      details: { generation, admitted },
+    },
+  );
+}
+
+/** The id may come back under no other digest, a nonce under no other of the same key. */
+function replayValues(payload: ScriptPayload, keyids: readonly string[]): string[] {
+  return [`id ${payload.id}`, ...keyids.map((keyid) => `nonce ${keyid} ${payload.nonce}`)];
+}

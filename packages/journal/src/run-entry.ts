@@ -1,0 +1,84 @@
+import type { Problem, RunState, ScriptMode } from '@hypha/protocol';
+import type { Selectable } from 'kysely';
+import type { JournalTables } from './journal-schema.ts';
+
+/** Which way a submission came. */
+export type RunSource = 'http' | 'inbox';
+
+/** One run as the journal knows it, without its envelope and events. Times in epoch milliseconds. */
+export interface RunEntry {
+  readonly run: string;
+  /** Order of acceptance on this node. */
+  readonly position: number;
+  readonly digest: string;
+  readonly revision: string;
+  readonly realm: string;
+  readonly deployment: string;
+  readonly generation: number;
+  readonly mode: ScriptMode;
+  readonly source: RunSource;
+  readonly state: RunState;
+  /** Newest epoch: the one a queue job has to name. */
+  readonly epoch: number;
+  /** Runner that owns the epoch; null while nobody does. */
+  readonly holder: string | null;
+  /** Boot id under which a runner last had it. */
+  readonly bootId: string | null;
+  /** Journal events so far, and the hash of the last. */
+  readonly seq: number;
+  readonly head: string;
+  readonly steps: number;
+  readonly acceptedAt: number;
+  readonly startedAt: number | null;
+  readonly endedAt: number | null;
+  readonly problem: Problem | null;
+  readonly simulated: boolean;
+  readonly keep: boolean;
+  readonly deleteData: readonly string[];
+  readonly message: string;
+}
+
+/** Columns of `RunEntry`: all but the envelope, which is large. */
+export const RUN_COLUMNS = [
+  'run',
+  'position',
+  'digest',
+  'revision',
+  'realm',
+  'deployment',
+  'generation',
+  'mode',
+  'source',
+  'state',
+  'epoch',
+  'holder',
+  'bootId',
+  'seq',
+  'head',
+  'steps',
+  'acceptedAt',
+  'startedAt',
+  'endedAt',
+  'problem',
+  'simulated',
+  'onFailure',
+  'deleteData',
+  'message',
+] as const;
+
+type RunRow = Pick<Selectable<JournalTables['run']>, (typeof RUN_COLUMNS)[number]>;
+
+export function runEntryOf(row: RunRow): RunEntry {
+  const { onFailure, ...rest } = row;
+  return {
+    ...rest,
+    // Written by this package from parsed values.
+    mode: row.mode as ScriptMode,
+    source: row.source as RunSource,
+    state: row.state as RunState,
+    problem: row.problem === null ? null : (JSON.parse(row.problem) as Problem),
+    simulated: row.simulated === 1,
+    keep: onFailure === 'keep',
+    deleteData: JSON.parse(row.deleteData) as string[],
+  };
+}

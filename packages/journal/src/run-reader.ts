@@ -1,0 +1,137 @@
+import { type Envelope, HyphaError, type JournalEvent } from '@hypha/protocol';
+import type { Store } from '@hypha/store';
+import type { JournalTables } from './journal-schema.ts';
+import { RUN_COLUMNS, type RunEntry, runEntryOf } from './run-entry.ts';
+
+export interface RunFilter {
+  readonly realm?: string;
+  readonly deployment?: string;
+  readonly state?: string;
+  /** Only runs before this position: the cursor of a newest-first list. */
+  readonly beforePosition?: number;
+  readonly limit: number;
+}
+
+/** Events read at once when a whole journal is wanted. */
+const EVENTS_PAGE = 1000;
+
+/** Reads of runs, events and receipts. */
+export class RunReader {
+  readonly #store: Store<JournalTables>;
+
+  constructor(store: Store<JournalTables>) {
+    this.#store = store;
+  }
+
+  async findRun(run: string): Promise<RunEntry | undefined> {
+    const row = await this.#store.db
+      .selectFrom('run')
+      .select(RUN_COLUMNS)
+      .where('run', '=', run)
+      .executeTakeFirst();
+    return row === undefined ? undefined : runEntryOf(row);
+  }
+
+  /** Throws `E_NOT_FOUND`. */
+  async getRun(run: string): Promise<RunEntry> {
+    const entry = await this.findRun(run);
+    if (entry === undefined) throw unknownRun(run);
+    return entry;
+  }
+
+  async findByDigest(digest: string): Promise<RunEntry | undefined> {
+    const row = await this.#store.db
+      .selectFrom('run')
+      .select(RUN_COLUMNS)
+      .where('digest', '=', digest)
+      .executeTakeFirst();
+    return row === undefined ? undefined : runEntryOf(row);
+  }
+
+  /** Newest first. */
+  async listRuns(filter: RunFilter): Promise<RunEntry[]> {
+    const { realm, deployment, state, beforePosition } = filter;
+    let query = this.#store.db.selectFrom('run').select(RUN_COLUMNS);
+    if (realm !== undefined) query = query.where('realm', '=', realm);
+    if (deployment !== undefined) query = query.where('deployment', '=', deployment);
+    if (state !== undefined) query = query.where('state', '=', state);
+    if (beforePosition !== undefined) query = query.where('position', '<', beforePosition);
+    const rows = await query.orderBy('position', 'desc').limit(filter.limit).execute();
+    return rows.map(runEntryOf);
+  }
+
+  /** Oldest first: the order in which runs of one deployment take their turn. */
+  async listUnfinished(): Promise<RunEntry[]> {
+    const rows = await this.#store.db
+      .selectFrom('run')
+      .select(RUN_COLUMNS)
+      .where('endedAt', 'is', null)
+      .orderBy('position')
+      .execute();
+    return rows.map(runEntryOf);
+  }
+
+  /** What was signed, exactly as it came. Throws `E_NOT_FOUND`. */
+  async readEnvelope(run: string): Promise<Envelope> {
+    const row = await this.#store.db
+      .selectFrom('run')
+      .select('envelope')
+      .where('run', '=', run)
+      .executeTakeFirst();
+    if (row === undefined) throw unknownRun(run);
+    return JSON.parse(row.envelope) as Envelope;
+  }
+
+  /** In order, from after `after`. */
+  async listEvents(
+    run: string,
+    { after, limit }: { after: number; limit: number },
+  ): Promise<JournalEvent[]> {
+    const rows = await this.#store.db
+      .selectFrom('event')
+      .select('body')
+      .where('run', '=', run)
+      .where('seq', '>', after)
+      .orderBy('seq')
+      .limit(limit)
+      .execute();
+    return rows.map(({ body }) => JSON.parse(body) as JournalEvent);
+  }
+
+  /** Bounded by what one run may journal. */
+  async readAllEvents(run: string): Promise<JournalEvent[]> {
+    const events: JournalEvent[] = [];
+    for (;;) {
+      const page = await this.listEvents(run, { after: events.length, limit: EVENTS_PAGE });
+      events.push(...page);
+      if (page.length < EVENTS_PAGE) return events;
+    }
+  }
+
+  async findReceipt(run: string): Promise<Envelope | undefined> {
+    const row = await this.#store.db
+      .selectFrom('receipt')
+      .select('envelope')
+      .where('run', '=', run)
+      .executeTakeFirst();
+    return row === undefined ? undefined : (JSON.parse(row.envelope) as Envelope);
+  }
+
+  /** In the order they were signed. */
+  async listReceipts(after: number, limit: number): Promise<{ seq: number; envelope: Envelope }[]> {
+    const rows = await this.#store.db
+      .selectFrom('receipt')
+      .select(['seq', 'envelope'])
+      .where('seq', '>', after)
+      .orderBy('seq')
+      .limit(limit)
+      .execute();
+    return rows.map(({ seq, envelope }) => ({ seq, envelope: JSON.parse(envelope) as Envelope }));
+  }
+}
+
+function unknownRun(run: string): HyphaError {
+  return new HyphaError('E_NOT_FOUND', `no run ${run} on this node`, {
+    hint: 'list them: hypha run list',
+  });
+}

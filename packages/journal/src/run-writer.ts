@@ -1,0 +1,243 @@
+import {
+  HyphaError,
+  isTerminal,
+  type JournalBody,
+  type JournalEvent,
+  type Verifier,
+} from '@hypha/protocol';
+import { isStoreConflict } from '@hypha/store';
+import { AppendPlan, needsWorld, type PlanDeps } from './append-plan.ts';
+import { JOURNAL_LIMITS } from './journal-limits.ts';
+import type { RunEntry } from './run-entry.ts';
+import { RunHead } from './run-head.ts';
+import type { RunReader } from './run-reader.ts';
+
+/** Who appends. The supervisor's own events carry epoch 0. */
+export type Author =
+  | { readonly by: 'supervisor' }
+  | { readonly by: 'runner'; readonly runner: string; readonly epoch: number };
+
+interface ActiveRun {
+  readonly entry: RunEntry;
+  readonly head: RunHead;
+}
+
+interface Owner {
+  readonly runner: string;
+  readonly epoch: number;
+  readonly bootId: string;
+}
+
+interface WriterDeps extends PlanDeps {
+  readonly reader: RunReader;
+  readonly verifier: Verifier;
+  readonly nowMs: () => number;
+  readonly onAppended: (entry: RunEntry, events: readonly JournalEvent[]) => void;
+}
+
+/**
+ * Appends to runs, one write each: the events, the end of the chain, and what the events mean for the
+ * desired record, the reservations and the receipts. Ends of active runs are kept in memory. A run that is
+ * written is locked; what failed is read again from the store before it is tried again.
+ */
+export class RunWriter {
+  readonly #deps: WriterDeps;
+  readonly #active = new Map<string, ActiveRun>();
+  // run → who claimed it: known here until the first append makes it durable
+  readonly #owners = new Map<string, Owner>();
+  // run → end of the last thing that was asked of it
+  readonly #locks = new Map<string, Promise<void>>();
+
+  constructor(deps: WriterDeps) {
+    this.#deps = deps;
+  }
+
+  /** Appends all or none; durable when it resolves. */
+  async append(
+    run: string,
+    author: Author,
+    bodies: readonly JournalBody[],
+  ): Promise<readonly JournalEvent[]> {
+    return await this.#locked(run, async () => {
+      for (let attempt = 1; ; attempt++) {
+        const active = await this.#load(run);
+        demandOwner(active.entry, author);
+        try {
+          return await this.#appendOnce(active, author, bodies);
+        } catch (error) {
+          this.#active.delete(run);
+          this.#deps.receipts.forget();
+          if (!isStoreConflict(error) || attempt === JOURNAL_LIMITS.attemptsMax) throw error;
+        }
+      }
+    });
+  }
+
+  /**
+   * Makes a runner the owner of the newest epoch. Durable with its first append: an owner that wrote
+   * nothing did nothing. The same owner may ask again. Throws `E_STALE_EPOCH`.
+   */
+  async claim(run: string, owner: Owner): Promise<RunEntry> {
+    return await this.#locked(run, async () => {
+      const { entry, head } = await this.#load(run);
+      const free = entry.holder === null || entry.holder === owner.runner;
+      if (entry.epoch !== owner.epoch || !free || !isClaimable(entry)) {
+        const reason = free ? entry.state : `owned by ${entry.holder}`;
+        throw new HyphaError(
+          'E_STALE_EPOCH',
+          `${owner.runner} cannot claim ${run} in epoch ${owner.epoch}`,
+          { details: { epoch: entry.epoch, reason } },
+        );
+      }
+      const { runner, bootId } = owner;
+      this.#owners.set(run, owner);
+      return this.#keep({ entry: { ...entry, holder: runner, bootId }, head }).entry;
+    });
+  }
+
+  /**
+   * Ends the ownership of a dead runner: the next epoch, owned by nobody, durably. From here its appends are
+   * refused. Call only once everything it started is dead (design §7).
+   */
+  async takeOver(run: string): Promise<RunEntry> {
+    return await this.#locked(run, async () => {
+      const { entry, head } = await this.#load(run);
+      const next = { ...entry, epoch: entry.epoch + 1, holder: null };
+      this.#active.delete(run);
+      this.#owners.delete(run);
+      const query = this.#deps.store.db
+        .updateTable('run')
+        .set({ epoch: next.epoch, holder: null })
+        .where('run', '=', run)
+        .where('epoch', '=', entry.epoch);
+      await this.#deps.store.write([{ query, expectRows: 1 }]);
+      return this.#keep({ entry: next, head }).entry;
+    });
+  }
+
+  /** The newest state, also of what is not durable yet but will be before anything follows from it. */
+  find(run: string): RunEntry | undefined {
+    return this.#active.get(run)?.entry;
+  }
+
+  async #appendOnce(
+    { entry, head }: ActiveRun,
+    author: Author,
+    bodies: readonly JournalBody[],
+  ): Promise<readonly JournalEvent[]> {
+    const world = bodies.some(needsWorld) ? await this.#readDeployment(entry) : undefined;
+    if (bodies.some(({ type }) => type === 'finished')) await this.#deps.receipts.refresh();
+    const plan = new AppendPlan(this.#deps, {
+      entry,
+      head,
+      ...(world === undefined ? {} : { world }),
+    });
+    const stamp = { epoch: author.by === 'runner' ? author.epoch : 0, at: this.#deps.nowMs() };
+    const built = bodies.map((body) => {
+      const event = head.append(body, stamp);
+      plan.add(event);
+      return event;
+    });
+    const next = entryAfter(entry, head);
+    // First, so that a stale writer fails before it touches anything.
+    const guard = { query: this.#updateRun(next, entry.seq), expectRows: 1 };
+    await this.#deps.store.write([guard, ...plan.writes]);
+    plan.apply();
+    this.#keep({ entry: next, head });
+    const events = built.map(({ event }) => event);
+    this.#deps.onAppended(next, events);
+    return events;
+  }
+
+  async #readDeployment(entry: RunEntry) {
+    const [records, provisional] = await Promise.all([
+      this.#deps.records.listRecords(entry),
+      this.#deps.records.listProvisional(entry),
+    ]);
+    return { records, provisional };
+  }
+
+  #updateRun(next: RunEntry, seqBefore: number) {
+    return this.#deps.store.db
+      .updateTable('run')
+      .set({
+        seq: next.seq,
+        head: next.head,
+        state: next.state,
+        steps: next.steps,
+        startedAt: next.startedAt,
+        endedAt: next.endedAt,
+        problem: next.problem === null ? null : JSON.stringify(next.problem),
+        simulated: Number(next.simulated),
+        holder: next.holder,
+        bootId: next.bootId,
+      })
+      .where('run', '=', next.run)
+      .where('seq', '=', seqBefore)
+      .where('epoch', '=', next.epoch);
+  }
+
+  async #load(run: string): Promise<ActiveRun> {
+    const cached = this.#active.get(run);
+    if (cached !== undefined) return cached;
+    const [entry, events] = await Promise.all([
+      this.#deps.reader.getRun(run),
+      this.#deps.reader.readAllEvents(run),
+    ]);
+    const owner = this.#owners.get(run);
+    const claimed = owner !== undefined && owner.epoch === entry.epoch && entry.holder === null;
+    return this.#keep({
+      entry: claimed ? { ...entry, holder: owner.runner, bootId: owner.bootId } : entry,
+      head: RunHead.fromEvents(this.#deps.verifier, run, events),
+    });
+  }
+
+  /** Ended runs are not kept: nothing follows. */
+  #keep(active: ActiveRun): ActiveRun {
+    const { run, state } = active.entry;
+    if (isTerminal(state)) {
+      this.#active.delete(run);
+      this.#owners.delete(run);
+    } else {
+      this.#active.set(run, active);
+    }
+    return active;
+  }
+
+  /** One at a time for each run, in the order asked. */
+  async #locked<T>(run: string, work: () => Promise<T>): Promise<T> {
+    const before = this.#locks.get(run) ?? Promise.resolve();
+    const mine = before.then(work);
+    // An order only: whoever waits does not care how this ends.
+    const end = mine.then(ignore, ignore);
+    this.#locks.set(run, end);
+    try {
+      return await mine;
+    } finally {
+      if (this.#locks.get(run) === end) this.#locks.delete(run);
+    }
+  }
+}
+
+const ignore = () => undefined;
+
+/** States in which a runner has work to do. */
+export function isClaimable(entry: Pick<RunEntry, 'state'>): boolean {
+  return entry.state === 'accepted' || entry.state === 'running' || entry.state === 'undoing';
+}
+
+function demandOwner(entry: RunEntry, author: Author): void {
+  if (author.by === 'supervisor') return;
+  if (entry.epoch === author.epoch && entry.holder === author.runner) return;
+  throw new HyphaError(
+    'E_STALE_EPOCH',
+    `${author.runner} does not own ${entry.run} in epoch ${author.epoch}`,
+    { details: { epoch: entry.epoch } },
+  );
+}
+
+function entryAfter(entry: RunEntry, head: RunHead): RunEntry {
+  const { state, steps, startedAt, endedAt, problem, simulated } = head.fold;
+  const end = { seq: head.seq, head: head.hash };
+  return { ...entry, ...end, state, steps, startedAt, endedAt, problem, simulated };
+}
