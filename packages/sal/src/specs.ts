@@ -122,6 +122,8 @@ export const ExecArgs = z.strictObject({
   container: Ref,
   command: z.array(z.string().max(65_536)).min(1).max(256),
   timeout: Duration.pipe(z.int().min(1).max(3_600_000)).default(60_000),
+  /** True: repeating it does no harm, so a call of unknown outcome is made again (design §10). */
+  idempotent: z.boolean().default(false),
 });
 export type ExecArgs = z.infer<typeof ExecArgs>;
 

@@ -1,0 +1,2 @@
+export * from './volume-driver.ts';
+export * from './volume-sal.ts';

@@ -1,0 +1,167 @@
+import { HyphaError, type Json } from '@hypha/protocol';
+import { z } from 'zod';
+import { labelForStep, specHashOf } from '../resource-label.ts';
+import { VolumeSpec } from '../specs.ts';
+import { onResource, parseArguments } from '../step-arguments.ts';
+import {
+  defineVerb,
+  NO_USE,
+  type Probe,
+  type SalVerb,
+  type StepContext,
+  type StepPlan,
+} from '../step-contract.ts';
+import { type VolumeDriver, VolumeLabel } from './volume-driver.ts';
+
+const VERB = 'volume.ensure';
+
+const VolumeBefore = z.strictObject({ volume: VolumeLabel.nullable() });
+
+/** Declares a volume: creates, clones or resizes it, and keeps its content for undo where asked. */
+export function volumeVerb(driver: VolumeDriver): SalVerb {
+  return defineVerb<VolumeSpec>({
+    verb: VERB,
+    class: 'ensure',
+    capability: 'volume',
+    kind: 'volume',
+    parse: (args) => parseArguments(VERB, VolumeSpec, args),
+    spec: (args) => ({
+      spec: specJson(args),
+      uses: { ...NO_USE, storageBytes: args.size },
+    }),
+    plan: (context, args) => planVolume(driver, context, args),
+    apply: (context, args, before) => applyVolume(driver, context, args, before),
+    probe: (context, args, before) => probeVolume(driver, context, args, before),
+    undo: (context, _args, before) => undoVolume(driver, context, before),
+  });
+}
+
+async function planVolume(
+  driver: VolumeDriver,
+  context: StepContext,
+  spec: VolumeSpec,
+): Promise<StepPlan> {
+  const { rid, name } = onResource(context);
+  const volume = (await driver.find(rid)) ?? null;
+  const before = { volume };
+  const source = spec.cloneOf?.$rid;
+  if (volume === null) {
+    if (source !== undefined) await checkSource(driver, source, name);
+    return { action: 'create', before };
+  }
+  if (source !== undefined && source !== volume.clonedFrom) {
+    throw new HyphaError('E_CONFLICT', `volume ${name} exists and cannot become a clone`, {
+      where: { path: 'cloneOf' },
+      hint: 'declare the clone under another name',
+    });
+  }
+  const differs = volume.sizeBytes === spec.size ? [] : ['size'];
+  if (differs.length === 0 && volume.specHash !== specHashOf(specJson(spec))) {
+    differs.push('snapshotBefore');
+  }
+  return { action: differs.length === 0 ? 'no-op' : 'update', before, differs };
+}
+
+async function applyVolume(
+  driver: VolumeDriver,
+  context: StepContext,
+  spec: VolumeSpec,
+  beforeJson: Json,
+): Promise<Json> {
+  const { rid, name, run, op, signal } = onResource(context);
+  signal.throwIfAborted();
+  const before = VolumeBefore.parse(beforeJson);
+  const current = await driver.find(rid);
+  if (current === undefined) {
+    const source = spec.cloneOf?.$rid;
+    if (source !== undefined) await checkSource(driver, source, name);
+    const label = labelForStep(onResource(context), 'volume', specJson(spec));
+    const clonedFrom = source ?? null;
+    await driver.create({ ...label, sizeBytes: spec.size, clonedFrom }, source, signal);
+    return resultOf(driver, context, spec);
+  }
+  const isSnapshotDue = spec.snapshotBefore && before.volume !== null;
+  if (isSnapshotDue && (await driver.findSnapshot(rid, run)) === undefined) {
+    await driver.createSnapshot({ v: 1, rid, name: run, createdBy: op }, signal);
+  }
+  const specHash = specHashOf(specJson(spec));
+  const isGrown = spec.size > current.sizeBytes;
+  if (isGrown) {
+    await driver.ensureRoom(spec.size - current.sizeBytes);
+    await driver.setLimit(rid, spec.size, signal);
+  }
+  if (isGrown || current.specHash !== specHash) {
+    const sizeBytes = Math.max(spec.size, current.sizeBytes);
+    await driver.setLabel({ ...current, specHash, sizeBytes, lastOp: op }, signal);
+  }
+  return resultOf(driver, context, spec);
+}
+
+/** Done when the label says so: it is written last. */
+async function probeVolume(
+  driver: VolumeDriver,
+  context: StepContext,
+  spec: VolumeSpec,
+  beforeJson: Json,
+): Promise<Probe> {
+  const { rid, run } = onResource(context);
+  const before = VolumeBefore.parse(beforeJson);
+  const current = await driver.find(rid);
+  const isReached =
+    current !== undefined &&
+    current.specHash === specHashOf(specJson(spec)) &&
+    current.sizeBytes >= spec.size;
+  const isSnapshotDue = spec.snapshotBefore && before.volume !== null;
+  const isKept = !isSnapshotDue || (await driver.findSnapshot(rid, run)) !== undefined;
+  if (!isReached || !isKept) return { state: 'absent' };
+  return { state: 'done', result: resultOf(driver, context, spec) };
+}
+
+/**
+ * Content first, so that a cut undo still finds the snapshot it came from. What this step created goes;
+ * what an earlier run created keeps everything but the changes of this step.
+ */
+async function undoVolume(
+  driver: VolumeDriver,
+  context: StepContext,
+  beforeJson: Json,
+): Promise<void> {
+  const { rid, run, op, signal } = onResource(context);
+  const before = VolumeBefore.parse(beforeJson);
+  await driver.discardDraft(rid, signal);
+  const current = await driver.find(rid);
+  if (before.volume === null) {
+    if (current?.createdBy === op) await driver.delete(rid, signal);
+    return;
+  }
+  const snapshot = await driver.findSnapshot(rid, run);
+  if (snapshot?.createdBy === op && current !== undefined) await driver.restore(rid, run, signal);
+  if (snapshot === undefined || snapshot.createdBy === op) {
+    await driver.deleteSnapshot(rid, run, signal);
+  }
+  if (current === undefined) return;
+  await driver.setLimit(rid, before.volume.sizeBytes, signal);
+  if (current.lastOp === op) await driver.setLabel(before.volume, signal);
+}
+
+async function checkSource(driver: VolumeDriver, source: string, name: string): Promise<void> {
+  if ((await driver.find(source)) !== undefined) return;
+  throw new HyphaError('E_REFERENCE', `cannot clone into volume ${name}: its source is not there`, {
+    where: { path: 'cloneOf' },
+  });
+}
+
+/** The spec as the desired record holds it. */
+function specJson(spec: VolumeSpec): Json {
+  return {
+    size: spec.size,
+    snapshotBefore: spec.snapshotBefore,
+    ...(spec.cloneOf === undefined ? {} : { cloneOf: spec.cloneOf }),
+  };
+}
+
+function resultOf(driver: VolumeDriver, context: StepContext, spec: VolumeSpec): Json {
+  const { rid, name } = onResource(context);
+  const simulated = driver.status.state === 'simulated';
+  return { $rid: rid, kind: 'volume', name, sizeBytes: spec.size, simulated };
+}
