@@ -1,0 +1,195 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+import { resolve } from 'node:path';
+import {
+  Envelope,
+  HyphaError,
+  parseStrictJson,
+  signScript,
+  type SubmissionAccepted,
+} from '@hypha/protocol';
+import { readKeyFile } from '@hypha/protocol/node';
+import { type Command, Option } from 'commander';
+import { collectBundle } from '../audit-bundle.ts';
+import { compileScript } from '../compile/index.ts';
+import { parseInput } from '../compile/script-input.ts';
+import { EXIT } from '../exit-code.ts';
+import { collect } from '../option-parsers.ts';
+import { type ApplyFlags, draftApply, draftDestroy, type SignedWork } from '../revision-draft.ts';
+import { watchRuns } from '../run-watch.ts';
+import { type Session, sessionOf } from '../session.ts';
+import { submitWork } from '../submission.ts';
+import { viaOptions } from '../via.ts';
+import { reportVerdict } from './audit.ts';
+
+interface SendFlags extends ApplyFlags {
+  detach?: true;
+  signOnly?: true;
+  out?: string;
+  key?: string;
+}
+
+/** Says on stderr what is about to be signed, so that a person can stop it. */
+function describeWork(session: Session, { payload, nodeNames }: SignedWork): void {
+  const { output } = session;
+  const { milliCpus, memoryBytes, storageBytes } = payload.limits.resources;
+  output.note(
+    `signing ${payload.mode} of ${payload.realm}/${payload.deployment} generation ${payload.generation}`,
+  );
+  output.note(`  nodes   ${nodeNames.join(', ')}`);
+  if (payload.mode === 'apply') {
+    output.note(`  caps    ${payload.caps.join(', ') || 'none'}`);
+    output.note(
+      `  within  ${milliCpus / 1000} cpu, ${memoryBytes / 2 ** 20} MiB memory, ${storageBytes / 2 ** 30} GiB storage`,
+    );
+    output.note(`  input   ${JSON.stringify(payload.input)}`);
+  }
+  if (payload.deleteData.length > 0) output.note(`  DELETES the data of ${payload.deleteData.join(', ')}`);
+}
+
+async function send(session: Session, work: SignedWork, flags: SendFlags): Promise<void> {
+  describeWork(session, work);
+  const signer = flags.key === undefined ? session.operator() : readKeyFile(resolve(flags.key));
+  const envelope = signScript(work.payload, [signer]);
+  if (flags.signOnly === true) return writeEnvelope(envelope, flags.out);
+  await submitAndWatch(session, envelope, flags);
+}
+
+function writeEnvelope(envelope: Envelope, file: string | undefined): void {
+  const text = `${JSON.stringify(envelope)}\n`;
+  if (file === undefined) process.stdout.write(text);
+  else writeFileSync(file, text);
+}
+
+async function submitAndWatch(session: Session, envelope: Envelope, flags: SendFlags): Promise<void> {
+  const { output } = session;
+  const { accepted, readers } = await submitWork(session, envelope, flags);
+  if (accepted.existing === true) output.note('accepted before: these are the same runs');
+  if (flags.detach === true) return output.item(accepted, fieldsOf(accepted));
+  const several = readers.length > 1;
+  process.exitCode = await watchRuns(
+    session,
+    readers.map(({ run, name, reader }) => ({ run, label: several ? name : '', reader })),
+  );
+  for (const { run, reader } of readers) {
+    if (process.exitCode !== EXIT.ok) break;
+    await showResult(session, run, reader);
+  }
+}
+
+function fieldsOf(accepted: SubmissionAccepted): (readonly [string, string])[] {
+  return [
+    ['revision', accepted.revision],
+    ...accepted.runs.map(({ run, node }) => ['run', `${run} on ${node}`] as const),
+  ];
+}
+
+/** What the script returned, and the receipt checked down to genesis. */
+async function showResult(
+  session: Session,
+  run: string,
+  reader: Awaited<ReturnType<typeof submitWork>>['readers'][number]['reader'],
+): Promise<void> {
+  const { output } = session;
+  const view = await reader.run(run);
+  if (view.simulated) output.note('simulated: nothing real was made on this node');
+  const result = await reader.output(run).catch(() => undefined);
+  if (output.format === 'table') {
+    if (result !== undefined) output.line(`output        ${JSON.stringify(result.output)}`);
+    output.line(`run           ${run}`);
+    return verifyQuietly(session, run, reader);
+  }
+  output.item({ ...view, output: result?.output ?? null }, []);
+}
+
+async function verifyQuietly(
+  session: Session,
+  run: string,
+  reader: Awaited<ReturnType<typeof submitWork>>['readers'][number]['reader'],
+): Promise<void> {
+  try {
+    const bundle = await collectBundle(session, reader, run);
+    if (reportVerdict(session, bundle, session.context.genesis) !== EXIT.ok) {
+      process.exitCode = EXIT.refused;
+    }
+  } catch (error) {
+    // The work is done and recorded; a ledger that is away only delays the proof.
+    if (!(error instanceof HyphaError)) throw error;
+    session.output.note(`receipt not verified yet: ${error.message}; later: hypha audit export ${run}`);
+  }
+}
+
+function sendOptions(command: Command): Command {
+  return viaOptions(command)
+    .option('--node <name>', 'run on this node; repeat for more', collect, [])
+    .option('--realm <realm>', 'realm of the deployment')
+    .option('--generation <n>', 'number of this revision; default: one above the last')
+    .option('--message <text>', 'why, kept in the revision', '')
+    .option('--key <file>', 'operator key to sign with')
+    .option('--ttl <seconds>', 'how long the signature is good', '900')
+    .option('--detach', 'do not wait for the end')
+    .option('--sign-only', 'print the signed envelope, send nothing')
+    .option('--out <file>', 'with --sign-only: where to write it');
+}
+
+export function applyCommand(program: Command): void {
+  sendOptions(program.command('apply <file>'))
+    .description('sign a deployment script and run it')
+    .option('-i, --input <k=v>', 'input of the script; repeat for more', collect, [])
+    .option('--name <deployment>', 'instead of the name in the script')
+    .option('--label <k=v>', 'place on nodes with this label; repeat for more', collect, [])
+    .option('--count <n>', 'on how many nodes')
+    .option('--cpus <n>', 'ceiling for the deployment on one node', '2')
+    .option('--memory <size>', 'ceiling for the deployment on one node', '1GiB')
+    .option('--storage <size>', 'ceiling for the deployment on one node', '10GiB')
+    .addOption(
+      new Option('--on-failure <what>', 'undo or keep what a failed run made')
+        .choices(['undo', 'keep'])
+        .default('undo'),
+    )
+    .option('--delete-data <names>', 'volumes whose data may go when no longer declared')
+    .option('--show', 'print what would be signed, and stop')
+    .action(async (file: string, flags: SendFlags & { show?: true }, command: Command) => {
+      const session = sessionOf(command);
+      const script = await compileScript(resolve(file));
+      const input = parseInput(script.deployment.input, flags.input ?? []);
+      const work = await draftApply(session, script, input, flags);
+      if (flags.show === true) {
+        const { source } = script;
+        return session.output.item(work.payload, [
+          ['payload', JSON.stringify({ ...work.payload, script: undefined }, null, 2)],
+          ['source', `\n${source}`],
+        ]);
+      }
+      await send(session, work, flags);
+    });
+}
+
+export function destroyCommand(program: Command): void {
+  sendOptions(program.command('destroy <deployment>'))
+    .description('remove all that a deployment made; volumes are kept unless named')
+    .option('--delete-data <names>', 'volumes whose data goes too, separated by commas')
+    .action(async (name: string, flags: SendFlags, command: Command) => {
+      const session = sessionOf(command);
+      await send(session, await draftDestroy(session, name, flags), flags);
+    });
+}
+
+export function submitCommand(program: Command): void {
+  viaOptions(program.command('submit <file>'))
+    .description('send an envelope that was signed elsewhere (- for stdin)')
+    .option('--detach', 'do not wait for the end')
+    .action(async (file: string, flags: SendFlags, command: Command) => {
+      const session = sessionOf(command);
+      const bytes = new Uint8Array(readFileSync(file === '-' ? 0 : file));
+      await submitAndWatch(session, readEnvelope(bytes), flags);
+    });
+}
+
+function readEnvelope(bytes: Uint8Array): Envelope {
+  try {
+    return Envelope.parse(parseStrictJson(bytes));
+  } catch (cause) {
+    throw new HyphaError('E_ENVELOPE', 'cannot read the envelope', { cause });
+  }
+}
+

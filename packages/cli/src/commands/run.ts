@@ -1,0 +1,118 @@
+import type { RunsClient } from '@hypha/client';
+import { fromProblem, type RunView } from '@hypha/protocol';
+import type { Command } from 'commander';
+import { ago, describeError, type Output } from '../output.ts';
+import { describeEvent } from '../run-narrative.ts';
+import { watchRuns } from '../run-watch.ts';
+import { allPages, type Session, sessionOf } from '../session.ts';
+import { readerOf, type ViaFlags, viaOptions } from '../via.ts';
+
+export function showRun(output: Output, run: RunView): void {
+  output.item(run, [
+    ['run', run.run],
+    ['deployment', `${run.realm}/${run.deployment} generation ${run.generation} (${run.mode})`],
+    ['node', run.node],
+    ['state', output.style(run.state === 'succeeded' ? 'green' : 'bold', run.state)],
+    ['steps', String(run.steps)],
+    ['accepted', new Date(run.acceptedAt).toISOString()],
+    ['started', run.startedAt === null ? '-' : new Date(run.startedAt).toISOString()],
+    ['ended', run.endedAt === null ? '-' : new Date(run.endedAt).toISOString()],
+    ...(run.message === '' ? [] : [['message', run.message] as const]),
+    ...(run.simulated ? [['simulated', 'yes: nothing real was made'] as const] : []),
+    ...(run.problem === null ? [] : [['problem', describeError(fromProblem(run.problem))] as const]),
+  ]);
+}
+
+export function listRunTable(output: Output, runs: readonly RunView[], nowMs: number): void {
+  output.list(
+    runs,
+    [
+      { title: 'run', cell: (run) => run.run },
+      { title: 'deployment', cell: (run) => `${run.realm}/${run.deployment}` },
+      { title: 'gen', cell: (run) => String(run.generation) },
+      { title: 'mode', cell: (run) => run.mode },
+      { title: 'state', cell: (run) => (run.simulated ? `${run.state} (simulated)` : run.state) },
+      { title: 'steps', cell: (run) => String(run.steps) },
+      { title: 'accepted', cell: (run) => ago(run.acceptedAt, nowMs) },
+      { title: 'node', cell: (run) => run.node },
+    ],
+    'no runs',
+  );
+}
+
+type Reader = (session: Session, reader: RunsClient, run: string) => Promise<void>;
+
+const READERS: Readonly<Record<string, { description: string; read: Reader }>> = {
+  show: {
+    description: 'one run: state, and why it failed',
+    read: async (session, reader, run) => showRun(session.output, await reader.run(run)),
+  },
+  events: {
+    description: 'follow a run until it ends',
+    read: async (session, reader, run) => {
+      process.exitCode = await watchRuns(session, [{ run, label: '', reader }]);
+    },
+  },
+  journal: {
+    description: 'every event of a run, hash-chained',
+    read: async (session, reader, run) => {
+      const events = await allPages((cursor) => reader.journal(run, { cursor, limit: 500 }));
+      session.output.list(
+        events,
+        [
+          { title: 'seq', cell: (event) => String(event.seq) },
+          { title: 'at', cell: (event) => new Date(event.at).toISOString() },
+          { title: 'epoch', cell: (event) => String(event.epoch) },
+          { title: 'event', cell: (event) => event.body.type },
+          { title: 'hash', cell: (event) => event.hash.slice(0, 12) },
+          { title: 'what', cell: (event) => describeEvent(event.body, session.output) ?? '' },
+        ],
+        'no events',
+      );
+    },
+  },
+  output: {
+    description: 'what the script returned',
+    read: async (session, reader, run) => {
+      const { output } = await reader.output(run);
+      session.output.item(output, [['output', JSON.stringify(output, null, 2)]]);
+    },
+  },
+  receipt: {
+    description: 'the signed receipt, as the DSSE envelope',
+    read: async (session, reader, run) => session.output.jsonLine(await reader.receipt(run)),
+  },
+};
+
+interface ListOptions extends ViaFlags {
+  deployment?: string;
+  node?: string;
+  status?: string;
+}
+
+export function runCommand(program: Command): void {
+  const run = program.command('run').description('one revision on one node');
+  viaOptions(run.command('list'))
+    .description('runs, newest first')
+    .option('--deployment <name>')
+    .option('--node <id>')
+    .option('--status <state>', 'accepted, running, succeeded, failed …')
+    .action(async (options: ListOptions, command: Command) => {
+      const session = sessionOf(command);
+      const reader = readerOf(session, options);
+      const { deployment, node, status } = options;
+      const runs = await allPages(
+        (cursor) => reader.listRuns({ deployment, node, state: status, cursor, limit: 500 }),
+        5000,
+      );
+      listRunTable(session.output, runs, session.nowMs());
+    });
+  for (const [name, { description, read }] of Object.entries(READERS)) {
+    viaOptions(run.command(`${name} <run>`))
+      .description(description)
+      .action((id: string, options: ViaFlags, command: Command) => {
+        const session = sessionOf(command);
+        return read(session, readerOf(session, options), id);
+      });
+  }
+}

@@ -1,0 +1,65 @@
+/** `hypha`: the command line (design §12). */
+import { HyphaError } from '@hypha/protocol';
+import { Command, CommanderError } from 'commander';
+import { applyCommand, destroyCommand, submitCommand } from './commands/apply.ts';
+import { auditCommand } from './commands/audit.ts';
+import { authorityCommand } from './commands/authority.ts';
+import { deploymentCommand } from './commands/deployment.ts';
+import { doctorCommand } from './commands/doctor.ts';
+import { explainCommand } from './commands/explain.ts';
+import { keyCommand } from './commands/key.ts';
+import { nodeCommand } from './commands/node.ts';
+import { logsCommand, resourceCommand } from './commands/resource.ts';
+import { runCommand } from './commands/run.ts';
+import { statusCommand } from './commands/status.ts';
+import { upCommand } from './commands/up.ts';
+import { ConfigError } from './context.ts';
+import { EXIT, exitCodeOf } from './exit-code.ts';
+import { describeError } from './output.ts';
+
+function buildProgram(): Command {
+  const program = new Command('hypha')
+    .description('Runs signed deployment scripts on machines that do not have to trust the control plane.')
+    .version('0.1.0')
+    .option('-o, --output <format>', 'table, json or yaml', 'table')
+    .option('--state <dir>', 'state folder of hypha up (HYPHA_STATE)')
+    .option('--context <name>', 'context of the config file (HYPHA_CONTEXT)')
+    .configureHelp({ showGlobalOptions: true })
+    .showHelpAfterError('(add --help for the options)')
+    .exitOverride();
+  const commands = [
+    ...[upCommand, statusCommand, keyCommand, authorityCommand, nodeCommand],
+    ...[applyCommand, submitCommand, destroyCommand, deploymentCommand, runCommand],
+    ...[resourceCommand, logsCommand, auditCommand, explainCommand, doctorCommand],
+  ];
+  for (const add of commands) add(program);
+  return program;
+}
+
+function fail(error: unknown): number {
+  if (error instanceof CommanderError) {
+    const asked = ['commander.helpDisplayed', 'commander.help', 'commander.version'];
+    return asked.includes(error.code) && error.exitCode === 0 ? EXIT.ok : EXIT.usage;
+  }
+  if (error instanceof HyphaError) {
+    process.stderr.write(`${describeError(error)}\n`);
+    return error instanceof ConfigError ? EXIT.badConfig : exitCodeOf(error);
+  }
+  // Not foreseen: the whole of it, for whoever reports it.
+  process.stderr.write(`hypha: internal error\n${error instanceof Error ? error.stack : String(error)}\n`);
+  return EXIT.unavailable;
+}
+
+// A closed pipe (`hypha … | head`) is not an error of ours.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit(EXIT.ok);
+  throw error;
+});
+
+try {
+  await buildProgram().parseAsync(process.argv);
+} catch (error) {
+  process.exitCode = fail(error);
+}
+// Clients keep sockets open for reuse; the answer has been given.
+process.exit();

@@ -1,0 +1,24 @@
+import { HyphaError } from '@hypha/protocol';
+
+/** For commander options that may be repeated. */
+export function collect(value: string, before: string[]): string[] {
+  return [...before, value];
+}
+
+/** `k=v` pairs. Throws `E_ARGUMENT` naming the one that is none. */
+export function parsePairs(pairs: readonly string[], what: string): Record<string, string> {
+  return Object.fromEntries(
+    pairs.map((pair) => {
+      const at = pair.indexOf('=');
+      if (at > 0) return [pair.slice(0, at), pair.slice(at + 1)];
+      throw new HyphaError('E_ARGUMENT', `${what}: expected KEY=VALUE, got ${JSON.stringify(pair)}`);
+    }),
+  );
+}
+
+/** A whole number within bounds. */
+export function parseInteger(text: string, what: string, bounds: { min: number; max: number }): number {
+  const value = Number(text);
+  if (Number.isSafeInteger(value) && value >= bounds.min && value <= bounds.max) return value;
+  throw new HyphaError('E_ARGUMENT', `${what}: expected ${bounds.min} to ${bounds.max}, got ${text}`);
+}

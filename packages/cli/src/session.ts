@@ -1,0 +1,119 @@
+/** What every command needs: where the services are, which keys to use, how to answer. */
+import { resolve } from 'node:path';
+import { CoordinatorClient, LedgerClient, NodeClient } from '@hypha/client';
+import { HyphaError, type NodeView, type Signer } from '@hypha/protocol';
+import { readKeyFile } from '@hypha/protocol/node';
+import type { Command } from 'commander';
+import { type CliEnvironment, readEnvironment } from './config.ts';
+import { type Context, type ContextFlags, readContext } from './context.ts';
+import { FORMATS, type Format, Output } from './output.ts';
+
+/** Flags that every command takes. */
+export interface GlobalFlags extends ContextFlags {
+  readonly output: Format;
+}
+
+export class Session {
+  readonly output: Output;
+  readonly env: CliEnvironment;
+  readonly flags: GlobalFlags;
+  #context: Context | undefined;
+
+  constructor(flags: GlobalFlags, env: CliEnvironment) {
+    this.flags = flags;
+    this.env = env;
+    this.output = new Output(flags.output);
+  }
+
+  get context(): Context {
+    this.#context ??= readContext(this.flags, this.env);
+    return this.#context;
+  }
+
+  ledger(): LedgerClient {
+    return new LedgerClient({ baseUrl: this.context.ledger, ...this.#readingKey() });
+  }
+
+  coordinator(): CoordinatorClient {
+    return new CoordinatorClient({ baseUrl: this.context.coordinator, ...this.#readingKey() });
+  }
+
+  nodeAt(url: string): NodeClient {
+    return new NodeClient({ baseUrl: url, ...this.#readingKey() });
+  }
+
+  /** The key scripts are signed with. */
+  operator(file?: string): Signer {
+    return readKeyFile(this.#keyFile('operator', file));
+  }
+
+  /** The key grants and admissions are signed with. */
+  admin(file?: string): Signer {
+    return readKeyFile(this.#keyFile('admin', file));
+  }
+
+  roots(files?: readonly string[]): Signer[] {
+    const chosen = files ?? this.context.keys.root ?? [];
+    if (chosen.length === 0) {
+      throw new HyphaError('E_ARGUMENT', 'no root key', { hint: 'name one with --root-key FILE' });
+    }
+    return chosen.map((file) => readKeyFile(resolve(file)));
+  }
+
+  nowMs(): number {
+    return Date.now();
+  }
+
+  nowSeconds(): number {
+    return Math.floor(this.nowMs() / 1000);
+  }
+
+  /** Requests are signed with the operator's key where the context has one. */
+  #readingKey(): { signer?: Signer } {
+    const file = this.context.keys.operator;
+    return file === undefined ? {} : { signer: readKeyFile(file) };
+  }
+
+  #keyFile(use: 'operator' | 'admin', file: string | undefined): string {
+    const chosen = file ?? this.context.keys[use];
+    if (chosen !== undefined) return resolve(chosen);
+    throw new HyphaError('E_ARGUMENT', `no ${use} key in this context`, {
+      hint: 'name one with --key FILE',
+    });
+  }
+}
+
+/** The session of a command that commander is about to run. */
+export function sessionOf(command: Command): Session {
+  const flags = command.optsWithGlobals<GlobalFlags>();
+  if (!FORMATS.includes(flags.output)) {
+    throw new HyphaError('E_ARGUMENT', `not an output format: ${String(flags.output)}`, {
+      hint: `one of ${FORMATS.join(', ')}`,
+    });
+  }
+  return new Session(flags, readEnvironment());
+}
+
+/** All items of a paged list; bounded, because a fleet may be large and a server wrong. */
+export async function allPages<T>(
+  read: (cursor: string | undefined) => Promise<{ items: T[]; nextCursor: string | null }>,
+  itemsMax = 100_000,
+): Promise<T[]> {
+  const items: T[] = [];
+  let cursor: string | undefined;
+  do {
+    const page = await read(cursor);
+    items.push(...page.items);
+    cursor = page.nextCursor ?? undefined;
+  } while (cursor !== undefined && items.length < itemsMax);
+  return items;
+}
+
+/** Nodes by id or name. Throws `E_NOT_FOUND` naming the one that is not there. */
+export function selectNodes(nodes: readonly NodeView[], wanted: readonly string[]): NodeView[] {
+  return wanted.map((name) => {
+    const found = nodes.find((node) => node.id === name || node.name === name);
+    if (found !== undefined) return found;
+    throw new HyphaError('E_NOT_FOUND', `no node ${name}`, { hint: 'hypha node list' });
+  });
+}

@@ -1,0 +1,37 @@
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { socketDir } from './up/redis-process.ts';
+
+/** Where `hypha up` and `hypha node join` keep what, below one state folder. */
+export interface StateLayout {
+  readonly root: string;
+  readonly keys: string;
+  readonly logs: string;
+  readonly sockets: string;
+  readonly ledger: string;
+  readonly coordinator: string;
+  readonly redis: string;
+  readonly genesis: string;
+  readonly pidRecord: string;
+  node(name: string): string;
+}
+
+/** Makes the folders, readable by their owner alone. Idempotent. */
+export function openState(root: string): StateLayout {
+  const layout: StateLayout = {
+    root,
+    keys: join(root, 'keys'),
+    logs: join(root, 'log'),
+    sockets: socketDir(root),
+    ledger: join(root, 'ledger'),
+    coordinator: join(root, 'coordinator'),
+    redis: join(root, 'redis'),
+    genesis: join(root, 'genesis.json'),
+    pidRecord: join(root, 'processes.json'),
+    node: (name) => join(root, 'nodes', name),
+  };
+  for (const folder of [root, layout.keys, layout.logs, layout.sockets]) {
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+  }
+  return layout;
+}

@@ -1,0 +1,85 @@
+/**
+ * First boot of a fleet on one machine: root, admin and operator keys, a genesis, and the two grants. Every
+ * step looks first at what is there, so a crash between any two is repaired by the next start.
+ */
+import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { LedgerClient } from '@hypha/client';
+import {
+  Authority,
+  buildAuthorityPayload,
+  buildGenesisPayload,
+  Envelope,
+  type Signer,
+  signAuthority,
+} from '@hypha/protocol';
+import { generateKey, nodeVerifier, readKeyFile, writeKeyFile } from '@hypha/protocol/node';
+import { grantOf } from '../authority-signing.ts';
+import type { StateLayout } from '../state-layout.ts';
+
+export interface FleetKeys {
+  readonly root: Signer;
+  readonly admin: Signer;
+  readonly operator: Signer;
+}
+
+export function keyFile(state: StateLayout, name: keyof FleetKeys): string {
+  return join(state.keys, `${name}.pem`);
+}
+
+export function ensureKeys(state: StateLayout): FleetKeys {
+  const ensure = (name: keyof FleetKeys): Signer => {
+    const file = keyFile(state, name);
+    if (!existsSync(file)) {
+      // Written beside and renamed: a crash leaves no half key behind.
+      const temporary = `${file}.${process.pid}.tmp`;
+      writeKeyFile(temporary, generateKey().pem);
+      renameSync(temporary, file);
+    }
+    return readKeyFile(file);
+  };
+  return { root: ensure('root'), admin: ensure('admin'), operator: ensure('operator') };
+}
+
+/** Answers the genesis hash. */
+export function ensureGenesis(state: StateLayout, root: Signer, nowSeconds: number): string {
+  if (!existsSync(state.genesis)) {
+    const payload = buildGenesisPayload({
+      rootKeys: [{ publicKey: root.publicKey, name: 'root' }],
+      threshold: 1,
+      nowSeconds,
+    });
+    writeFileSync(`${state.genesis}.tmp`, JSON.stringify(signAuthority(payload, [root])), { mode: 0o600 });
+    renameSync(`${state.genesis}.tmp`, state.genesis);
+  }
+  const envelope = Envelope.parse(JSON.parse(readFileSync(state.genesis, 'utf8')));
+  return Authority.fromGenesis(nodeVerifier, envelope).genesisHash;
+}
+
+const GRANT_DAYS = 365;
+
+/** Grants the admin and operator keys their roles, where the chain has no word on them yet. */
+export async function ensureGrants(
+  ledger: LedgerClient,
+  keys: FleetKeys,
+  genesis: string,
+  nowSeconds: number,
+): Promise<void> {
+  const { items } = await ledger.authority();
+  const first = await ledger.genesis();
+  let authority = Authority.fromGenesis(nodeVerifier, first.envelope, genesis).extend(items);
+  // An admin grants operators, but within its own validity: the operator's ends a little earlier.
+  const wanted = [
+    { name: 'admin', signer: keys.root, days: GRANT_DAYS + 1 },
+    { name: 'operator', signer: keys.admin, days: GRANT_DAYS },
+  ] as const;
+  for (const { name, signer, days } of wanted) {
+    const { publicKey, keyid } = keys[name];
+    if (authority.findKey(keyid) !== undefined) continue;
+    const grant = grantOf({ publicKey, name, role: name, nowSeconds, days });
+    const payload = buildAuthorityPayload(authority, { type: 'grant', grant }, nowSeconds);
+    const envelope = signAuthority(payload, [signer]);
+    authority = authority.apply(envelope);
+    await ledger.appendAuthority(envelope);
+  }
+}

@@ -1,0 +1,209 @@
+/**
+ * `hypha up`: a whole fleet in one command. First boot makes keys, genesis and grants and admits its nodes;
+ * a later start on the same state finds all of that and goes on. Everything it starts, it stops.
+ */
+import { renameSync, rmSync, writeFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { CoordinatorClient, LedgerClient } from '@hypha/client';
+import { HyphaError, type NodeView } from '@hypha/protocol';
+import { admitNode } from '../authority-signing.ts';
+import { CONTEXT_FILE, type Context, defaultStateDir } from '../context.ts';
+import type { Session } from '../session.ts';
+import { openState, type StateLayout } from '../state-layout.ts';
+import { removePidRecord, takeOver, writePidRecord } from './pid-record.ts';
+import { ProcessManager } from './process-manager.ts';
+import { ensureGenesis, ensureGrants, ensureKeys, type FleetKeys, keyFile } from './provision.ts';
+import { redisProcess } from './redis-process.ts';
+import { coordinatorProcess, isEnrolled, ledgerProcess, supervisorProcess } from './service-processes.ts';
+
+export interface UpOptions {
+  readonly portBase: number;
+  readonly nodes: number;
+  readonly runners: number;
+  readonly storageBytes: number;
+  readonly sals: string;
+}
+
+const READY_MS_MAX = 60_000;
+const JOIN_TOKEN_SECONDS = 900;
+const NODE_POLL_MS = 100;
+
+export async function runUp(session: Session, options: UpOptions): Promise<void> {
+  const { state: chosen } = session.flags;
+  const state = openState(chosen === undefined ? defaultStateDir(session.env) : resolve(chosen));
+  await takeOver(state.pidRecord);
+  const stop = stopSignal();
+  const processes = new ProcessManager((running) => writePidRecord(state.pidRecord, running));
+  writePidRecord(state.pidRecord, []);
+  try {
+    const fleet = await startFleet(session, state, processes, options, stop);
+    announce(session, fleet);
+    await aborted(stop);
+  } catch (error) {
+    if (!stop.aborted) throw error;
+  } finally {
+    session.output.note('stopping');
+    await processes.stop();
+    removePidRecord(state.pidRecord);
+    if (state.sockets !== join(state.root, 'run')) rmSync(state.sockets, { recursive: true, force: true });
+  }
+}
+
+function stopSignal(): AbortSignal {
+  const controller = new AbortController();
+  for (const name of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) {
+    process.on(name, () => controller.abort(new HyphaError('E_UNAVAILABLE', `stopped by ${name}`)));
+  }
+  return controller.signal;
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return Promise.resolve();
+  return new Promise((done) => signal.addEventListener('abort', () => done(), { once: true }));
+}
+
+interface Fleet {
+  readonly context: Context;
+  readonly nodes: readonly { id: string; name: string; url: string; view: NodeView }[];
+  readonly operatorKeyId: string;
+}
+
+async function startFleet(
+  session: Session,
+  state: StateLayout,
+  processes: ProcessManager,
+  options: UpOptions,
+  signal: AbortSignal,
+): Promise<Fleet> {
+  const start = (spec: Parameters<ProcessManager['start']>[0]) =>
+    processes.start(spec, { readyMsMax: READY_MS_MAX, signal });
+  const { portBase } = options;
+  const ledger = `http://127.0.0.1:${portBase}`;
+  const coordinator = `http://127.0.0.1:${portBase + 1}`;
+  const keys = ensureKeys(state);
+  const genesis = ensureGenesis(state, keys.root, session.nowSeconds());
+  const redisSocket = join(state.sockets, 'redis.sock');
+  const redis = redisProcess({
+    dataDir: state.redis,
+    socket: redisSocket,
+    logFile: join(state.logs, 'redis.log'),
+  });
+  session.output.note('starting ledger, coordinator and redis');
+  await Promise.all([start(ledgerProcess(state, portBase)), start(redis)]);
+  const ledgerClient = new LedgerClient({ baseUrl: ledger });
+  await ensureGrants(ledgerClient, keys, genesis, session.nowSeconds());
+  await start(coordinatorProcess(state, { port: portBase + 1, ledger, genesis }));
+  const names = Array.from({ length: options.nodes }, (_, index) => `node-${index + 1}`);
+  if (names.length > 0) session.output.note(`starting ${names.join(', ')}`);
+  await Promise.all(
+    names.map(async (name, index) => {
+      const joinToken = isEnrolled(state, name)
+        ? undefined
+        : await admit(ledgerClient, { keys, name, ledger, coordinator, genesis, nowMs: session.nowMs() });
+      const { runners, storageBytes, sals } = options;
+      const port = portBase + 2 + index;
+      await start(
+        supervisorProcess(state, {
+          ...{ name, port, redisSocket, runners, storageBytes, sals, joinToken },
+          ...{ onStop: 'stop', ledger, coordinator },
+        }),
+      );
+    }),
+  );
+  const views = await waitForNodes(new CoordinatorClient({ baseUrl: coordinator }), names, signal);
+  const nodes = views.map((view) => ({
+    id: view.id,
+    name: view.name,
+    url: `http://127.0.0.1:${portBase + 2 + names.indexOf(view.name)}`,
+    view,
+  }));
+  const context: Context = {
+    ledger,
+    coordinator,
+    genesis,
+    keys: {
+      operator: keyFile(state, 'operator'),
+      admin: keyFile(state, 'admin'),
+      root: [keyFile(state, 'root')],
+    },
+    nodes: nodes.map(({ id, name, url }) => ({ id, name, url })),
+  };
+  writeContext(state, context);
+  return { context, nodes, operatorKeyId: keys.operator.keyid };
+}
+
+/** A fresh admission, so that the token in it has not expired; the ledger holds it before the node asks. */
+async function admit(
+  client: LedgerClient,
+  node: {
+    keys: FleetKeys;
+    name: string;
+    ledger: string;
+    coordinator: string;
+    genesis: string;
+    nowMs: number;
+  },
+): Promise<string> {
+  const { keys, ...rest } = node;
+  const { admission, token } = admitNode({
+    ...rest,
+    admin: keys.admin,
+    labels: {},
+    realms: ['*'],
+    lifetimeSeconds: JOIN_TOKEN_SECONDS,
+  });
+  await client.appendEntry(admission);
+  return token;
+}
+
+/** Ready: enrolled, reporting, and connected to the coordinator's inbox. */
+async function waitForNodes(
+  coordinator: CoordinatorClient,
+  names: readonly string[],
+  signal: AbortSignal,
+): Promise<NodeView[]> {
+  const deadline = performance.now() + READY_MS_MAX;
+  for (;;) {
+    const { items } = await coordinator.listNodes({ limit: 500 }, { signal });
+    const ready = names.flatMap((name) =>
+      items.filter((node) => node.name === name && ['ready', 'cordoned'].includes(node.state)),
+    );
+    if (ready.length === names.length) return ready;
+    if (performance.now() > deadline) {
+      throw new HyphaError('E_UNAVAILABLE', `nodes not connected after ${READY_MS_MAX / 1000} s`, {
+        hint: 'see the log folder of the state',
+        details: items.map((node) => `${node.name}: ${node.state}`),
+      });
+    }
+    await new Promise((done) => setTimeout(done, NODE_POLL_MS));
+  }
+}
+
+function writeContext(state: StateLayout, context: Context): void {
+  const file = join(state.root, CONTEXT_FILE);
+  writeFileSync(`${file}.tmp`, JSON.stringify(context, null, 2), { mode: 0o600 });
+  renameSync(`${file}.tmp`, file);
+}
+
+/** The one line programs wait for (issue contract), and the same for people. */
+function announce(session: Session, { context, nodes, operatorKeyId }: Fleet): void {
+  const { output } = session;
+  if (output.format === 'json') {
+    return output.jsonLine({
+      ledger: { url: context.ledger },
+      coordinator: { url: context.coordinator },
+      nodes: nodes.map(({ id, url }) => ({ id, url })),
+      operator: { keyid: operatorKeyId, keyFile: context.keys.operator },
+    });
+  }
+  output.line(`ledger       ${context.ledger}`);
+  output.line(`coordinator  ${context.coordinator}`);
+  for (const { name, url, view } of nodes) {
+    const sals = Object.entries(view.facts.sals)
+      .map(([kind, sal]) => `${kind} ${sal.state === 'real' ? sal.driver : sal.state}`)
+      .join(', ');
+    output.line(`${name.padEnd(12)} ${url}  ${sals}`);
+  }
+  output.line(`operator     ${operatorKeyId}`);
+  output.line('ready; Ctrl-C stops everything');
+}

@@ -1,0 +1,50 @@
+/** How each service is started: its entry point and its flags, and nowhere else. */
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { StateLayout } from '../state-layout.ts';
+import type { ProcessSpec } from './process-manager.ts';
+
+const entryPoint = (service: string) => fileURLToPath(import.meta.resolve(`@hypha/${service}/main`));
+
+function service(name: string, room: string, args: readonly string[], state: StateLayout): ProcessSpec {
+  return {
+    name,
+    command: process.execPath,
+    args: [entryPoint(room), ...args],
+    logFile: join(state.logs, `${name}.log`),
+    announces: true,
+  };
+}
+
+export function ledgerProcess(state: StateLayout, port: number): ProcessSpec {
+  const flags = ['--state', state.ledger, '--port', String(port), '--genesis', state.genesis];
+  return service('ledger', 'ledger', flags, state);
+}
+
+export function coordinatorProcess(
+  state: StateLayout,
+  options: { port: number; ledger: string; genesis: string },
+): ProcessSpec {
+  const { port, ledger, genesis } = options;
+  return service(
+    'coordinator',
+    'coordinator',
+    ['--state', state.coordinator, '--port', String(port), '--ledger', ledger, '--genesis', genesis],
+    state,
+  );
+}
+
+export interface SupervisorOptions {
+  readonly name: string;
+  readonly port: number;
+  readonly redisSocket: string;
+  readonly runners: number;
+  readonly storageBytes: number;
+  readonly sals: string;
+  /** Needed until the node has enrolled once. */
+  readonly joinToken: string | undefined;
+  /** What becomes of containers and mounts when the process is told to stop. */
+  readonly onStop: 'keep' | 'stop';
+  readonly ledger: string;
+  readonly coordinator: string;
+}
