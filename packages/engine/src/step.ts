@@ -124,6 +124,8 @@ async function executeCall(context: SagaContext, call: StepCall): Promise<Json> 
 /** An intent without outcome, from before a crash: the effect may be whole, partial or missing. */
 async function resumeCall(context: SagaContext, call: StepCall, intent: StepIntent): Promise<Json> {
   const { verb } = call;
+  // An epoch touches nothing before the journal has taken its `started`: a stale one learns it here.
+  await context.writer.flush();
   if (verb.class === 'once' && !isDeclaredIdempotent(call.rawArgs)) {
     throw new HyphaError(
       'E_UNKNOWN_OUTCOME',

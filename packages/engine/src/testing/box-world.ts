@@ -1,0 +1,229 @@
+/** A tiny world of boxes with verbs of every class, which counts what is done to it and dies on demand. */
+import { HyphaError, type Json } from '@hypha/protocol';
+import { composeSals, defineVerb, NO_USE, type Sals, type StepContext } from '@hypha/sal';
+import { z } from 'zod';
+import type { Fuse } from './fuse.ts';
+
+interface Box {
+  readonly size: number;
+  readonly colour: string;
+  /** False after a crash in the middle of making it. */
+  readonly whole: boolean;
+  readonly lastOp: string;
+}
+
+const BoxState = z.object({
+  size: z.number(),
+  colour: z.string(),
+  whole: z.boolean(),
+  lastOp: z.string(),
+});
+
+const BoxArgs = z.strictObject({
+  size: z.int().min(1).default(1),
+  /** Fail this many times, then succeed. */
+  busy: z.int().default(0),
+  /** Fail for good after the effect. */
+  broken: z.boolean().default(false),
+  inside: z.unknown().optional(),
+  /** Fail to be undone for good. */
+  sticky: z.boolean().default(false),
+});
+type BoxArgs = z.infer<typeof BoxArgs>;
+
+const PaintArgs = z.strictObject({ colour: z.string() });
+const RunArgs = z.strictObject({ idempotent: z.boolean().default(false) });
+
+function parser<T>(schema: z.ZodType<T>): (args: Json) => T {
+  return (args) => {
+    const parsed = schema.safeParse(args);
+    if (parsed.success) return parsed.data;
+    const issue = parsed.error.issues[0];
+    throw new HyphaError('E_ARGUMENT', `not what a box takes: ${issue?.message ?? ''}`, {
+      where: { path: issue?.path.join('.') ?? '' },
+    });
+  };
+}
+
+export class BoxWorld {
+  readonly boxes = new Map<string, Box>();
+  /** `create a`, `paint a`, `run a` … in the order they happened. */
+  readonly effects: string[] = [];
+  /** Everything that must never happen. */
+  readonly violations: string[] = [];
+  /** Calls now running: two at once is a violation. */
+  #running = 0;
+  // step → tries so far, of this process only
+  readonly #tries = new Map<string, number>();
+  /** Ignores its abort signal for ever. */
+  deaf = false;
+  /** Called when an apply has begun. */
+  onApply: ((context: StepContext) => void | Promise<void>) | undefined;
+
+  count(effect: string): number {
+    return this.effects.filter((done) => done === effect).length;
+  }
+
+  snapshot(): Record<string, Pick<Box, 'size' | 'colour' | 'whole'>> {
+    const boxes = [...this.boxes].map(([name, { size, colour, whole }]) => {
+      return [name, { size, colour, whole }] as const;
+    });
+    return Object.fromEntries(boxes.sort(([left], [right]) => left.localeCompare(right)));
+  }
+
+  sals(fuse: Fuse): Sals {
+    this.#running = 0;
+    this.#tries.clear();
+    const verbs = [this.#ensure(fuse), this.#paint(fuse), this.#run(fuse), this.#peek()];
+    const never = async () => Promise.reject(new Error('not for the engine'));
+    const resource = { kind: 'box', observe: never, converge: never, remove: never, list: never };
+    const status = { state: 'simulated', driver: 'boxes' } as const;
+    const broken = { state: 'unavailable', driver: 'none', reason: 'no hoist here' } as const;
+    return composeSals([
+      { kind: 'box', status, verbs, resource },
+      { kind: 'crate', status: broken, verbs: [], resource: { ...resource, kind: 'crate' } },
+    ]);
+  }
+
+  #ensure(fuse: Fuse) {
+    return defineVerb<BoxArgs>({
+      verb: 'box.ensure',
+      class: 'ensure',
+      capability: 'box',
+      kind: 'box',
+      parse: parser(BoxArgs),
+      spec: ({ size }) => ({ spec: { size }, uses: { ...NO_USE, storageBytes: size } }),
+      plan: async ({ name }, { size }) => {
+        await fuse.pass(`plan ${name}`);
+        const box = this.boxes.get(name ?? '');
+        const action = box === undefined ? 'create' : box.size === size ? 'no-op' : 'update';
+        return { action, before: box === undefined ? null : { ...box } };
+      },
+      apply: async (context, args) => {
+        const name = context.name ?? '';
+        await this.#enter(context);
+        await fuse.pass(`apply begins ${name}`);
+        const tries = (this.#tries.get(context.op) ?? 0) + 1;
+        this.#tries.set(context.op, tries);
+        if (tries <= args.busy) {
+          this.#running -= 1;
+          throw new HyphaError('E_UNAVAILABLE', `box ${name} is busy`);
+        }
+        const box = this.boxes.get(name);
+        if (box === undefined) {
+          this.effects.push(`create ${name}`);
+          this.boxes.set(name, { size: 0, colour: 'plain', whole: false, lastOp: context.op });
+          await fuse.pass(`apply half done ${name}`);
+        }
+        const colour = this.boxes.get(name)?.colour ?? 'plain';
+        if (box?.size !== args.size) this.effects.push(`size ${name} ${args.size}`);
+        const whole = !args.broken;
+        this.boxes.set(name, { size: args.size, colour, whole, lastOp: context.op });
+        await fuse.pass(`apply done ${name}`);
+        this.#running -= 1;
+        if (args.broken) throw new HyphaError('E_HEALTH', `box ${name} fell apart`);
+        return { $rid: context.rid ?? '', kind: 'box', name };
+      },
+      probe: async (context, args) => {
+        const box = this.boxes.get(context.name ?? '');
+        const isDone = box?.whole === true && box.size === args.size && box.lastOp === context.op;
+        await fuse.pass(`probe ${context.name}`);
+        if (!isDone) return { state: 'absent' };
+        const result = { $rid: context.rid ?? '', kind: 'box', name: context.name };
+        return { state: 'done', result };
+      },
+      undo: async (context, args, before) => {
+        const name = context.name ?? '';
+        await fuse.pass(`undo begins ${name}`);
+        if (args.sticky) throw new HyphaError('E_SAL', `box ${name} is stuck`);
+        if (before === null) {
+          if (this.boxes.delete(name)) this.effects.push(`delete ${name}`);
+        } else {
+          const old = BoxState.parse(before);
+          if (this.boxes.get(name)?.size !== old.size) this.effects.push(`restore ${name}`);
+          this.boxes.set(name, old);
+        }
+        await fuse.pass(`undo done ${name}`);
+      },
+    });
+  }
+
+  #paint(fuse: Fuse) {
+    return defineVerb<z.infer<typeof PaintArgs>>({
+      verb: 'box.paint',
+      class: 'transition',
+      capability: 'box',
+      kind: 'box',
+      parse: parser(PaintArgs),
+      plan: async ({ name }) => {
+        return { action: 'update', before: this.boxes.get(name ?? '')?.colour ?? null };
+      },
+      apply: async (context, { colour }) => {
+        await this.#enter(context);
+        await fuse.pass(`paint begins ${context.name}`);
+        this.#setColour(context.name ?? '', colour, context.op);
+        await fuse.pass(`paint done ${context.name}`);
+        this.#running -= 1;
+        return colour;
+      },
+      probe: async ({ name, op }, { colour }) => {
+        const box = this.boxes.get(name ?? '');
+        if (box?.colour !== colour || box.lastOp !== op) return { state: 'absent' };
+        return { state: 'done', result: colour };
+      },
+      undo: async ({ name, op }, _args, before) => {
+        await fuse.pass(`unpaint begins ${name}`);
+        if (typeof before === 'string') this.#setColour(name ?? '', before, op);
+        await fuse.pass(`unpaint done ${name}`);
+      },
+    });
+  }
+
+  #run(fuse: Fuse) {
+    return defineVerb<z.infer<typeof RunArgs>>({
+      verb: 'box.run',
+      class: 'once',
+      capability: 'box',
+      kind: 'box',
+      parse: parser(RunArgs),
+      plan: async () => ({ action: 'run', before: null }),
+      apply: async (context) => {
+        await this.#enter(context);
+        await fuse.pass(`run begins ${context.name}`);
+        this.effects.push(`run ${context.name}`);
+        await fuse.pass(`run done ${context.name}`);
+        this.#running -= 1;
+        return this.count(`run ${context.name}`);
+      },
+    });
+  }
+
+  #peek() {
+    return defineVerb<unknown>({
+      verb: 'box.peek',
+      class: 'read',
+      capability: 'box',
+      kind: 'box',
+      parse: (args) => args,
+      plan: async () => ({ action: 'run', before: null }),
+      apply: async ({ name }) => this.boxes.get(name ?? '')?.colour ?? null,
+    });
+  }
+
+  #setColour(name: string, colour: string, lastOp: string): void {
+    const box = this.boxes.get(name);
+    if (box === undefined || box.colour === colour) return;
+    this.effects.push(`paint ${name} ${colour}`);
+    this.boxes.set(name, { ...box, colour, lastOp });
+  }
+
+  async #enter(context: StepContext): Promise<void> {
+    this.#running += 1;
+    if (this.#running > 1) this.violations.push(`two calls at once at ${context.op}`);
+    await this.onApply?.(context);
+    if (this.deaf) await new Promise<never>(() => undefined);
+    if (!context.signal.aborted) return;
+    this.#running -= 1;
+    context.signal.throwIfAborted();
+  }
+}

@@ -1,0 +1,113 @@
+import {
+  type DesiredResource,
+  type JournalBody,
+  RunLimits,
+  ridOf,
+  ScriptPayload,
+  type ScriptPayloadInput,
+} from '@hypha/protocol';
+import { nodeVerifier } from '@hypha/protocol/node';
+import type { Fault, RunGrant } from '../ports.ts';
+import { runSaga, type SagaOutcome } from '../saga.ts';
+import { BoxWorld } from './box-world.ts';
+import { Fuse } from './fuse.ts';
+import { MemoryJournal } from './memory-journal.ts';
+import { type Script, ScriptedGuest } from './scripted-guest.ts';
+import { VirtualClock } from './virtual-clock.ts';
+
+const RUN = `run_${'a'.repeat(26)}`;
+const NODE = `node_${'b'.repeat(32)}`;
+
+function payloadWith(changes: Partial<ScriptPayloadInput>): ScriptPayload {
+  return ScriptPayload.parse({
+    v: 1,
+    id: 'rev_01890000-0000-7000-8000-000000000000',
+    realm: 'default',
+    deployment: 'web',
+    generation: 1,
+    mode: 'apply',
+    aud: { nodes: [NODE], count: 1 },
+    iat: 0,
+    nbf: 0,
+    exp: 900,
+    nonce: 'a'.repeat(22),
+    authority: { seq: 0, head: '0'.repeat(64) },
+    script: { engine: 'quickjs-es2023', sha256: '0'.repeat(64), source: 'scripted' },
+    caps: ['box'],
+    limits: RunLimits.parse({}),
+    ...changes,
+  });
+}
+
+/** One run in a world of its own: everything that outlives the engine, and epochs of the engine on it. */
+export class SagaRig {
+  readonly clock = new VirtualClock();
+  readonly world = new BoxWorld();
+  readonly journal = new MemoryJournal(RUN, this.clock);
+  readonly cancel = new AbortController();
+  readonly drain = new AbortController();
+  readonly faults: Fault[] = [];
+  /** Turns the guests of the next epoch die in, one number a guest. */
+  guestDeaths: number[] = [];
+  guests: ScriptedGuest[] = [];
+  committed: DesiredResource[] = [];
+  readonly payload: ScriptPayload;
+  script: Script;
+
+  constructor(script: Script, changes: Partial<ScriptPayloadInput> = {}) {
+    this.script = script;
+    this.payload = payloadWith(changes);
+  }
+
+  /** Runs one epoch on top of whatever is recorded. */
+  async run(fuse = new Fuse(Number.POSITIVE_INFINITY)): Promise<SagaOutcome> {
+    const grant: RunGrant = {
+      run: RUN,
+      epoch: this.journal.epoch + 1,
+      payload: this.payload,
+      node: { id: NODE, name: 'node-1', labels: {} },
+      runner: 'runner-1',
+      bootId: 'boot-1',
+      committed: this.committed,
+    };
+    const deaths = [...this.guestDeaths];
+    return await runSaga({
+      grant,
+      journal: this.journal.open(fuse),
+      sals: this.world.sals(fuse),
+      openGuest: async () => {
+        const guest = new ScriptedGuest(this.script, deaths.shift());
+        this.guests.push(guest);
+        return guest;
+      },
+      clock: this.clock,
+      verifier: nodeVerifier,
+      cancel: this.cancel.signal,
+      drain: this.drain.signal,
+      onFault: (fault) => this.faults.push(fault),
+    });
+  }
+
+  /** Epochs that die at the given points, then one that ends. Returns its outcome and all points passed. */
+  async runWithCrashes(at: readonly number[]): Promise<{ outcome: SagaOutcome; points: string[] }> {
+    for (const point of at) {
+      const fuse = new Fuse(point);
+      const ended = await Promise.race([this.run(fuse), fuse.blown]);
+      if (ended !== 'blown') return { outcome: ended, points: fuse.points };
+    }
+    const fuse = new Fuse(Number.POSITIVE_INFINITY);
+    return { outcome: await this.run(fuse), points: fuse.points };
+  }
+
+  bodiesOf<T extends JournalBody['type']>(type: T): Extract<JournalBody, { type: T }>[] {
+    return this.journal
+      .bodies()
+      .filter((body): body is Extract<JournalBody, { type: T }> => body.type === type);
+  }
+
+  handle(name: string, changes: Record<string, string> = {}) {
+    const { realm, deployment } = this.payload;
+    const rid = ridOf(nodeVerifier, { realm, deployment, kind: 'box', name });
+    return { $rid: rid, kind: 'box', name, ...changes };
+  }
+}
