@@ -15,7 +15,6 @@ afterEach(async () => {
   await fixture[Symbol.asyncDispose]();
 });
 
-const runner = { by: 'runner', runner: 'r1', epoch: 1 } as const;
 const destinations = {
   events: 'coordinator',
   receipts: { destination: 'ledger', topic: 'receipts' },
@@ -34,7 +33,7 @@ test('a run is in the backlog until its events and its receipt are confirmed', a
   await confirm(1);
   expect(await backlog()).toEqual([]);
   await fixture.journal.claim(admission.run, { runner: 'r1', epoch: 1, bootId: 'b' });
-  await fixture.journal.append(admission.run, runner, [started(), finished('failed')]);
+  await fixture.append(admission.run, [started(), finished('failed')]);
   expect(await backlog()).toMatchObject([{ sent: 1, seq: 3, ended: true }]);
   await confirm(3);
   expect(await backlog()).toMatchObject([{ sent: 3, seq: 3, ended: true }]);
@@ -49,7 +48,7 @@ test('an old run is dropped whole, but never before everybody has it', async () 
   const admission = admissionOf();
   await fixture.journal.admit(admission);
   await fixture.journal.claim(admission.run, { runner: 'r1', epoch: 1, bootId: 'b' });
-  await fixture.journal.append(admission.run, runner, [started(), finished('failed')]);
+  await fixture.append(admission.run, [started(), finished('failed')]);
   const later = fixture.nowMs + 1;
   const sweep = () => fixture.journal.sweeper.dropRuns(later, destinations);
   expect(await sweep()).toBe(0);

@@ -20,7 +20,6 @@ afterEach(async () => {
 });
 
 const supervisor = { by: 'supervisor' } as const;
-const runner = { by: 'runner', runner: 'r1', epoch: 1 } as const;
 const web = desiredOf('container', 'web');
 const data = desiredOf('volume', 'data');
 
@@ -28,7 +27,7 @@ async function startRun(change: Parameters<typeof admissionOf>[0] = {}): Promise
   const admission = admissionOf(change);
   await fixture.journal.admit(admission);
   await fixture.journal.claim(admission.run, { runner: 'r1', epoch: 1, bootId: 'boot-1' });
-  await fixture.journal.append(admission.run, runner, [started()]);
+  await fixture.append(admission.run, [started()]);
   return admission.run;
 }
 
@@ -38,9 +37,9 @@ async function applyAll(
 ): Promise<string> {
   const run = await startRun(change);
   for (const [index, resource] of desired.entries()) {
-    await fixture.journal.append(run, runner, [intent(index + 1, resource), result(index + 1)]);
+    await fixture.append(run, [intent(index + 1, resource), result(index + 1)]);
   }
-  await fixture.journal.append(run, runner, [committed(...desired)]);
+  await fixture.append(run, [committed(...desired)]);
   await fixture.journal.append(run, supervisor, [finished('succeeded')]);
   return run;
 }
@@ -55,9 +54,9 @@ async function statuses(): Promise<Record<string, string>> {
 
 test('a declared resource is provisional until its run commits', async () => {
   const run = await startRun();
-  await fixture.journal.append(run, runner, [intent(1, web)]);
+  await fixture.append(run, [intent(1, web)]);
   expect(await statuses()).toEqual({ web: 'provisional' });
-  await fixture.journal.append(run, runner, [result(1), committed(web)]);
+  await fixture.append(run, [result(1), committed(web)]);
   expect(await statuses()).toEqual({ web: 'committed' });
   const [record] = await fixture.journal.records.listRecords();
   expect(record).toMatchObject({ ...web, createdBy: run, lastOp: `${run}/1`, unsettled: true });
@@ -65,7 +64,7 @@ test('a declared resource is provisional until its run commits', async () => {
 
 test('steps and commit in one append mean the same', async () => {
   const run = await startRun();
-  await fixture.journal.append(run, runner, [intent(1, web), result(1), committed(web)]);
+  await fixture.append(run, [intent(1, web), result(1), committed(web)]);
   const [record] = await fixture.journal.records.listRecords();
   expect(record).toMatchObject({ createdBy: run, lastOp: `${run}/1` });
   expect(await statuses()).toEqual({ web: 'committed' });
@@ -94,11 +93,7 @@ test('a retained volume that is declared again keeps its maker', async () => {
   const first = await applyAll({}, data);
   await applyAll({});
   const third = await startRun();
-  await fixture.journal.append(third, runner, [
-    intent(1, data, 'no-op'),
-    result(1),
-    committed(data),
-  ]);
+  await fixture.append(third, [intent(1, data, 'no-op'), result(1), committed(data)]);
   const [record] = await fixture.journal.records.listRecords();
   expect(record).toMatchObject({ status: 'committed', createdBy: first, lastOp: `${first}/1` });
 });
@@ -107,19 +102,15 @@ test('undo drops what was provisional and the committed record stands', async ()
   await applyAll({}, web);
   const run = await startRun();
   const bigger = desiredOf('container', 'web', 2);
-  await fixture.journal.append(run, runner, [
-    intent(1, bigger, 'update'),
-    result(1),
-    intent(2, data),
-  ]);
+  await fixture.append(run, [intent(1, bigger, 'update'), result(1), intent(2, data)]);
   expect(await statuses()).toEqual({ web: 'provisional', data: 'provisional' });
   for (const step of [2, 1]) {
-    await fixture.journal.append(run, runner, [
+    await fixture.append(run, [
       { type: 'undo-intent', step },
       { type: 'undo-result', step, leftover: null },
     ]);
   }
-  await fixture.journal.append(run, runner, [finished('failed', 'E_SCRIPT')]);
+  await fixture.append(run, [finished('failed', 'E_SCRIPT')]);
   expect(await statuses()).toEqual({ web: 'committed' });
   const [record] = await fixture.journal.records.listRecords();
   expect(record?.specHash).toBe(web.specHash);
@@ -129,11 +120,11 @@ test('undo of the second step on a resource restores the first', async () => {
   const run = await startRun();
   const bigger = desiredOf('container', 'web', 2);
   const steps = [intent(1, web), result(1), intent(2, bigger, 'update'), result(2)];
-  await fixture.journal.append(run, runner, steps);
+  await fixture.append(run, steps);
   const inForce = async () =>
     (await fixture.journal.records.readWorld()).provisional.map(({ specHash }) => specHash);
   expect(await inForce()).toEqual([bigger.specHash]);
-  await fixture.journal.append(run, runner, [
+  await fixture.append(run, [
     { type: 'undo-intent', step: 2 },
     { type: 'undo-result', step: 2, leftover: null },
   ]);
@@ -142,8 +133,8 @@ test('undo of the second step on a resource restores the first', async () => {
 
 test('what undo could not remove is handed to the reconciler, data is only listed', async () => {
   const run = await startRun();
-  await fixture.journal.append(run, runner, [intent(1, web), result(1), intent(2, data)]);
-  await fixture.journal.append(run, runner, [
+  await fixture.append(run, [intent(1, web), result(1), intent(2, data)]);
+  await fixture.append(run, [
     { type: 'undo-intent', step: 1 },
     { type: 'undo-result', step: 1, leftover: 'device is busy' },
     finished('failed', 'E_SAL'),
@@ -153,8 +144,8 @@ test('what undo could not remove is handed to the reconciler, data is only liste
 
 test('a kept failure stays provisional and reserved until the next commit', async () => {
   const run = await startRun({ onFailure: 'keep' });
-  await fixture.journal.append(run, runner, [intent(1, web), result(1)]);
-  await fixture.journal.append(run, runner, [finished('failed', 'E_SCRIPT')]);
+  await fixture.append(run, [intent(1, web), result(1)]);
+  await fixture.append(run, [finished('failed', 'E_SCRIPT')]);
   await fixture.reopen();
   expect(await statuses()).toEqual({ web: 'provisional' });
   expect(fixture.journal.reserved().milliCpus).toBe(1000);

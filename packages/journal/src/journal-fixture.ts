@@ -8,6 +8,8 @@ import {
   type DesiredResource,
   digestOf,
   hex,
+  type JournalBody,
+  type JournalEvent,
   nodeIdOf,
   PAYLOAD_TYPES,
   ridOf,
@@ -31,6 +33,12 @@ export const NODE = nodeIdOf(nodeVerifier, nodeKey.publicKey);
 export interface JournalFixture extends AsyncDisposable {
   journal: Journal;
   nowMs: number;
+  /** As runner `r1`, or the one named, which knows every event. */
+  append(
+    run: string,
+    bodies: readonly JournalBody[],
+    as?: { runner: string; epoch: number },
+  ): Promise<readonly JournalEvent[]>;
   /** As a new process would find it. */
   reopen(): Promise<void>;
 }
@@ -54,6 +62,14 @@ export async function createJournalFixture(): Promise<JournalFixture> {
     });
   const whole: JournalFixture = Object.assign(fixture, {
     journal: await open(),
+    append: async (
+      run: string,
+      bodies: readonly JournalBody[],
+      as = { runner: 'r1', epoch: 1 },
+    ) => {
+      const { seq: after } = await whole.journal.runs.getRun(run);
+      return await whole.journal.append(run, { by: 'runner', ...as, after }, bodies);
+    },
     reopen: async () => {
       await whole.journal.close();
       whole.journal = await open();

@@ -1,4 +1,9 @@
-import { firstBrokenEvent, type JournalEvent, type ReceiptPayload } from '@hypha/protocol';
+import {
+  firstBrokenEvent,
+  type JournalBody,
+  type JournalEvent,
+  type ReceiptPayload,
+} from '@hypha/protocol';
 import { nodeVerifier } from '@hypha/protocol/node';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import {
@@ -25,7 +30,6 @@ afterEach(async () => {
 });
 
 const supervisor = { by: 'supervisor' } as const;
-const runner = { by: 'runner', runner: 'r1', epoch: 1 } as const;
 const owner = { runner: 'r1', epoch: 1, bootId: 'boot-1' };
 const refusal = (code: string) => expect.objectContaining({ code });
 
@@ -33,7 +37,7 @@ async function startRun(change: Parameters<typeof admissionOf>[0] = {}): Promise
   const admission = admissionOf(change);
   await fixture.journal.admit(admission);
   await fixture.journal.claim(admission.run, owner);
-  await fixture.journal.append(admission.run, runner, [started()]);
+  await fixture.append(admission.run, [started()]);
   return admission;
 }
 
@@ -135,7 +139,7 @@ test('a refused admission reserves nothing', async () => {
 test('a commit shrinks the reservation to actual use', async () => {
   const { run } = await startRun();
   const web = desiredOf('container', 'web');
-  await fixture.journal.append(run, runner, [intent(1, web), result(1), committed(web)]);
+  await fixture.append(run, [intent(1, web), result(1), committed(web)]);
   const used = { milliCpus: 500, memoryBytes: 128 * 1024 * 1024, storageBytes: 0 };
   expect(fixture.journal.reserved()).toEqual(used);
   await fixture.journal.append(run, supervisor, [finished('succeeded')]);
@@ -145,33 +149,53 @@ test('a commit shrinks the reservation to actual use', async () => {
 
 test('a failed run gives its reservation back', async () => {
   const { run } = await startRun();
-  await fixture.journal.append(run, runner, [finished('failed', 'E_SCRIPT')]);
+  await fixture.append(run, [finished('failed', 'E_SCRIPT')]);
   expect(fixture.journal.reserved()).toEqual({ milliCpus: 0, memoryBytes: 0, storageBytes: 0 });
 });
 
 test('only the owner of the newest epoch may append', async () => {
   const { run } = await startRun();
   const { journal } = fixture;
-  const stranger = { ...runner, runner: 'r2' };
-  await expect(journal.append(run, stranger, [intent(1, null)])).rejects.toThrow(
-    refusal('E_STALE_EPOCH'),
-  );
-  await expect(journal.claim(run, { ...owner, runner: 'r2' })).rejects.toThrow(
-    refusal('E_STALE_EPOCH'),
-  );
+  const append = (body: JournalBody, as?: { runner: string; epoch: number }) =>
+    fixture.append(run, [body], as);
+  const stale = refusal('E_STALE_EPOCH');
+  await expect(append(intent(1, null), { runner: 'r2', epoch: 1 })).rejects.toThrow(stale);
+  await expect(journal.claim(run, { ...owner, runner: 'r2' })).rejects.toThrow(stale);
   expect(await journal.takeOver(run)).toMatchObject({ epoch: 2, holder: null });
-  await expect(journal.append(run, runner, [intent(1, null)])).rejects.toThrow(
-    refusal('E_STALE_EPOCH'),
-  );
-  await expect(journal.claim(run, owner)).rejects.toThrow(refusal('E_STALE_EPOCH'));
-  await journal.claim(run, { ...owner, runner: 'r2', epoch: 2 });
-  const second = { by: 'runner', runner: 'r2', epoch: 2 } as const;
-  await journal.append(run, second, [intent(1, null)]);
+  await expect(append(intent(1, null))).rejects.toThrow(stale);
+  await expect(journal.claim(run, owner)).rejects.toThrow(stale);
+  const second = { runner: 'r2', epoch: 2 };
+  await journal.claim(run, { ...second, bootId: 'boot-1' });
+  await append(intent(1, null), second);
   await fixture.reopen();
-  await expect(fixture.journal.append(run, runner, [result(1)])).rejects.toThrow(
+  await expect(append(result(1))).rejects.toThrow(stale);
+  await append(result(1), second);
+});
+
+test('an append whose answer was lost is not appended twice', async () => {
+  const { run } = await startRun();
+  const author = { by: 'runner', runner: 'r1', epoch: 1, after: 2 } as const;
+  const bodies = [intent(1, null), result(1)];
+  const first = await fixture.journal.append(run, author, bodies);
+  await fixture.reopen();
+  expect(await fixture.journal.append(run, author, bodies)).toEqual(first);
+  await expect(fixture.journal.append(run, author, [intent(2, null)])).rejects.toThrow(
     refusal('E_STALE_EPOCH'),
   );
-  await fixture.journal.append(run, second, [result(1)]);
+  const end = { ...author, after: 4 };
+  const [last] = await fixture.journal.append(run, end, [finished('failed', 'E_SCRIPT')]);
+  await fixture.reopen();
+  await fixture.journal.reattach(run, owner);
+  expect(await fixture.journal.append(run, end, [finished('failed', 'E_SCRIPT')])).toEqual([last]);
+  expect(await fixture.journal.runs.listReceipts(0, 9)).toHaveLength(1);
+});
+
+test('a runner that comes back keeps what it holds, unless it was given to another', async () => {
+  const { run } = await startRun();
+  await fixture.reopen();
+  await expect(fixture.journal.reattach(run, owner)).resolves.toMatchObject({ holder: 'r1' });
+  await fixture.journal.takeOver(run);
+  await expect(fixture.journal.reattach(run, owner)).rejects.toThrow(refusal('E_STALE_EPOCH'));
 });
 
 test('a claim without any event is not remembered by a new process', async () => {
@@ -190,10 +214,8 @@ test('a refused append leaves no trace and the owner goes on', async () => {
   await fixture.journal.admit(admission);
   await fixture.journal.claim(admission.run, owner);
   const bad = [started(), intent(1, null), intent(1, null)];
-  await expect(fixture.journal.append(admission.run, runner, bad)).rejects.toThrow(
-    refusal('E_CONFLICT'),
-  );
-  const events = await fixture.journal.append(admission.run, runner, [started(), intent(1, null)]);
+  await expect(fixture.append(admission.run, bad)).rejects.toThrow(refusal('E_CONFLICT'));
+  const events = await fixture.append(admission.run, [started(), intent(1, null)]);
   expect(events.map(({ seq }) => seq)).toEqual([2, 3]);
 });
 
@@ -201,7 +223,9 @@ test('appends at once are kept in the order asked', async () => {
   const { run } = await startRun();
   const steps = Array.from({ length: 50 }, (_, index) => index + 1);
   await Promise.all(
-    steps.map((step) => fixture.journal.append(run, runner, [intent(step, null), result(step)])),
+    steps.map((step) =>
+      fixture.journal.append(run, supervisor, [intent(step, null), result(step)]),
+    ),
   );
   await fixture.reopen();
   const events = await fixture.journal.runs.readAllEvents(run);
@@ -217,7 +241,7 @@ test('runs of one deployment take turns', async () => {
   expect(fixture.journal.listLanes()).toMatchObject([
     { deployment: 'web', runs: [{ run: first.run }, { run: second.run }] },
   ]);
-  await fixture.journal.append(first.run, runner, [finished('failed', 'E_SCRIPT')]);
+  await fixture.append(first.run, [finished('failed', 'E_SCRIPT')]);
   await expect(fixture.journal.claim(second.run, owner)).resolves.toBeDefined();
 });
 
@@ -230,11 +254,11 @@ test('receipts of runs that end at once form one chain', async () => {
   await Promise.all(
     runs.map((run, index) =>
       index % 2 === 0
-        ? fixture.journal.append(run, runner, [finished('failed', 'E_SCRIPT')])
+        ? fixture.append(run, [finished('failed', 'E_SCRIPT')])
         : // Refused: it makes the chain in memory worthless while the others are on their way.
-          fixture.journal
-            .append(run, runner, [finished('failed'), finished('failed')])
-            .catch(() => fixture.journal.append(run, runner, [finished('failed', 'E_SCRIPT')])),
+          fixture
+            .append(run, [finished('failed'), finished('failed')])
+            .catch(() => fixture.append(run, [finished('failed', 'E_SCRIPT')])),
     ),
   );
   const receipts = await fixture.journal.runs.listReceipts(0, 100);
@@ -249,7 +273,7 @@ test('receipts of runs that end at once form one chain', async () => {
 test('a receipt says what the journal says', async () => {
   const { run, digest } = await startRun();
   const web = desiredOf('container', 'web');
-  await fixture.journal.append(run, runner, [intent(1, web), result(1), committed(web)]);
+  await fixture.append(run, [intent(1, web), result(1), committed(web)]);
   const [last] = await fixture.journal.append(run, supervisor, [finished('succeeded')]);
   expect(await receiptOf(run)).toMatchObject({
     run,
@@ -267,7 +291,7 @@ test('listeners hear of what is durable, in order', async () => {
   const heard: JournalEvent[] = [];
   fixture.journal.subscribe((_entry, events) => heard.push(...events));
   const { run } = await startRun();
-  await fixture.journal.append(run, runner, [intent(1, null), result(1)]);
+  await fixture.append(run, [intent(1, null), result(1)]);
   expect(heard.map(({ body }) => body.type)).toEqual([
     'accepted',
     'started',

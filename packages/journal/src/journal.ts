@@ -130,6 +130,16 @@ export class Journal {
     return entry;
   }
 
+  /** A runner that comes back says what it holds. Throws `E_STALE_EPOCH` when that is no longer its own. */
+  async reattach(
+    run: string,
+    owner: { runner: string; epoch: number; bootId: string },
+  ): Promise<RunEntry> {
+    const entry = await this.#writer.reattach(run, owner);
+    if (!isTerminal(entry.state)) this.#lanes.update(entry);
+    return entry;
+  }
+
   /** Throws `E_STALE_EPOCH`, and `E_CONFLICT` for events that may not follow. */
   async append(
     run: string,

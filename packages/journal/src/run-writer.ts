@@ -1,4 +1,5 @@
 import {
+  canonicalJson,
   HyphaError,
   isTerminal,
   type JournalBody,
@@ -13,9 +14,15 @@ import { RunHead } from './run-head.ts';
 import type { RunReader } from './run-reader.ts';
 
 /** Who appends. The supervisor's own events carry epoch 0. */
-export type Author =
-  | { readonly by: 'supervisor' }
-  | { readonly by: 'runner'; readonly runner: string; readonly epoch: number };
+export type Author = { readonly by: 'supervisor' } | RunnerAuthor;
+
+interface RunnerAuthor {
+  readonly by: 'runner';
+  readonly runner: string;
+  readonly epoch: number;
+  /** Events the runner knows of: tells an append that was sent twice. */
+  readonly after: number;
+}
 
 interface ActiveRun {
   readonly entry: RunEntry;
@@ -62,6 +69,8 @@ export class RunWriter {
       for (let attempt = 1; ; attempt++) {
         const active = await this.#load(run);
         demandOwner(active.entry, author);
+        const repeated = await this.#findRepeated(active, author, bodies);
+        if (repeated !== undefined) return repeated;
         try {
           return await this.#appendOnce(active, author, bodies);
         } catch (error) {
@@ -93,6 +102,21 @@ export class RunWriter {
       this.#owners.set(run, owner);
       return this.#keep({ entry: { ...entry, holder: runner, bootId }, head }).entry;
     });
+  }
+
+  /**
+   * A runner that comes back with what it holds, after this process or the connection was gone. What ended
+   * or was committed meanwhile is still its own, so that it may ask for the answer it lost. Throws
+   * `E_STALE_EPOCH`.
+   */
+  async reattach(run: string, owner: Owner): Promise<RunEntry> {
+    const held = await this.#locked(run, async () => (await this.#load(run)).entry);
+    if (isClaimable(held)) return await this.claim(run, owner);
+    if (held.epoch === owner.epoch && held.holder === owner.runner) return held;
+    throw new HyphaError(
+      'E_STALE_EPOCH',
+      `${owner.runner} does not own ${run} in epoch ${owner.epoch}`,
+    );
   }
 
   /**
@@ -147,6 +171,27 @@ export class RunWriter {
     const events = built.map(({ event }) => event);
     this.#deps.onAppended(next, events);
     return events;
+  }
+
+  /**
+   * The events of an append that was durable before its answer was lost. Throws `E_STALE_EPOCH` when the
+   * runner knows another journal than this one.
+   */
+  async #findRepeated(
+    { entry, head }: ActiveRun,
+    author: Author,
+    bodies: readonly JournalBody[],
+  ): Promise<readonly JournalEvent[] | undefined> {
+    if (author.by === 'supervisor' || author.after === head.seq) return undefined;
+    const { after } = author;
+    const events = await this.#deps.reader.listEvents(entry.run, { after, limit: bodies.length });
+    const stored = events.map(({ epoch, body }) => ({ epoch, body }));
+    const sent = bodies.map((body) => ({ epoch: author.epoch, body }));
+    if (canonicalJson(stored) === canonicalJson(sent)) return events;
+    throw new HyphaError(
+      'E_STALE_EPOCH',
+      `${author.runner} knows ${after} events of ${entry.run}, there are ${head.seq}`,
+    );
   }
 
   async #readDeployment(entry: RunEntry) {

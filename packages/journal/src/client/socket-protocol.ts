@@ -13,15 +13,18 @@ import {
 } from '@hypha/protocol';
 import { z } from 'zod';
 
+/** Runs one runner process may own at once. */
+export const HELD_RUNS_MAX = 64;
+
 export const RunnerRequest = z.discriminatedUnion('method', [
-  /** First on every connection. `holding`: the epoch a reconnecting runner still owns. */
+  /** First on every connection. `holding`: the epochs a reconnecting runner still owns. */
   z.strictObject({
     method: z.literal('hello'),
     runner: z.string().max(64),
     /** Given to the runner at its start; proves it was started by this supervisor. */
     token: z.string().max(128),
     pid: z.int(),
-    holding: z.strictObject({ run: RunId, epoch: z.int() }).nullable(),
+    holding: z.array(z.strictObject({ run: RunId, epoch: z.int() })).max(HELD_RUNS_MAX),
   }),
   /** Takes the epoch named by a queue job. Refused with `E_STALE_EPOCH` when it is not the run's newest. */
   z.strictObject({ method: z.literal('claim'), run: RunId, epoch: z.int() }),
@@ -29,10 +32,18 @@ export const RunnerRequest = z.discriminatedUnion('method', [
     method: z.literal('append'),
     run: RunId,
     epoch: z.int(),
+    /**
+     * Events the runner knows of. An append whose answer was lost is sent again: the supervisor sees by
+     * this that it has those events, and does not append them twice.
+     */
+    after: z.int().min(1),
     bodies: z.array(JournalBody).min(1).max(1000),
   }),
 ]);
 export type RunnerRequest = z.infer<typeof RunnerRequest>;
+
+/** A request on the wire. */
+export const NumberedRequest = z.strictObject({ id: z.int().min(1), request: RunnerRequest });
 
 export const ClaimAnswer = z.strictObject({
   run: RunId,
@@ -52,10 +63,13 @@ export const ClaimAnswer = z.strictObject({
 });
 export type ClaimAnswer = z.infer<typeof ClaimAnswer>;
 
+export const AppendAnswer = z.strictObject({ seq: z.int() });
+
 export const SupervisorAnswer = z.discriminatedUnion('ok', [
   z.strictObject({ id: z.int(), ok: z.literal(true), value: z.unknown() }),
   z.strictObject({ id: z.int(), ok: z.literal(false), problem: Problem }),
 ]);
+export type SupervisorAnswer = z.infer<typeof SupervisorAnswer>;
 
 /** Sent by the supervisor unasked. */
 export const SupervisorNotice = z.discriminatedUnion('notice', [

@@ -1,0 +1,17 @@
+/** The journal as a runner reaches it: over the supervisor's unix socket. */
+export {
+  connectJournal,
+  type JournalConnection,
+  type JournalConnectionOptions,
+} from './journal-connection.ts';
+export { LineChannel } from './line-channel.ts';
+export {
+  AppendAnswer,
+  ClaimAnswer,
+  HELD_RUNS_MAX,
+  LINE_BYTES_MAX,
+  NumberedRequest,
+  RunnerRequest,
+  SupervisorAnswer,
+  SupervisorNotice,
+} from './socket-protocol.ts';

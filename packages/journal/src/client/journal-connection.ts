@@ -1,0 +1,244 @@
+import { connect } from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
+import { fromProblem, HyphaError, isHyphaError, type JournalBody } from '@hypha/protocol';
+import type { z } from 'zod';
+import { LineChannel } from './line-channel.ts';
+import {
+  AppendAnswer,
+  ClaimAnswer,
+  type RunnerRequest,
+  SupervisorAnswer,
+  SupervisorNotice,
+} from './socket-protocol.ts';
+
+export interface JournalConnectionOptions {
+  readonly socketPath: string;
+  /** This runner's id. */
+  readonly runner: string;
+  /** Proves that the supervisor started this runner. */
+  readonly token: string;
+  readonly pid: number;
+  readonly onNotice: (notice: SupervisorNotice) => void;
+  /** The supervisor stayed away too long, or gave this runner's runs to others: end the process. */
+  readonly onLost: (error: HyphaError) => void;
+  /** How long to try to come back, milliseconds. */
+  readonly reconnectMsMax?: number;
+}
+
+const RECONNECT_MS_MAX = 60_000;
+/** From hello to its answer. The supervisor greets as soon as its journal is open. */
+const HELLO_MS_MAX = 10_000;
+/** From any other request to its answer, a restart of the supervisor included. */
+const ANSWER_MS_MAX = 180_000;
+const DELAY_MS_MIN = 10;
+const DELAY_MS_MAX = 500;
+
+interface Pending {
+  readonly id: number;
+  readonly request: RunnerRequest;
+  resolve(value: unknown): void;
+  reject(error: HyphaError): void;
+}
+
+/** What this runner owns and how much of its journal it knows. */
+interface Holding {
+  readonly epoch: number;
+  seq: number;
+}
+
+/**
+ * A runner's way to the journal. It survives a restart of the supervisor: while that is away, claims and
+ * appends wait, so no step starts; then the runner says what it holds and sends again what had no answer.
+ */
+export class JournalConnection {
+  readonly #options: JournalConnectionOptions;
+  readonly #pending = new Map<number, Pending>();
+  // run → what this runner owns of it
+  readonly #held = new Map<string, Holding>();
+  #channel: LineChannel | undefined;
+  /** Said hello and was answered: requests may be sent. */
+  #greeted = false;
+  #nextId = 1;
+  #over: HyphaError | undefined;
+
+  /** Use `connectJournal`. */
+  constructor(options: JournalConnectionOptions) {
+    this.#options = options;
+  }
+
+  /** Resolves when the supervisor knows this runner. */
+  async open(): Promise<void> {
+    await this.#reconnect();
+    if (this.#over !== undefined) throw this.#over;
+  }
+
+  /** Throws `E_STALE_EPOCH` when the job is not the run's newest: drop it. */
+  async claim(run: string, epoch: number): Promise<ClaimAnswer> {
+    const answer = await this.#request(ClaimAnswer, { method: 'claim', run, epoch });
+    this.#held.set(run, { epoch, seq: answer.events.length });
+    return answer;
+  }
+
+  /**
+   * In order, all or none; durable when it resolves. One at a time for each run. Throws `E_STALE_EPOCH` when
+   * another runner owns the run.
+   */
+  async append(run: string, epoch: number, bodies: readonly JournalBody[]): Promise<void> {
+    const holding = this.#held.get(run);
+    if (holding?.epoch !== epoch) {
+      throw new HyphaError('E_STALE_EPOCH', `this runner does not hold ${run} in epoch ${epoch}`);
+    }
+    const { seq } = await this.#request(AppendAnswer, {
+      method: 'append',
+      run,
+      epoch,
+      after: holding.seq,
+      bodies: [...bodies],
+    });
+    holding.seq = seq;
+    // From here the run is the supervisor's.
+    if (bodies.some(endsHolding)) this.release(run);
+  }
+
+  /** The runner has nothing more to do with this run. */
+  release(run: string): void {
+    this.#held.delete(run);
+  }
+
+  /** The runner ends: what it still holds is taken over. */
+  close(): void {
+    this.#end(new HyphaError('E_UNAVAILABLE', 'the journal connection was closed'));
+  }
+
+  async #request<T extends z.ZodType>(schema: T, request: RunnerRequest): Promise<z.infer<T>> {
+    if (this.#over !== undefined) throw this.#over;
+    const timer = setTimeout(() => {
+      const message = `the supervisor did not answer ${request.method} in ${ANSWER_MS_MAX} ms`;
+      this.#lose(new HyphaError('E_UNAVAILABLE', message));
+    }, ANSWER_MS_MAX);
+    const value = await this.#ask(request).finally(() => clearTimeout(timer));
+    const parsed = schema.safeParse(value);
+    if (parsed.success) return parsed.data;
+    throw new HyphaError('E_INTERNAL', `cannot read the supervisor's answer to ${request.method}`, {
+      cause: parsed.error,
+    });
+  }
+
+  /** Sent at once when the supervisor knows this runner, or as soon as it does. */
+  #ask(request: RunnerRequest): Promise<unknown> {
+    return new Promise((resolve, reject) => {
+      const pending = { id: this.#nextId++, request, resolve, reject };
+      this.#pending.set(pending.id, pending);
+      if (this.#greeted || request.method === 'hello') this.#send(pending);
+    });
+  }
+
+  #send({ id, request }: Pending): void {
+    this.#channel?.send({ id, request });
+  }
+
+  async #reconnect(): Promise<void> {
+    const { reconnectMsMax = RECONNECT_MS_MAX, socketPath } = this.#options;
+    const deadline = performance.now() + reconnectMsMax;
+    let delayMs = DELAY_MS_MIN;
+    while (this.#over === undefined) {
+      try {
+        await this.#greet();
+        return;
+      } catch (cause) {
+        if (isHyphaError(cause) && cause.code !== 'E_UNAVAILABLE') return this.#lose(cause);
+        if (performance.now() > deadline) {
+          const message = `cannot reach the supervisor at ${socketPath} for ${reconnectMsMax} ms`;
+          return this.#lose(new HyphaError('E_UNAVAILABLE', message, { cause }));
+        }
+      }
+      await delay(delayMs);
+      delayMs = Math.min(delayMs * 2, DELAY_MS_MAX);
+    }
+  }
+
+  async #greet(): Promise<void> {
+    const { runner, token, pid } = this.#options;
+    const channel = await this.#dial();
+    const holding = [...this.#held].map(([run, { epoch }]) => ({ run, epoch }));
+    const timer = setTimeout(() => channel.destroy(), HELLO_MS_MAX);
+    const hello = this.#ask({ method: 'hello', runner, token, pid, holding });
+    await hello.finally(() => clearTimeout(timer));
+    this.#greeted = true;
+    for (const pending of this.#pending.values()) this.#send(pending);
+  }
+
+  async #dial(): Promise<LineChannel> {
+    const socket = connect(this.#options.socketPath);
+    await new Promise<void>((resolve, reject) => {
+      socket.once('connect', resolve);
+      socket.once('error', reject);
+    });
+    const channel = new LineChannel(socket, {
+      onValue: (value) => this.#receive(value),
+      onClose: (error) => this.#onClose(channel, error),
+    });
+    this.#channel = channel;
+    return channel;
+  }
+
+  #receive(value: unknown): void {
+    const notice = SupervisorNotice.safeParse(value);
+    if (notice.success) {
+      this.#options.onNotice(notice.data);
+      return;
+    }
+    const answer = SupervisorAnswer.safeParse(value);
+    if (!answer.success) {
+      this.#channel?.destroy(new Error('the supervisor sent what is neither answer nor notice'));
+      return;
+    }
+    const pending = this.#pending.get(answer.data.id);
+    this.#pending.delete(answer.data.id);
+    if (answer.data.ok) pending?.resolve(answer.data.value);
+    else pending?.reject(fromProblem(answer.data.problem));
+  }
+
+  #onClose(channel: LineChannel, error: Error | undefined): void {
+    if (this.#channel !== channel) return;
+    this.#channel = undefined;
+    const wasGreeted = this.#greeted;
+    this.#greeted = false;
+    // A greeting is of its connection; everything else is sent again on the next.
+    for (const pending of [...this.#pending.values()]) {
+      if (pending.request.method !== 'hello') continue;
+      this.#pending.delete(pending.id);
+      const message = 'the supervisor closed the connection';
+      pending.reject(new HyphaError('E_UNAVAILABLE', message, { cause: error }));
+    }
+    // `#reconnect` never rejects.
+    if (wasGreeted && this.#over === undefined) void this.#reconnect();
+  }
+
+  #lose(error: HyphaError): void {
+    if (this.#over !== undefined) return;
+    this.#end(error);
+    this.#options.onLost(error);
+  }
+
+  #end(error: HyphaError): void {
+    this.#over ??= error;
+    for (const pending of this.#pending.values()) pending.reject(error);
+    this.#pending.clear();
+    this.#channel?.end();
+    this.#channel = undefined;
+  }
+}
+
+function endsHolding(body: JournalBody): boolean {
+  return body.type === 'committed' || body.type === 'finished';
+}
+
+/** Connects, says hello, and comes back by itself. Throws when the supervisor refuses this runner. */
+export async function connectJournal(
+  options: JournalConnectionOptions,
+): Promise<JournalConnection> {
+  const connection = new JournalConnection(options);
+  await connection.open();
+  return connection;
+}
