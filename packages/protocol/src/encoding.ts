@@ -38,14 +38,32 @@ export function fromHex(text: string): Uint8Array {
   return bytes;
 }
 
+const BASE64 = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/';
+const BASE64_CODES = Uint8Array.from(BASE64, (char) => char.charCodeAt(0));
+/** Set in the value of every character that is no digit of either alphabet. */
+const NO_DIGIT = 0x80;
+/** Character code → six bits, in both alphabets. */
+const BASE64_BITS = new Uint8Array(128).fill(NO_DIGIT);
+BASE64_CODES.forEach((code, bits) => {
+  BASE64_BITS[code] = bits;
+});
+BASE64_BITS['-'.charCodeAt(0)] = 62;
+BASE64_BITS['_'.charCodeAt(0)] = 63;
+
 /** Standard base64 with padding. */
 export function base64(bytes: Uint8Array): string {
-  // In chunks: a spread of a whole payload would overflow the argument list.
-  let binary = '';
-  for (let i = 0; i < bytes.length; i += 0x8000) {
-    binary += String.fromCharCode(...bytes.subarray(i, i + 0x8000));
+  const codes = new Uint8Array(Math.ceil(bytes.length / 3) * 4).fill('='.charCodeAt(0));
+  const digit = (bits: number) => BASE64_CODES[bits & 63] ?? 0;
+  for (let from = 0, to = 0; from < bytes.length; from += 3, to += 4) {
+    const left = bytes.length - from;
+    const group =
+      ((bytes[from] ?? 0) << 16) | ((bytes[from + 1] ?? 0) << 8) | (bytes[from + 2] ?? 0);
+    codes[to] = digit(group >>> 18);
+    codes[to + 1] = digit(group >>> 12);
+    if (left > 1) codes[to + 2] = digit(group >>> 6);
+    if (left > 2) codes[to + 3] = digit(group);
   }
-  return btoa(binary);
+  return decoder.decode(codes);
 }
 
 export function base64url(bytes: Uint8Array): string {
@@ -58,20 +76,40 @@ export function base64url(bytes: Uint8Array): string {
  * Throws `RangeError` otherwise.
  */
 export function fromBase64(text: string): Uint8Array {
-  const standard = /^[A-Za-z0-9+/]*={0,2}$/.test(text);
-  if (!standard && !/^[A-Za-z0-9_-]*={0,2}$/.test(text)) throw new RangeError('not base64');
-  let binary: string;
-  try {
-    binary = atob(text.replaceAll('-', '+').replaceAll('_', '/'));
-  } catch {
-    throw new RangeError('not base64');
+  const standard = text.includes('+') || text.includes('/');
+  if (standard && (text.includes('-') || text.includes('_')))
+    throw new RangeError('mixes two base64 alphabets');
+  const padding = text.endsWith('==') ? 2 : text.endsWith('=') ? 1 : 0;
+  const digits = text.length - padding;
+  const spare = digits % 4;
+  const padded = text.length % 4 === 0;
+  if (spare === 1 || (padding > 0 && !padded) || (!padded && standard))
+    throw new RangeError('not padded as base64');
+  const bytes = new Uint8Array(Math.floor((digits * 3) / 4));
+  let faults = 0;
+  const bitsAt = (at: number) => {
+    const bits = BASE64_BITS[text.charCodeAt(at)] ?? NO_DIGIT;
+    faults |= bits;
+    return bits;
+  };
+  const whole = digits - spare;
+  let to = 0;
+  for (let at = 0; at < whole; at += 4) {
+    const group =
+      (bitsAt(at) << 18) | (bitsAt(at + 1) << 12) | (bitsAt(at + 2) << 6) | bitsAt(at + 3);
+    bytes[to++] = group >>> 16;
+    bytes[to++] = group >>> 8;
+    bytes[to++] = group;
   }
-  const bytes = Uint8Array.from(binary, (char) => char.charCodeAt(0));
-  // Re-encoding is the check: it catches loose trailing bits and wrong padding in one comparison.
-  const url = base64url(bytes);
-  if (base64(bytes) !== text && url !== text && url !== text.replace(/=+$/, '')) {
-    throw new RangeError('not canonical base64');
+  if (spare > 0) {
+    const last =
+      (bitsAt(whole) << 12) | (bitsAt(whole + 1) << 6) | (spare === 3 ? bitsAt(whole + 2) : 0);
+    bytes[to] = last >>> 10;
+    if (spare === 3) bytes[to + 1] = last >>> 2;
+    // Bits beyond the last byte: another spelling of the same bytes unless they are zero.
+    if ((last & (spare === 3 ? 0b11 : 0x3ff)) !== 0) throw new RangeError('not canonical base64');
   }
+  if ((faults & NO_DIGIT) !== 0) throw new RangeError('not base64');
   return bytes;
 }
 
