@@ -1,1 +1,3 @@
-export {};
+export { SANDBOX_LIMITS } from './limits.ts';
+export type { SandboxGuest } from './sandbox-guest.ts';
+export { SandboxPool } from './sandbox-pool.ts';

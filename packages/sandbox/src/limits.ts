@@ -1,0 +1,42 @@
+/** Bounds of the sandbox that are not the script's own (those are `limits` of the envelope). */
+export const SANDBOX_LIMITS = {
+  /** JSON of one call's arguments, bytes. A journal event holds twice as much. */
+  callBytesMax: 256 * 1024,
+  /** JSON of all calls a script makes before it waits, bytes. */
+  turnCallBytesMax: 4 * 1024 * 1024,
+  /** Calls, and log lines, of one turn. */
+  turnItemsMax: 100_000,
+  nameBytesMax: 4096,
+  /** JSON of a thrown value. */
+  thrownBytesMax: 64 * 1024,
+  /** Guest stack, bytes. Deeper is a guest error; more would let it outrun the host's own stack. */
+  guestStackBytes: 128 * 1024,
+  /** Jobs between two looks at the clock: an interrupt ends one job, not the queue. */
+  jobsPerLook: 100,
+  /** Least linear memory: the engine is built to start with 16 MiB. */
+  memoryBytesMin: 16 * 1024 * 1024,
+  /** One message to a host: source and input, or the result of one call. */
+  requestBytesMax: 8 * 1024 * 1024,
+  /** Answer of a host that is ready, bytes. */
+  readyBytesMax: 4096,
+  /** One turn, bytes, without what `limits.outputBytes` allows: calls and what each call adds. */
+  turnBytesMax: 16 * 1024 * 1024,
+  /** After the CPU budget, milliseconds until a host that does not answer is killed. */
+  killGraceMs: 250,
+  /** Until a new host has answered, milliseconds. */
+  hostStartMsMax: 15_000,
+  /** For a host to forget a script, milliseconds. */
+  hostResetMsMax: 1_000,
+  /** A host is replaced after so many scripts, … */
+  hostScriptsMax: 500,
+  /** … or above this resident size, bytes, … */
+  hostBytesMax: 256 * 1024 * 1024,
+  /** … or after this much CPU time, seconds; twice that ends it from outside even if its runner died. */
+  hostCpuSecondsMax: 900,
+  /** Files a host may hold open. */
+  hostFilesMax: 64,
+  /** CPU time for reading a script's `deployment`, milliseconds. */
+  readCpuMs: 1_000,
+  readMemoryBytes: 64 * 1024 * 1024,
+  readOutputBytes: 64 * 1024,
+} as const;

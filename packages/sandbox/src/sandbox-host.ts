@@ -1,0 +1,161 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import type { Readable, Writable } from 'node:stream';
+import { type ErrorCode, HyphaError } from '@hypha/protocol';
+import { HostAnswer, type HostRequest } from './host/host-message.ts';
+import { LineReader } from './host/line-reader.ts';
+import type { HostCommand } from './host-command.ts';
+import { SANDBOX_LIMITS } from './limits.ts';
+
+interface Waiting {
+  readonly resolve: (answer: HostAnswer) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+interface AskOptions {
+  readonly timeoutMs: number;
+  /** What it means when the time is over. */
+  readonly timeoutCode: ErrorCode;
+  /** Length of the answer, bytes of JSON. */
+  readonly answerBytesMax: number;
+  readonly signal?: AbortSignal;
+}
+
+/**
+ * One sandbox host process, seen from its runner: a request, an answer, nothing else. Whatever is not an
+ * answer to the last request, in time and in form, kills it with SIGKILL, which also ends what no
+ * interrupt reaches (security notes §0.2). Dead once, dead for good.
+ */
+export class SandboxHost {
+  readonly #child: ChildProcess;
+  readonly #input: Writable;
+  readonly #lines = new LineReader(SANDBOX_LIMITS.readyBytesMax);
+  readonly #exited: Promise<void>;
+  #waiting: Waiting | undefined;
+  #isAlive = true;
+  residentBytes = 0;
+  cpuSeconds = 0;
+
+  private constructor(child: ChildProcess, input: Writable, output: Readable) {
+    this.#child = child;
+    this.#input = input;
+    this.#exited = once(child, 'close').then(
+      () => this.#onExit(),
+      () => this.#onExit(),
+    );
+    output.on('data', (chunk: Buffer) => this.#onData(chunk));
+    // A host that died says so by its exit; writing to it fails on the way there.
+    input.on('error', () => {});
+  }
+
+  /** Resolves once the host can take a script. */
+  static async start(command: HostCommand): Promise<SandboxHost> {
+    const child = spawn(command.file, [...command.args], {
+      cwd: '/',
+      env: {},
+      // Whatever it says on stderr may hold paths of this machine; nobody needs it.
+      stdio: ['pipe', 'pipe', 'ignore'],
+    });
+    const { stdin, stdout } = child;
+    if (stdin === null || stdout === null) {
+      throw new HyphaError('E_INTERNAL', 'the sandbox host has no pipes');
+    }
+    const host = new SandboxHost(child, stdin, stdout);
+    await host.#await({
+      timeoutMs: SANDBOX_LIMITS.hostStartMsMax,
+      timeoutCode: 'E_UNAVAILABLE',
+      answerBytesMax: SANDBOX_LIMITS.readyBytesMax,
+    });
+    return host;
+  }
+
+  get isAlive(): boolean {
+    return this.#isAlive;
+  }
+
+  get pid(): number | undefined {
+    return this.#child.pid;
+  }
+
+  /** Throws when there is no valid answer; the host is dead then, or will be when `stop` resolves. */
+  async ask(request: HostRequest, options: AskOptions): Promise<HostAnswer> {
+    if (!this.#isAlive) throw new HyphaError('E_SANDBOX', 'the sandbox host is gone');
+    if (this.#waiting !== undefined) throw new HyphaError('E_INTERNAL', 'the sandbox host is busy');
+    const answer = this.#await(options);
+    this.#input.write(`${JSON.stringify(request)}\n`);
+    return await answer;
+  }
+
+  /** Kills it and waits until it is gone. Idempotent. */
+  async stop(): Promise<void> {
+    this.#kill(new HyphaError('E_SANDBOX', 'the sandbox host was stopped'));
+    await this.#exited;
+  }
+
+  async #await(options: AskOptions): Promise<HostAnswer> {
+    const { timeoutMs, timeoutCode, signal } = options;
+    const { promise, resolve, reject } = Promise.withResolvers<HostAnswer>();
+    const onAbort = () => this.#kill(signal?.reason);
+    const timer = setTimeout(() => {
+      this.#kill(new HyphaError(timeoutCode, timeoutMessage(timeoutCode, timeoutMs)));
+    }, timeoutMs);
+    this.#waiting = { resolve, reject };
+    this.#lines.bytesMax = options.answerBytesMax;
+    signal?.addEventListener('abort', onAbort);
+    if (signal?.aborted) onAbort();
+    try {
+      return await promise;
+    } finally {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', onAbort);
+    }
+  }
+
+  #onData(chunk: Buffer): void {
+    if (!this.#isAlive) return;
+    try {
+      for (const line of this.#lines.push(chunk)) this.#onLine(line);
+    } catch (cause) {
+      this.#kill(new HyphaError('E_SANDBOX', 'the sandbox host broke its protocol', { cause }));
+    }
+  }
+
+  #onLine(line: string): void {
+    const waiting = this.#waiting;
+    if (waiting === undefined) throw new Error('an answer that nobody asked for');
+    const answer = HostAnswer.parse(JSON.parse(line));
+    if (answer.type === 'ready') {
+      this.residentBytes = answer.residentBytes;
+      this.cpuSeconds = answer.cpuSeconds;
+    }
+    if (answer.type === 'fault') {
+      this.#kill(new HyphaError(answer.code, answer.message));
+      return;
+    }
+    this.#waiting = undefined;
+    waiting.resolve(answer);
+  }
+
+  #kill(reason: unknown): void {
+    if (!this.#isAlive) return;
+    this.#isAlive = false;
+    this.#child.kill('SIGKILL');
+    this.#waiting?.reject(reason);
+    this.#waiting = undefined;
+  }
+
+  #onExit(): void {
+    this.#isAlive = false;
+    const { exitCode, signalCode } = this.#child;
+    const how = signalCode ?? `exit code ${exitCode ?? 'unknown'}`;
+    this.#waiting?.reject(new HyphaError('E_SANDBOX', `the sandbox host ended: ${how}`));
+    this.#waiting = undefined;
+  }
+}
+
+function timeoutMessage(code: ErrorCode, timeoutMs: number): string {
+  const time = `${Math.round(timeoutMs)} ms`;
+  return code === 'E_CPU'
+    ? `the script was still busy ${time} after its turn began and was killed`
+    : `the sandbox host did not answer within ${time}`;
+}

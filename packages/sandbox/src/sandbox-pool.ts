@@ -1,0 +1,167 @@
+import {
+  type ErrorCode,
+  type GuestFailure,
+  type GuestProgram,
+  HyphaError,
+  isErrorCode,
+  type Json,
+} from '@hypha/protocol';
+import { type HostCommand, hostCommand } from './host-command.ts';
+import { SANDBOX_LIMITS } from './limits.ts';
+import { SandboxGuest } from './sandbox-guest.ts';
+import { SandboxHost } from './sandbox-host.ts';
+
+/**
+ * Sandbox hosts of one process, kept warm between scripts. Every script gets a fresh instance of the
+ * engine; a host is used again only after a script that ended in good order, and replaced at its bounds
+ * (`SANDBOX_LIMITS`), because what an engine leaks stays in its host.
+ */
+export class SandboxPool implements AsyncDisposable {
+  readonly #command: HostCommand;
+  readonly #idleMax: number;
+  readonly #idle: SandboxHost[] = [];
+  readonly #all = new Set<SandboxHost>();
+  readonly #scripts = new Map<SandboxHost, number>();
+  /** A host on its way: started ahead of the script that will need it. */
+  #coming: Promise<SandboxHost> | undefined;
+  #isClosed = false;
+
+  /**
+   * @param options.idleMax hosts kept for later scripts: as many as scripts run at once
+   * @param options.node absolute path of the Node binary that hosts run on
+   */
+  constructor(options: { idleMax?: number; node?: string } = {}) {
+    this.#command = hostCommand(options.node ?? process.execPath);
+    this.#idleMax = options.idleMax ?? 1;
+  }
+
+  /** Starts a host ahead, so that the next script finds one. Never throws: `openGuest` will say why. */
+  warm(): void {
+    if (this.#isClosed || this.#coming !== undefined || this.#idle.length > 0) return;
+    const coming = this.#startHost();
+    coming.catch(() => {});
+    this.#coming = coming;
+  }
+
+  /** A guest that has run nothing. Throws `E_UNAVAILABLE` or `E_SANDBOX` when no host can be started. */
+  async openGuest(): Promise<SandboxGuest> {
+    return new SandboxGuest(await this.#takeHost(), (host, isClean) => {
+      void this.#takeBack(host, isClean);
+    });
+  }
+
+  /**
+   * The value of a script's plain export, e.g. its `deployment`; undefined when there is none. Loads the
+   * script but runs no default function and makes no call. Throws `E_SCRIPT_SYNTAX`, `E_SCRIPT` and the
+   * codes of limits, with `where` in the source.
+   */
+  async readExport(source: string, name: string, signal: AbortSignal): Promise<Json | undefined> {
+    const host = await this.#takeHost();
+    let isClean = false;
+    try {
+      const answer = await host.ask(
+        { type: 'read-export', program: programToRead(source), name },
+        {
+          timeoutMs: SANDBOX_LIMITS.readCpuMs + SANDBOX_LIMITS.killGraceMs,
+          timeoutCode: 'E_CPU',
+          answerBytesMax: 2 * SANDBOX_LIMITS.readOutputBytes + SANDBOX_LIMITS.readyBytesMax,
+          signal,
+        },
+      );
+      isClean = answer.type === 'export' || answer.type === 'export-failure';
+      if (answer.type === 'export-failure') throw toError(answer.failure);
+      if (answer.type !== 'export') {
+        throw new HyphaError('E_SANDBOX', 'the sandbox host sent no export');
+      }
+      return answer.text === null ? undefined : (JSON.parse(answer.text) as Json);
+    } finally {
+      void this.#takeBack(host, isClean);
+    }
+  }
+
+  /** Ends every host, also those with a script in them, and waits until they are gone. */
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    await this.#coming?.catch(() => {});
+    await Promise.all([...this.#all].map((host) => host.stop()));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  async #takeHost(): Promise<SandboxHost> {
+    if (this.#isClosed) throw new HyphaError('E_UNAVAILABLE', 'the sandbox is closed');
+    for (let host = this.#idle.pop(); host !== undefined; host = this.#idle.pop()) {
+      if (host.isAlive) return host;
+    }
+    const coming = this.#coming ?? this.#startHost();
+    this.#coming = undefined;
+    return await coming;
+  }
+
+  async #startHost(): Promise<SandboxHost> {
+    const host = await SandboxHost.start(this.#command);
+    this.#all.add(host);
+    if (this.#isClosed) await host.stop();
+    return host;
+  }
+
+  async #takeBack(host: SandboxHost, isClean: boolean): Promise<void> {
+    if (isClean && this.#isClosed === false && (await this.#reset(host))) {
+      this.#idle.push(host);
+      return;
+    }
+    this.#all.delete(host);
+    this.#scripts.delete(host);
+    await host.stop();
+    this.warm();
+  }
+
+  /** True when the host can take another script. */
+  async #reset(host: SandboxHost): Promise<boolean> {
+    const scripts = (this.#scripts.get(host) ?? 0) + 1;
+    this.#scripts.set(host, scripts);
+    const isWanted = this.#idle.length < this.#idleMax;
+    if (!isWanted || scripts >= SANDBOX_LIMITS.hostScriptsMax || !host.isAlive) return false;
+    try {
+      const answer = await host.ask(
+        { type: 'reset' },
+        {
+          timeoutMs: SANDBOX_LIMITS.hostResetMsMax,
+          timeoutCode: 'E_SANDBOX',
+          answerBytesMax: SANDBOX_LIMITS.readyBytesMax,
+        },
+      );
+      return (
+        answer.type === 'ready' &&
+        answer.residentBytes <= SANDBOX_LIMITS.hostBytesMax &&
+        answer.cpuSeconds <= SANDBOX_LIMITS.hostCpuSecondsMax &&
+        this.#isClosed === false
+      );
+    } catch {
+      return false;
+    }
+  }
+}
+
+function programToRead(source: string): GuestProgram {
+  return {
+    source,
+    input: null,
+    seed: '0'.repeat(64),
+    nowMs: 0,
+    node: { id: '', name: '', labels: {} },
+    limits: {
+      cpuMs: SANDBOX_LIMITS.readCpuMs,
+      memoryBytes: SANDBOX_LIMITS.readMemoryBytes,
+      outputBytes: SANDBOX_LIMITS.readOutputBytes,
+      hostCalls: 0,
+    },
+  };
+}
+
+function toError({ code, message, place }: GuestFailure): HyphaError {
+  const known: ErrorCode = isErrorCode(code) ? code : 'E_SCRIPT';
+  return new HyphaError(known, message, place === null ? {} : { where: place });
+}
