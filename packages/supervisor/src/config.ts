@@ -1,0 +1,44 @@
+import { LOG_LEVELS, type LogLevel, loadConfig } from '@hypha/service';
+import { z } from 'zod';
+
+const HttpUrl = z.url({ protocol: /^https?$/ });
+
+/** Environment prefix: `HYPHA_SUPERVISOR_STATE` and so on; flags: `--state`. */
+export const SupervisorConfig = z.strictObject({
+  /** Folder with keys, journal and what the SALs keep. Made when absent. */
+  state: z.string().min(1),
+  host: z.string().min(1).default('127.0.0.1'),
+  /** 0 takes a free one. */
+  port: z.int().min(0).max(65_535).default(7403),
+  /** Default: the one of the join token, kept since enrolment. */
+  ledger: HttpUrl.optional(),
+  coordinator: HttpUrl.optional(),
+  /** Of `hypha node add`; needed until the node has enrolled once. */
+  joinToken: z.string().min(1).max(65_536).optional(),
+  /** Absolute path of a unix socket, or `redis://…`. */
+  redis: z
+    .string()
+    .regex(/^(?:\/|redis:\/\/|rediss:\/\/)/, 'the absolute path of a socket, or redis://…'),
+  /** Runner processes. */
+  runners: z.int().min(0).max(64).default(1),
+  /** `auto`: the real ones where they work, else simulated. */
+  sals: z.enum(['auto', 'real', 'simulated']).default('auto'),
+  /** Size of the pool for volumes and images when this node makes its own, bytes. */
+  storageBytes: z
+    .int()
+    .min(256 * 1024 ** 2)
+    .default(20 * 1024 ** 3),
+  /** What becomes of containers and mounts when the process is told to stop. */
+  onStop: z.enum(['keep', 'stop']).default('keep'),
+  logLevel: z.enum(LOG_LEVELS).default('info' satisfies LogLevel),
+});
+export type SupervisorConfig = Readonly<z.infer<typeof SupervisorConfig>>;
+
+/** Throws `ConfigError` naming every fault. */
+export function readConfig(): SupervisorConfig {
+  return loadConfig(SupervisorConfig, {
+    argv: process.argv.slice(2),
+    env: process.env,
+    prefix: 'HYPHA_SUPERVISOR',
+  });
+}
