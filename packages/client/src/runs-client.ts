@@ -104,6 +104,16 @@ export class RunsClient {
     });
   }
 
+  /** What was signed, as it was submitted: with it a reader can prove the run down to genesis. */
+  envelope(run: string, options: Cancellable = {}): Promise<Envelope> {
+    return this.http.request({
+      method: 'GET',
+      path: apiPath`/v1/runs/${run}/envelope`,
+      answer: Envelope,
+      ...options,
+    });
+  }
+
   /** `E_NOT_FOUND` until the node's receipt is there. */
   receipt(run: string, options: Cancellable = {}): Promise<Envelope> {
     return this.http.request({
