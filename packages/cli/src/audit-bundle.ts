@@ -1,6 +1,14 @@
-import type { RunsClient } from '@hypha/client';
-import { type AuditBundle, Envelope, HyphaError } from '@hypha/protocol';
 import { setTimeout as delay } from 'node:timers/promises';
+import type { RunsClient } from '@hypha/client';
+import {
+  type AuditBundle,
+  EnrolPayload,
+  type Envelope,
+  fromBase64,
+  HyphaError,
+  parseStrictJson,
+} from '@hypha/protocol';
+import { fetchAuthority } from './commands/authority.ts';
 import { allPages, type Session } from './session.ts';
 
 const RECEIPT_WAIT_MS_MAX = 15_000;
@@ -29,30 +37,19 @@ export async function collectBundle(
   const ledger = session.ledger();
   const receipt = await waitForReceipt(reader, run);
   const view = await reader.run(run);
-  const [genesis, submission, journal, enrolments, admissions, authority] = await Promise.all([
-    ledger.genesis(),
+  const [authority, submission, journal, enrolments] = await Promise.all([
+    fetchAuthority(session),
     reader.envelope(run),
     allPages((cursor) => reader.journal(run, { cursor, limit: 500 })),
-    allPages((cursor) => ledger.listEntries({ kind: 'enrol', node: view.node, cursor, limit: 500 })),
-    allPages((cursor) => ledger.listEntries({ kind: 'admission', node: view.node, cursor, limit: 500 })),
-    allPages(async (cursor) => {
-      const page = await ledger.listEntries({ kind: 'authority', cursor, limit: 500 });
-      return page;
-    }),
+    allPages((cursor) =>
+      ledger.listEntries({ kind: 'enrol', node: view.node, cursor, limit: 500 }),
+    ),
   ]);
   const enrolment = enrolments.at(-1)?.envelope;
-  const admission = admissions.at(-1)?.envelope;
-  if (enrolment === undefined || admission === undefined) {
+  const [genesis, ...updates] = authority.updates;
+  if (enrolment === undefined || genesis === undefined) {
     throw new HyphaError('E_NOT_FOUND', `the ledger has no enrolment of node ${view.node}`);
   }
-  return {
-    v: 1,
-    genesis: genesis.envelope,
-    authority: authority.map(({ envelope }) => envelope),
-    admission,
-    enrolment,
-    submission,
-    journal,
-    receipt: Envelope.parse(receipt),
-  };
+  const { admission } = EnrolPayload.parse(parseStrictJson(fromBase64(enrolment.payload)));
+  return { v: 1, genesis, authority: updates, admission, enrolment, submission, journal, receipt };
 }

@@ -101,7 +101,9 @@ function parseWith<T extends z.ZodType>(schema: T, file: string, read: () => unk
   const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
   const issue = parsed.error.issues[0];
-  throw new ConfigError(`${file}: ${issue?.path.join('.') ?? ''}: ${issue?.message ?? 'not valid'}`);
+  throw new ConfigError(
+    `${file}: ${issue?.path.join('.') ?? ''}: ${issue?.message ?? 'not valid'}`,
+  );
 }
 
 /** A bad config file: exit code 78 (design §12). */

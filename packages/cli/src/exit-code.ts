@@ -11,7 +11,11 @@ export const EXIT = {
   badConfig: 78,
 } as const;
 
-const USAGE: ReadonlySet<ErrorCode> = new Set<ErrorCode>(['E_ARGUMENT', 'E_NAME', 'E_SCRIPT_SYNTAX']);
+const USAGE: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'E_ARGUMENT',
+  'E_NAME',
+  'E_SCRIPT_SYNTAX',
+]);
 
 export function exitCodeOf(error: HyphaError): number {
   if (USAGE.has(error.code)) return EXIT.usage;

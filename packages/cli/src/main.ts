@@ -19,7 +19,9 @@ import { describeError } from './output.ts';
 
 function buildProgram(): Command {
   const program = new Command('hypha')
-    .description('Runs signed deployment scripts on machines that do not have to trust the control plane.')
+    .description(
+      'Runs signed deployment scripts on machines that do not have to trust the control plane.',
+    )
     .version('0.1.0')
     .option('-o, --output <format>', 'table, json or yaml', 'table')
     .option('--state <dir>', 'state folder of hypha up (HYPHA_STATE)')
@@ -46,7 +48,9 @@ function fail(error: unknown): number {
     return error instanceof ConfigError ? EXIT.badConfig : exitCodeOf(error);
   }
   // Not foreseen: the whole of it, for whoever reports it.
-  process.stderr.write(`hypha: internal error\n${error instanceof Error ? error.stack : String(error)}\n`);
+  process.stderr.write(
+    `hypha: internal error\n${error instanceof Error ? error.stack : String(error)}\n`,
+  );
   return EXIT.unavailable;
 }
 

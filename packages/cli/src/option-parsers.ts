@@ -11,14 +11,24 @@ export function parsePairs(pairs: readonly string[], what: string): Record<strin
     pairs.map((pair) => {
       const at = pair.indexOf('=');
       if (at > 0) return [pair.slice(0, at), pair.slice(at + 1)];
-      throw new HyphaError('E_ARGUMENT', `${what}: expected KEY=VALUE, got ${JSON.stringify(pair)}`);
+      throw new HyphaError(
+        'E_ARGUMENT',
+        `${what}: expected KEY=VALUE, got ${JSON.stringify(pair)}`,
+      );
     }),
   );
 }
 
 /** A whole number within bounds. */
-export function parseInteger(text: string, what: string, bounds: { min: number; max: number }): number {
+export function parseInteger(
+  text: string,
+  what: string,
+  bounds: { min: number; max: number },
+): number {
   const value = Number(text);
   if (Number.isSafeInteger(value) && value >= bounds.min && value <= bounds.max) return value;
-  throw new HyphaError('E_ARGUMENT', `${what}: expected ${bounds.min} to ${bounds.max}, got ${text}`);
+  throw new HyphaError(
+    'E_ARGUMENT',
+    `${what}: expected ${bounds.min} to ${bounds.max}, got ${text}`,
+  );
 }

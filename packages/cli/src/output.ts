@@ -29,7 +29,9 @@ export class Output {
     if (items.length === 0) return this.note(empty);
     const rows = [columns.map((column) => column.title.toUpperCase())];
     for (const item of items) rows.push(columns.map((column) => column.cell(item)));
-    const widths = columns.map((_, index) => Math.max(...rows.map((row) => width(row[index] ?? ''))));
+    const widths = columns.map((_, index) =>
+      Math.max(...rows.map((row) => width(row[index] ?? ''))),
+    );
     for (const row of rows) {
       const cells = row.map((cell, index) =>
         index === row.length - 1 ? cell : cell + ' '.repeat((widths[index] ?? 0) - width(cell)),

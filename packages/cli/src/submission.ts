@@ -33,7 +33,10 @@ export async function submitWork(
   if (flags.via !== 'node') {
     const reader = session.coordinator();
     const accepted = await reader.submit(submission);
-    return { accepted, readers: accepted.runs.map(({ run, node }) => ({ run, name: nameOf(node), reader })) };
+    return {
+      accepted,
+      readers: accepted.runs.map(({ run, node }) => ({ run, name: nameOf(node), reader })),
+    };
   }
   const readers: SubmittedRun[] = [];
   let accepted: SubmissionAccepted | undefined;

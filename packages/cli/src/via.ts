@@ -17,11 +17,17 @@ export function viaOptions(command: Command): Command {
         .choices(['coordinator', 'node'])
         .default('coordinator'),
     )
-    .option('--node-url <url>', 'address of the node for --via node; default: the only one of this context');
+    .option(
+      '--node-url <url>',
+      'address of the node for --via node; default: the only one of this context',
+    );
 }
 
 /** A node this context knows an address of. Throws `E_ARGUMENT` or `E_NOT_FOUND` saying what to name. */
-export function nodeAddress(context: Context, wanted: string | undefined): Context['nodes'][number] {
+export function nodeAddress(
+  context: Context,
+  wanted: string | undefined,
+): Context['nodes'][number] {
   const { nodes } = context;
   if (wanted !== undefined) {
     const found = nodes.find((node) => [node.id, node.name, node.url].includes(wanted));

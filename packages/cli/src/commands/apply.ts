@@ -4,8 +4,8 @@ import {
   Envelope,
   HyphaError,
   parseStrictJson,
-  signScript,
   type SubmissionAccepted,
+  signScript,
 } from '@hypha/protocol';
 import { readKeyFile } from '@hypha/protocol/node';
 import { type Command, Option } from 'commander';
@@ -43,7 +43,8 @@ function describeWork(session: Session, { payload, nodeNames }: SignedWork): voi
     );
     output.note(`  input   ${JSON.stringify(payload.input)}`);
   }
-  if (payload.deleteData.length > 0) output.note(`  DELETES the data of ${payload.deleteData.join(', ')}`);
+  if (payload.deleteData.length > 0)
+    output.note(`  DELETES the data of ${payload.deleteData.join(', ')}`);
 }
 
 async function send(session: Session, work: SignedWork, flags: SendFlags): Promise<void> {
@@ -60,7 +61,11 @@ function writeEnvelope(envelope: Envelope, file: string | undefined): void {
   else writeFileSync(file, text);
 }
 
-async function submitAndWatch(session: Session, envelope: Envelope, flags: SendFlags): Promise<void> {
+async function submitAndWatch(
+  session: Session,
+  envelope: Envelope,
+  flags: SendFlags,
+): Promise<void> {
   const { output } = session;
   const { accepted, readers } = await submitWork(session, envelope, flags);
   if (accepted.existing === true) output.note('accepted before: these are the same runs');
@@ -114,7 +119,9 @@ async function verifyQuietly(
   } catch (error) {
     // The work is done and recorded; a ledger that is away only delays the proof.
     if (!(error instanceof HyphaError)) throw error;
-    session.output.note(`receipt not verified yet: ${error.message}; later: hypha audit export ${run}`);
+    session.output.note(
+      `receipt not verified yet: ${error.message}; later: hypha audit export ${run}`,
+    );
   }
 }
 
@@ -192,4 +199,3 @@ function readEnvelope(bytes: Uint8Array): Envelope {
     throw new HyphaError('E_ENVELOPE', 'cannot read the envelope', { cause });
   }
 }
-

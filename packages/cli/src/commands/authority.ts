@@ -73,7 +73,10 @@ function publicKeyOf(session: Session, name: string): Uint8Array {
   } catch {
     // Not base64 either: the error below names all that was tried.
   }
-  throw new HyphaError('E_NOT_FOUND', `no key ${name}: neither a file, nor a key of this state, nor base64`);
+  throw new HyphaError(
+    'E_NOT_FOUND',
+    `no key ${name}: neither a file, nor a key of this state, nor base64`,
+  );
 }
 
 function payloadOf(envelope: Envelope): AuthorityPayload {
@@ -92,7 +95,11 @@ interface GrantOptions {
   adminKey?: string;
 }
 
-function signersFor(session: Session, role: string, options: { rootKey: string[]; adminKey?: string }): Signer[] {
+function signersFor(
+  session: Session,
+  role: string,
+  options: { rootKey: string[]; adminKey?: string },
+): Signer[] {
   const byRoot = options.rootKey.length > 0 || !['operator', 'viewer'].includes(role);
   if (byRoot) return session.roots(options.rootKey.length > 0 ? options.rootKey : undefined);
   return [session.admin(options.adminKey)];
@@ -191,7 +198,10 @@ export function authorityCommand(program: Command): void {
           { title: 'status', cell: (item) => item.status },
           { title: 'realms', cell: (item) => item.realms.join(',') },
           { title: 'caps', cell: (item) => item.caps.join(',') },
-          { title: 'until', cell: (item) => new Date(item.notAfter * 1000).toISOString().slice(0, 10) },
+          {
+            title: 'until',
+            cell: (item) => new Date(item.notAfter * 1000).toISOString().slice(0, 10),
+          },
           { title: 'keyid', cell: (item) => item.keyid },
         ],
         'no grants',
@@ -223,9 +233,14 @@ function nameOf(key: string): string {
 function findGrant(authority: Authority, wanted: string): KeyRecord {
   const matches = authority
     .listKeys()
-    .filter(({ keyid, grant, status }) => status === 'active' && (keyid === wanted || grant.name === wanted));
+    .filter(
+      ({ keyid, grant, status }) =>
+        status === 'active' && (keyid === wanted || grant.name === wanted),
+    );
   const [match, second] = matches;
   if (match === undefined) throw new HyphaError('E_NOT_FOUND', `no active grant for ${wanted}`);
   if (second === undefined) return match;
-  throw new HyphaError('E_ARGUMENT', `several keys are named ${wanted}`, { hint: 'name the keyid' });
+  throw new HyphaError('E_ARGUMENT', `several keys are named ${wanted}`, {
+    hint: 'name the keyid',
+  });
 }

@@ -25,7 +25,11 @@ export function deploymentCommand(program: Command): void {
       const session = sessionOf(command);
       const coordinator = session.coordinator();
       const items = await allPages((cursor) => coordinator.listDeployments({ cursor, limit: 500 }));
-      session.output.list(items, columns(session.nowMs()), 'no deployments; make one: hypha apply FILE');
+      session.output.list(
+        items,
+        columns(session.nowMs()),
+        'no deployments; make one: hypha apply FILE',
+      );
     });
   deployment
     .command('show <name>')

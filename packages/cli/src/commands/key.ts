@@ -45,7 +45,9 @@ export function keyCommand(program: Command): void {
       }
       const file = resolve(options.out ?? join(keyDir(session), `${name}.pem`));
       if (existsSync(file)) {
-        throw new HyphaError('E_CONFLICT', `there is a key at ${file}`, { hint: 'choose another name' });
+        throw new HyphaError('E_CONFLICT', `there is a key at ${file}`, {
+          hint: 'choose another name',
+        });
       }
       mkdirSync(dirname(file), { recursive: true, mode: 0o700 });
       writeKeyFile(file, generateKey().pem);

@@ -57,8 +57,14 @@ function showNode(output: Output, node: NodeView, nowMs: number): void {
     ['enrolled', new Date(node.enrolledAt).toISOString()],
     ['last report', ago(node.lastReportAt, nowMs)],
     ['up for', `${Math.round(node.uptimeMs / 1000)} s (boot ${node.bootId})`],
-    ['machine', `${facts.hostname}, ${facts.os}, ${facts.kernel}, ${facts.arch}, cgroups ${facts.cgroups}`],
-    ['has', `${facts.cpus} cpus, ${bytes(facts.memoryBytes)} memory, ${bytes(facts.storageBytes)} storage`],
+    [
+      'machine',
+      `${facts.hostname}, ${facts.os}, ${facts.kernel}, ${facts.arch}, cgroups ${facts.cgroups}`,
+    ],
+    [
+      'has',
+      `${facts.cpus} cpus, ${bytes(facts.memoryBytes)} memory, ${bytes(facts.storageBytes)} storage`,
+    ],
     ['free', freeText(node)],
     ...Object.entries(facts.sals).map(
       ([kind, sal]) =>
@@ -141,7 +147,9 @@ export function nodeCommand(program: Command): void {
   for (const verb of ['cordon', 'uncordon'] as const) {
     node
       .command(`${verb} <node>`)
-      .description(verb === 'cordon' ? 'keep new work off a node' : 'let a node take new work again')
+      .description(
+        verb === 'cordon' ? 'keep new work off a node' : 'let a node take new work again',
+      )
       .action(async (name: string, _options: unknown, command: Command) => {
         const session = sessionOf(command);
         for (const { id } of selectNodes(await listNodes(session), [name])) {

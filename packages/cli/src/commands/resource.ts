@@ -27,7 +27,10 @@ function nodesOf(session: Session, flags: NodeFlags): { name: string; client: No
 
 type Located = ResourceView & { readonly on: string };
 
-async function listAll(session: Session, flags: NodeFlags & { deployment?: string }): Promise<Located[]> {
+async function listAll(
+  session: Session,
+  flags: NodeFlags & { deployment?: string },
+): Promise<Located[]> {
   const { realm, deployment } = flags;
   const perNode = await Promise.all(
     nodesOf(session, flags).map(async ({ name, client }) => {
@@ -53,7 +56,10 @@ function showTable(output: Output, resources: readonly Located[]): void {
       { title: 'deployment', cell: (item) => `${item.realm}/${item.deployment}` },
       { title: 'kind', cell: (item) => item.kind },
       { title: 'name', cell: (item) => item.name },
-      { title: 'state', cell: (item) => (item.simulated ? `${item.state} (simulated)` : item.state) },
+      {
+        title: 'state',
+        cell: (item) => (item.simulated ? `${item.state} (simulated)` : item.state),
+      },
       { title: 'record', cell: (item) => item.status },
       { title: 'address', cell: (item) => item.addresses.join(',') || '-' },
     ],
@@ -69,9 +75,13 @@ async function findResource(
   kind?: string,
 ): Promise<Located> {
   const [deployment, name] = path.includes('/') ? path.split('/', 2) : [undefined, path];
-  const all = await listAll(session, { ...flags, ...(deployment === undefined ? {} : { deployment }) });
+  const all = await listAll(session, {
+    ...flags,
+    ...(deployment === undefined ? {} : { deployment }),
+  });
   const matches = all.filter(
-    (item) => (item.name === name || name === undefined) && (kind === undefined || item.kind === kind),
+    (item) =>
+      (item.name === name || name === undefined) && (kind === undefined || item.kind === kind),
   );
   const [only, second] = matches;
   if (only === undefined) {

@@ -19,7 +19,9 @@ export function showRun(output: Output, run: RunView): void {
     ['ended', run.endedAt === null ? '-' : new Date(run.endedAt).toISOString()],
     ...(run.message === '' ? [] : [['message', run.message] as const]),
     ...(run.simulated ? [['simulated', 'yes: nothing real was made'] as const] : []),
-    ...(run.problem === null ? [] : [['problem', describeError(fromProblem(run.problem))] as const]),
+    ...(run.problem === null
+      ? []
+      : [['problem', describeError(fromProblem(run.problem))] as const]),
   ]);
 }
 

@@ -48,12 +48,14 @@ export function statusCommand(program: Command): void {
           { title: 'service', cell: (item) => item.name },
           {
             title: 'state',
-            cell: (item) => session.output.style(item.state === 'ready' ? 'green' : 'red', item.state),
+            cell: (item) =>
+              session.output.style(item.state === 'ready' ? 'green' : 'red', item.state),
           },
           { title: 'url', cell: (item) => item.url },
         ],
         'no services in this context',
       );
-      if (services.some((service) => service.state !== 'ready')) process.exitCode = EXIT.unavailable;
+      if (services.some((service) => service.state !== 'ready'))
+        process.exitCode = EXIT.unavailable;
     });
 }

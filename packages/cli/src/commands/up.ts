@@ -1,8 +1,8 @@
+import { parseBytes } from '@hypha/sal';
 import type { Command } from 'commander';
 import { parseInteger } from '../option-parsers.ts';
 import { sessionOf } from '../session.ts';
 import { runUp } from '../up/run-up.ts';
-import { parseBytes } from '@hypha/sal';
 
 interface UpFlags {
   portBase: string;

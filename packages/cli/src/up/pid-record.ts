@@ -65,9 +65,13 @@ export async function takeOver(file: string): Promise<void> {
   const record = readPidRecord(file);
   if (record === undefined) return;
   if (isAlive(record.up)) {
-    throw new HyphaError('E_CONFLICT', `hypha up already runs on this state, pid ${record.up.pid}`, {
-      hint: `stop it with: kill ${record.up.pid}`,
-    });
+    throw new HyphaError(
+      'E_CONFLICT',
+      `hypha up already runs on this state, pid ${record.up.pid}`,
+      {
+        hint: `stop it with: kill ${record.up.pid}`,
+      },
+    );
   }
   const deadline = performance.now() + 40_000;
   for (const stray of record.processes.filter(isAlive)) process.kill(stray.pid, 'SIGTERM');

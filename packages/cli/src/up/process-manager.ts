@@ -44,7 +44,10 @@ export class ProcessManager {
   }
 
   /** Resolves when it is ready. Throws `E_UNAVAILABLE` with the log's place when it is not in time. */
-  async start(spec: ProcessSpec, options: { readyMsMax: number; signal: AbortSignal }): Promise<void> {
+  async start(
+    spec: ProcessSpec,
+    options: { readyMsMax: number; signal: AbortSignal },
+  ): Promise<void> {
     const managed = new ManagedProcess(spec, () => this.#onChange(this.list()));
     this.#processes.set(spec.name, managed);
     await managed.start(options);
@@ -100,9 +103,13 @@ class ManagedProcess {
   }
 
   #notReady(waitedMs: number): HyphaError {
-    return new HyphaError('E_UNAVAILABLE', `${this.name} was not ready after ${waitedMs / 1000} s`, {
-      hint: `see ${this.#spec.logFile}`,
-    });
+    return new HyphaError(
+      'E_UNAVAILABLE',
+      `${this.name} was not ready after ${waitedMs / 1000} s`,
+      {
+        hint: `see ${this.#spec.logFile}`,
+      },
+    );
   }
 
   #spawn(): void {
@@ -117,7 +124,8 @@ class ManagedProcess {
     closeSync(log);
     this.#child = child;
     child.on('message', (message) => {
-      if (typeof message === 'object' && message !== null && 'ready' in message) this.#ready.resolve();
+      if (typeof message === 'object' && message !== null && 'ready' in message)
+        this.#ready.resolve();
     });
     child.on('error', () => this.#ended(startedAt));
     child.on('exit', () => this.#ended(startedAt));

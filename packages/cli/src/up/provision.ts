@@ -49,7 +49,9 @@ export function ensureGenesis(state: StateLayout, root: Signer, nowSeconds: numb
       threshold: 1,
       nowSeconds,
     });
-    writeFileSync(`${state.genesis}.tmp`, JSON.stringify(signAuthority(payload, [root])), { mode: 0o600 });
+    writeFileSync(`${state.genesis}.tmp`, JSON.stringify(signAuthority(payload, [root])), {
+      mode: 0o600,
+    });
     renameSync(`${state.genesis}.tmp`, state.genesis);
   }
   const envelope = Envelope.parse(JSON.parse(readFileSync(state.genesis, 'utf8')));

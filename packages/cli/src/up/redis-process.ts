@@ -46,7 +46,11 @@ export function findRedisServer(): string {
   return found;
 }
 
-export function redisProcess(options: { dataDir: string; socket: string; logFile: string }): ProcessSpec {
+export function redisProcess(options: {
+  dataDir: string;
+  socket: string;
+  logFile: string;
+}): ProcessSpec {
   mkdirSync(options.dataDir, { recursive: true, mode: 0o700 });
   return {
     name: 'redis',

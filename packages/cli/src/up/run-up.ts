@@ -2,19 +2,22 @@
  * `hypha up`: a whole fleet in one command. First boot makes keys, genesis and grants and admits its nodes;
  * a later start on the same state finds all of that and goes on. Everything it starts, it stops.
  */
-import { renameSync, rmSync, writeFileSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { CoordinatorClient, LedgerClient } from '@hypha/client';
-import { HyphaError, type NodeView } from '@hypha/protocol';
+import type { NodeView } from '@hypha/protocol';
 import { admitNode } from '../authority-signing.ts';
-import { CONTEXT_FILE, type Context, defaultStateDir } from '../context.ts';
+import { type Context, defaultStateDir } from '../context.ts';
 import type { Session } from '../session.ts';
-import { openState, type StateLayout } from '../state-layout.ts';
+import { isEnrolled, openState, type StateLayout } from '../state-layout.ts';
+import { writeContext } from './context-file.ts';
 import { removePidRecord, takeOver, writePidRecord } from './pid-record.ts';
 import { ProcessManager } from './process-manager.ts';
 import { ensureGenesis, ensureGrants, ensureKeys, type FleetKeys, keyFile } from './provision.ts';
+import { waitForNodes } from './ready-nodes.ts';
 import { redisProcess } from './redis-process.ts';
-import { coordinatorProcess, isEnrolled, ledgerProcess, supervisorProcess } from './service-processes.ts';
+import { coordinatorProcess, ledgerProcess, supervisorProcess } from './service-processes.ts';
+import { stopSignal, whenAborted } from './stop-signal.ts';
 
 export interface UpOptions {
   readonly portBase: number;
@@ -26,7 +29,6 @@ export interface UpOptions {
 
 const READY_MS_MAX = 60_000;
 const JOIN_TOKEN_SECONDS = 900;
-const NODE_POLL_MS = 100;
 
 export async function runUp(session: Session, options: UpOptions): Promise<void> {
   const { state: chosen } = session.flags;
@@ -38,28 +40,16 @@ export async function runUp(session: Session, options: UpOptions): Promise<void>
   try {
     const fleet = await startFleet(session, state, processes, options, stop);
     announce(session, fleet);
-    await aborted(stop);
+    await whenAborted(stop);
   } catch (error) {
     if (!stop.aborted) throw error;
   } finally {
     session.output.note('stopping');
     await processes.stop();
     removePidRecord(state.pidRecord);
-    if (state.sockets !== join(state.root, 'run')) rmSync(state.sockets, { recursive: true, force: true });
+    if (state.sockets !== join(state.root, 'run'))
+      rmSync(state.sockets, { recursive: true, force: true });
   }
-}
-
-function stopSignal(): AbortSignal {
-  const controller = new AbortController();
-  for (const name of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) {
-    process.on(name, () => controller.abort(new HyphaError('E_UNAVAILABLE', `stopped by ${name}`)));
-  }
-  return controller.signal;
-}
-
-function aborted(signal: AbortSignal): Promise<void> {
-  if (signal.aborted) return Promise.resolve();
-  return new Promise((done) => signal.addEventListener('abort', () => done(), { once: true }));
 }
 
 interface Fleet {
@@ -99,13 +89,20 @@ async function startFleet(
     names.map(async (name, index) => {
       const joinToken = isEnrolled(state, name)
         ? undefined
-        : await admit(ledgerClient, { keys, name, ledger, coordinator, genesis, nowMs: session.nowMs() });
+        : await admit(ledgerClient, {
+            keys,
+            name,
+            ledger,
+            coordinator,
+            genesis,
+            nowMs: session.nowMs(),
+          });
       const { runners, storageBytes, sals } = options;
       const port = portBase + 2 + index;
       await start(
         supervisorProcess(state, {
           ...{ name, port, redisSocket, runners, storageBytes, sals, joinToken },
-          ...{ onStop: 'stop', ledger, coordinator },
+          onStop: 'stop',
         }),
       );
     }),
@@ -154,35 +151,6 @@ async function admit(
   });
   await client.appendEntry(admission);
   return token;
-}
-
-/** Ready: enrolled, reporting, and connected to the coordinator's inbox. */
-async function waitForNodes(
-  coordinator: CoordinatorClient,
-  names: readonly string[],
-  signal: AbortSignal,
-): Promise<NodeView[]> {
-  const deadline = performance.now() + READY_MS_MAX;
-  for (;;) {
-    const { items } = await coordinator.listNodes({ limit: 500 }, { signal });
-    const ready = names.flatMap((name) =>
-      items.filter((node) => node.name === name && ['ready', 'cordoned'].includes(node.state)),
-    );
-    if (ready.length === names.length) return ready;
-    if (performance.now() > deadline) {
-      throw new HyphaError('E_UNAVAILABLE', `nodes not connected after ${READY_MS_MAX / 1000} s`, {
-        hint: 'see the log folder of the state',
-        details: items.map((node) => `${node.name}: ${node.state}`),
-      });
-    }
-    await new Promise((done) => setTimeout(done, NODE_POLL_MS));
-  }
-}
-
-function writeContext(state: StateLayout, context: Context): void {
-  const file = join(state.root, CONTEXT_FILE);
-  writeFileSync(`${file}.tmp`, JSON.stringify(context, null, 2), { mode: 0o600 });
-  renameSync(`${file}.tmp`, file);
 }
 
 /** The one line programs wait for (issue contract), and the same for people. */

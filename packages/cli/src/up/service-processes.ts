@@ -4,9 +4,15 @@ import { fileURLToPath } from 'node:url';
 import type { StateLayout } from '../state-layout.ts';
 import type { ProcessSpec } from './process-manager.ts';
 
-const entryPoint = (service: string) => fileURLToPath(import.meta.resolve(`@hypha/${service}/main`));
+const entryPoint = (service: string) =>
+  fileURLToPath(import.meta.resolve(`@hypha/${service}/main`));
 
-function service(name: string, room: string, args: readonly string[], state: StateLayout): ProcessSpec {
+function service(
+  name: string,
+  room: string,
+  args: readonly string[],
+  state: StateLayout,
+): ProcessSpec {
   return {
     name,
     command: process.execPath,
@@ -29,7 +35,16 @@ export function coordinatorProcess(
   return service(
     'coordinator',
     'coordinator',
-    ['--state', state.coordinator, '--port', String(port), '--ledger', ledger, '--genesis', genesis],
+    [
+      '--state',
+      state.coordinator,
+      '--port',
+      String(port),
+      '--ledger',
+      ledger,
+      '--genesis',
+      genesis,
+    ],
     state,
   );
 }
@@ -45,6 +60,23 @@ export interface SupervisorOptions {
   readonly joinToken: string | undefined;
   /** What becomes of containers and mounts when the process is told to stop. */
   readonly onStop: 'keep' | 'stop';
-  readonly ledger: string;
-  readonly coordinator: string;
+}
+
+export function supervisorProcess(state: StateLayout, options: SupervisorOptions): ProcessSpec {
+  const { name, port, redisSocket, runners, storageBytes, sals, joinToken, onStop } = options;
+  const flags = {
+    state: state.node(name),
+    port,
+    redis: redisSocket,
+    runners,
+    'storage-bytes': storageBytes,
+    sals,
+    'on-stop': onStop,
+  };
+  const args = Object.entries(flags).flatMap(([key, value]) => [`--${key}`, String(value)]);
+  return {
+    ...service(name, 'supervisor', args, state),
+    // Not a flag: everyone on the machine can read a command line.
+    ...(joinToken === undefined ? {} : { env: { HYPHA_SUPERVISOR_JOIN_TOKEN: joinToken } }),
+  };
 }

@@ -1,0 +1,100 @@
+/**
+ * `hypha node join`: this machine as a node, in the foreground: a private Redis and a supervisor. The token
+ * says whom to trust and where they are; after the first enrolment it is no longer needed.
+ */
+import { readFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { CoordinatorClient } from '@hypha/client';
+import {
+  AdmissionPayload,
+  fromBase64,
+  HyphaError,
+  parseJoinToken,
+  parseStrictJson,
+} from '@hypha/protocol';
+import { parseBytes } from '@hypha/sal';
+import { CONTEXT_FILE, Context, defaultStateDir } from '../context.ts';
+import { parseInteger } from '../option-parsers.ts';
+import type { Session } from '../session.ts';
+import { openState, type StateLayout } from '../state-layout.ts';
+import { writeContext } from './context-file.ts';
+import { removePidRecord, takeOver, writePidRecord } from './pid-record.ts';
+import { ProcessManager } from './process-manager.ts';
+import { waitForNodes } from './ready-nodes.ts';
+import { redisProcess } from './redis-process.ts';
+import { supervisorProcess } from './service-processes.ts';
+import { stopSignal, whenAborted } from './stop-signal.ts';
+
+export interface JoinFlags {
+  readonly port: string;
+  readonly runners: string;
+  readonly storage: string;
+  readonly sals: string;
+  readonly keepWorkloads?: true;
+}
+
+/** A node answers when it has enrolled; a ledger that is away is waited for, with the reason in the log. */
+const READY_MS_MAX = 10 * 60_000;
+
+export async function joinNode(session: Session, token: string, flags: JoinFlags): Promise<void> {
+  const { ledger, coordinator, genesis, admission } = parseJoinToken(token);
+  const { name } = AdmissionPayload.parse(parseStrictJson(fromBase64(admission.payload)));
+  const port = parseInteger(flags.port, '--port', { min: 1, max: 65_535 });
+  const { state: chosen } = session.flags;
+  const state = openState(chosen === undefined ? defaultStateDir(session.env) : resolve(chosen));
+  const pidRecord = join(state.root, `node-${name}.json`);
+  await takeOver(pidRecord);
+  const stop = stopSignal();
+  const processes = new ProcessManager((running) => writePidRecord(pidRecord, running));
+  writePidRecord(pidRecord, []);
+  try {
+    const redisSocket = join(state.sockets, `redis-${name}.sock`);
+    const redis = redisProcess({
+      dataDir: join(state.root, `redis-${name}`),
+      socket: redisSocket,
+      logFile: join(state.logs, `redis-${name}.log`),
+    });
+    await processes.start(redis, { readyMsMax: 60_000, signal: stop });
+    session.output.note(`joining as ${name}; waiting for ${ledger} if it is away`);
+    const supervisor = supervisorProcess(state, {
+      name,
+      port,
+      redisSocket,
+      runners: parseInteger(flags.runners, '--runners', { min: 1, max: 64 }),
+      storageBytes: parseBytes(flags.storage),
+      sals: flags.sals,
+      joinToken: token,
+      onStop: flags.keepWorkloads === true ? 'keep' : 'stop',
+    });
+    await processes.start(supervisor, { readyMsMax: READY_MS_MAX, signal: stop });
+    const client = new CoordinatorClient({ baseUrl: coordinator });
+    const [view] = await waitForNodes(client, [name], stop);
+    if (view === undefined)
+      throw new HyphaError('E_UNAVAILABLE', `node ${name} did not become ready`);
+    const node = { id: view.id, name, url: `http://127.0.0.1:${port}` };
+    rememberNode(state, { ledger, coordinator, genesis, keys: {}, nodes: [] }, node);
+    if (session.output.format === 'json') session.output.jsonLine(node);
+    else session.output.line(`${name} is ready: ${node.id}; Ctrl-C stops it`);
+    await whenAborted(stop);
+  } catch (error) {
+    if (!stop.aborted) throw error;
+  } finally {
+    await processes.stop();
+    removePidRecord(pidRecord);
+  }
+}
+
+/** So that commands with this state folder find the node; a context that `hypha up` wrote is kept. */
+function rememberNode(state: StateLayout, fresh: Context, node: Context['nodes'][number]): void {
+  const before = readContextFile(state) ?? fresh;
+  const others = before.nodes.filter(({ id }) => id !== node.id);
+  writeContext(state, { ...before, nodes: [...others, node] });
+}
+
+function readContextFile(state: StateLayout): Context | undefined {
+  try {
+    return Context.parse(JSON.parse(readFileSync(join(state.root, CONTEXT_FILE), 'utf8')));
+  } catch {
+    return undefined;
+  }
+}
