@@ -40,3 +40,9 @@ test('abort wakes a waiting listener and ends it', async () => {
   expect(await next).toBe(false);
   expect(await listening.next()).toBe(false);
 });
+
+test('a listener that asked to be woken looks again without any ring', async () => {
+  const listening = new Doorbell().listen('a', new AbortController().signal);
+  await listening.next();
+  expect(await listening.next(1)).toBe(true);
+});

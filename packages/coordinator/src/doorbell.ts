@@ -26,10 +26,14 @@ export class Doorbell {
     };
     signal.addEventListener('abort', stop, { once: true });
     return {
-      next: async () => {
+      next: async (waitMs) => {
         if (!rung && !signal.aborted) {
           await new Promise<void>((resolve) => {
-            wake = resolve;
+            const timer = waitMs === undefined ? undefined : setTimeout(resolve, waitMs);
+            wake = () => {
+              clearTimeout(timer);
+              resolve();
+            };
           });
         }
         rung = false;
@@ -41,8 +45,8 @@ export class Doorbell {
 
 export interface Listening {
   /**
-   * Resolves at once the first time and when it rang since the last call, else at the next ring.
-   * False once the signal is aborted.
+   * Resolves at once the first time and when it rang since the last call, else at the next ring or after
+   * `waitMs`, whichever comes first. False once the signal is aborted.
    */
-  next(): Promise<boolean>;
+  next(waitMs?: number): Promise<boolean>;
 }

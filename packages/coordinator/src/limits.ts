@@ -6,6 +6,8 @@ export const COORDINATOR_LIMITS = {
   pendingMax: 100_000,
   /** Messages sent to one node whose answer is still to come. */
   inFlightPerNodeMax: 64,
+  /** Messages read from the store for one node at once. */
+  inboxClaimMax: 8,
   /** After the envelope's `exp`, how long a message may still be answered, milliseconds. */
   expiryGraceMs: 60_000,
   /** Delay before a message that was sent is sent again, milliseconds; doubles per attempt. */
@@ -22,6 +24,10 @@ export const COORDINATOR_LIMITS = {
   ledgerRetryMsMax: 10_000,
   /** How long a node may be away from its inbox before it counts as unreachable, milliseconds. */
   presenceGraceMs: 15_000,
+  /** Reports older than this say nothing about a node any more, milliseconds. */
+  reportAgeMsMax: 5 * 60_000,
+  /** Runs looked at to know what nodes were sent since they reported. */
+  sentRunsMax: 10_000,
   /** Changes kept for readers of `GET /v1/events` that come back. */
   changesKept: 10_000,
   /** Nodes named in one answer as refused. */
@@ -32,6 +38,8 @@ export const COORDINATOR_LIMITS = {
   streamReadRows: 50,
   /** Runs of one outbox batch worked on at once: their commits share an fsync. */
   outboxRunsAtOnce: 16,
+  /** Unknown candidates of one submission that the ledger is asked about. */
+  strangersAskedMax: 16,
   /** Attempts at a write that lost against a concurrent one. */
   writeAttemptsMax: 5,
   /** Rows a retention sweep removes in one transaction. */

@@ -63,7 +63,7 @@ export interface CoordinatorDb {
     id: string;
     node: string;
     run: string;
-    body: string;
+    queued_at: number;
     attempts: number;
     due_at: number;
     expires_at: number;
@@ -102,10 +102,12 @@ export const COORDINATOR_MIGRATIONS: readonly Migration[] = [
       'create index runs_time on runs (submitted_at, run)',
       'create index runs_digest on runs (digest)',
       'create index runs_deployment on runs (realm, deployment, submitted_at)',
+      'create index runs_holding on runs (realm, deployment, node, generation)',
       'create index runs_node on runs (node, submitted_at)',
       `create table inbox_messages (
-        id text primary key, node text not null, run text not null, body text not null,
-        attempts integer not null, due_at integer not null, expires_at integer not null)`,
+        id text primary key, node text not null, run text not null,
+        queued_at integer not null, attempts integer not null, due_at integer not null,
+        expires_at integer not null)`,
       'create index inbox_messages_node on inbox_messages (node, due_at)',
       'create index inbox_messages_expiry on inbox_messages (expires_at)',
       `create table journal_events (
