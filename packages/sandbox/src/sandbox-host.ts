@@ -86,6 +86,11 @@ export class SandboxHost {
     return await answer;
   }
 
+  /** End of file, as when this process dies. */
+  closeInput(): void {
+    this.#input.end();
+  }
+
   /** Kills it and waits until it is gone. Idempotent. */
   async stop(): Promise<void> {
     this.#kill(new HyphaError('E_SANDBOX', 'the sandbox host was stopped'));

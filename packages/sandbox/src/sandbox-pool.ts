@@ -19,11 +19,11 @@ import { SandboxHost } from './sandbox-host.ts';
 export class SandboxPool implements AsyncDisposable {
   readonly #command: HostCommand;
   readonly #idleMax: number;
-  readonly #idle: SandboxHost[] = [];
+  /** Hosts without a script, also those that just start or forget one; undefined when that failed. */
+  readonly #idle: Promise<SandboxHost | undefined>[] = [];
   readonly #all = new Set<SandboxHost>();
+  // host → scripts it has run
   readonly #scripts = new Map<SandboxHost, number>();
-  /** A host on its way: started ahead of the script that will need it. */
-  #coming: Promise<SandboxHost> | undefined;
   #isClosed = false;
 
   /**
@@ -37,16 +37,14 @@ export class SandboxPool implements AsyncDisposable {
 
   /** Starts a host ahead, so that the next script finds one. Never throws: `openGuest` will say why. */
   warm(): void {
-    if (this.#isClosed || this.#coming !== undefined || this.#idle.length > 0) return;
-    const coming = this.#startHost();
-    coming.catch(() => {});
-    this.#coming = coming;
+    if (this.#isClosed || this.#idle.length > 0) return;
+    this.#idle.push(this.#startHost().catch(() => undefined));
   }
 
   /** A guest that has run nothing. Throws `E_UNAVAILABLE` or `E_SANDBOX` when no host can be started. */
   async openGuest(): Promise<SandboxGuest> {
     return new SandboxGuest(await this.#takeHost(), (host, isClean) => {
-      void this.#takeBack(host, isClean);
+      this.#takeBack(host, isClean);
     });
   }
 
@@ -75,15 +73,15 @@ export class SandboxPool implements AsyncDisposable {
       }
       return answer.text === null ? undefined : (JSON.parse(answer.text) as Json);
     } finally {
-      void this.#takeBack(host, isClean);
+      this.#takeBack(host, isClean);
     }
   }
 
   /** Ends every host, also those with a script in them, and waits until they are gone. */
   async close(): Promise<void> {
     this.#isClosed = true;
-    await this.#coming?.catch(() => {});
     await Promise.all([...this.#all].map((host) => host.stop()));
+    await Promise.all(this.#idle.splice(0));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -91,59 +89,62 @@ export class SandboxPool implements AsyncDisposable {
   }
 
   async #takeHost(): Promise<SandboxHost> {
-    if (this.#isClosed) throw new HyphaError('E_UNAVAILABLE', 'the sandbox is closed');
-    for (let host = this.#idle.pop(); host !== undefined; host = this.#idle.pop()) {
-      if (host.isAlive) return host;
+    for (let idle = this.#idle.shift(); idle !== undefined; idle = this.#idle.shift()) {
+      const host = await idle;
+      if (host?.isAlive) return host;
     }
-    const coming = this.#coming ?? this.#startHost();
-    this.#coming = undefined;
-    return await coming;
+    return await this.#startHost();
   }
 
   async #startHost(): Promise<SandboxHost> {
+    if (this.#isClosed) throw new HyphaError('E_UNAVAILABLE', 'the sandbox is closed');
     const host = await SandboxHost.start(this.#command);
     this.#all.add(host);
-    if (this.#isClosed) await host.stop();
-    return host;
+    if (!this.#isClosed) return host;
+    await this.#drop(host);
+    throw new HyphaError('E_UNAVAILABLE', 'the sandbox is closed');
   }
 
-  async #takeBack(host: SandboxHost, isClean: boolean): Promise<void> {
-    if (isClean && this.#isClosed === false && (await this.#reset(host))) {
-      this.#idle.push(host);
-      return;
-    }
-    this.#all.delete(host);
-    this.#scripts.delete(host);
-    await host.stop();
-    this.warm();
-  }
-
-  /** True when the host can take another script. */
-  async #reset(host: SandboxHost): Promise<boolean> {
+  #takeBack(host: SandboxHost, isClean: boolean): void {
     const scripts = (this.#scripts.get(host) ?? 0) + 1;
     this.#scripts.set(host, scripts);
-    const isWanted = this.#idle.length < this.#idleMax;
-    if (!isWanted || scripts >= SANDBOX_LIMITS.hostScriptsMax || !host.isAlive) return false;
-    try {
-      const answer = await host.ask(
-        { type: 'reset' },
-        {
-          timeoutMs: SANDBOX_LIMITS.hostResetMsMax,
-          timeoutCode: 'E_SANDBOX',
-          answerBytesMax: SANDBOX_LIMITS.readyBytesMax,
-        },
-      );
-      return (
-        answer.type === 'ready' &&
-        answer.residentBytes <= SANDBOX_LIMITS.hostBytesMax &&
-        answer.cpuSeconds <= SANDBOX_LIMITS.hostCpuSecondsMax &&
-        this.#isClosed === false
-      );
-    } catch {
-      return false;
+    const isWanted = this.#idle.length < this.#idleMax && !this.#isClosed;
+    if (isClean && isWanted && scripts < SANDBOX_LIMITS.hostScriptsMax) {
+      this.#idle.push(this.#reset(host));
+    } else {
+      void this.#drop(host);
+      this.warm();
     }
   }
+
+  /** The host without its script, or undefined when it cannot take another. */
+  async #reset(host: SandboxHost): Promise<SandboxHost | undefined> {
+    try {
+      const answer = await host.ask({ type: 'reset' }, RESET);
+      const isSound =
+        answer.type === 'ready' &&
+        answer.residentBytes <= SANDBOX_LIMITS.hostBytesMax &&
+        answer.cpuSeconds <= SANDBOX_LIMITS.hostCpuSecondsMax;
+      if (isSound) return host;
+    } catch {
+      // Killed for not answering: gone, like any other that did not come back.
+    }
+    await this.#drop(host);
+    return undefined;
+  }
+
+  async #drop(host: SandboxHost): Promise<void> {
+    this.#scripts.delete(host);
+    await host.stop();
+    this.#all.delete(host);
+  }
 }
+
+const RESET = {
+  timeoutMs: SANDBOX_LIMITS.hostResetMsMax,
+  timeoutCode: 'E_SANDBOX',
+  answerBytesMax: SANDBOX_LIMITS.readyBytesMax,
+} as const;
 
 function programToRead(source: string): GuestProgram {
   return {

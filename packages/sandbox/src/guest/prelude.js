@@ -217,6 +217,17 @@ function describe(error) {
   return stringify({ code: `${code}`, message: prefix + textOf(error), stack });
 }
 
+function returned(value) {
+  try {
+    return stringify(value);
+  } catch (error) {
+    // A cycle or a BigInt. Anything else was thrown by the script, or for its limits.
+    if (!(error instanceof TypeError)) throw error;
+    const { stack } = error;
+    throw Object.assign(new TypeError(`the returned value is not JSON: ${error.message}`), { stack });
+  }
+}
+
 /** `loaded`: the script's namespace, or a promise of it when it awaits at top level. */
 async function begin(loaded) {
   try {
@@ -224,13 +235,7 @@ async function begin(loaded) {
     if (typeof main !== 'function') throw new TypeError('the script has no default function');
     isRunning = true;
     const value = await main(input);
-    let text;
-    try {
-      text = stringify(value);
-    } catch (error) {
-      throw new TypeError(`the returned value is not JSON: ${textOf(error)}`);
-    }
-    end(true, text ?? 'null');
+    end(true, returned(value) ?? 'null');
   } catch (error) {
     end(false, describe(error));
   }

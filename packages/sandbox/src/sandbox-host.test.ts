@@ -1,0 +1,132 @@
+import { execFile } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { promisify } from 'node:util';
+import { type GuestProgram, HyphaError } from '@hypha/protocol';
+import { afterEach, expect, test } from 'vitest';
+import { hostCommand } from './host-command.ts';
+import { SandboxGuest } from './sandbox-guest.ts';
+import { SandboxHost } from './sandbox-host.ts';
+import { limitsOf, programOf } from './testing/guest-driver.ts';
+
+const hosts: SandboxHost[] = [];
+afterEach(async () => {
+  await Promise.all(hosts.splice(0).map((host) => host.stop()));
+});
+
+const READY = { type: 'ready', residentBytes: 1, cpuSeconds: 0 };
+
+/** A process in the place of a host that answers every line with the given text. */
+async function lyingHost(answer: string): Promise<SandboxHost> {
+  const program = `
+    process.stdout.write(${JSON.stringify(`${JSON.stringify(READY)}\n`)});
+    process.stdin.on('data', () => { ${answer} });`;
+  const host = await SandboxHost.start({ file: process.execPath, args: ['-e', program] });
+  hosts.push(host);
+  return host;
+}
+
+async function startIn(host: SandboxHost, program: GuestProgram): Promise<unknown> {
+  const guest = new SandboxGuest(host, () => {});
+  return await guest.start(program, new AbortController().signal).catch((error: unknown) => error);
+}
+
+const say = (answer: unknown) => `process.stdout.write(${JSON.stringify(JSON.stringify(answer))} + '\\n')`;
+const turn = (changes: object) => ({
+  type: 'turn',
+  turn: { calls: [], logs: [], end: null, cpuMs: 1, ...changes },
+});
+const call = { call: 1, verb: 'volume.ensure', name: 'a', args: {} };
+
+test.for([
+  ['text that is not JSON', `process.stdout.write('hello\\n')`],
+  ['JSON that is no answer', say({ type: 'pwned' })],
+  ['a turn with a member too many', say(turn({ extra: 1 }))],
+  ['an answer to another question', say(READY)],
+  ['calls that are not in order', say(turn({ calls: [{ ...call, call: 2 }] }))],
+  ['the same call twice', say(turn({ calls: [call, call] }))],
+  ['more calls than the limit', say(turn({ calls: [1, 2, 3].map((n) => ({ ...call, call: n })) }))],
+  ['two answers', `${say(turn({}))}; ${say(turn({}))}`],
+  ['time that runs backwards', say(turn({ cpuMs: -1 }))],
+  ['a message without end', `const more = () => process.stdout.write('x'.repeat(1e6), more); more()`],
+  ['an exit', `process.exit(3)`],
+  ['its death', `process.kill(process.pid, 'SIGSEGV')`],
+] as const)('a host that answers with %s is killed, and the guest with it', async ([, answer]) => {
+  const host = await lyingHost(answer);
+  const error = await startIn(host, programOf('', { limits: limitsOf({ hostCalls: 1, cpuMs: 20_000 }) }));
+  if (answer.includes(';') && error !== undefined && !(error instanceof Error)) {
+    // The first of two answers may be taken before the second is seen.
+    await expect.poll(() => host.isAlive).toBe(false);
+    return;
+  }
+  expect(error).toBeInstanceOf(HyphaError);
+  expect(error).toMatchObject({ code: 'E_SANDBOX' });
+  expect(host.isAlive).toBe(false);
+});
+
+test('a host that says something when nobody asked is killed', async () => {
+  const host = await lyingHost(`${say(turn({}))}; setTimeout(() => ${say(turn({}))}, 20)`);
+  await startIn(host, programOf(''));
+  await expect.poll(() => host.isAlive).toBe(false);
+});
+
+test('a host that does not answer is killed after the budget and the grace, with E_CPU', async () => {
+  const host = await lyingHost('');
+  const startedMs = performance.now();
+  const error = await startIn(host, programOf('', { limits: limitsOf({ cpuMs: 100 }) }));
+  expect(error).toMatchObject({ code: 'E_CPU' });
+  expect(performance.now() - startedMs).toBeGreaterThan(340);
+  expect(performance.now() - startedMs).toBeLessThan(1_000);
+});
+
+test('a host that reports a fault ends its guest with the code of the fault', async () => {
+  const host = await lyingHost(say({ type: 'fault', code: 'E_MEMORY', message: 'no memory' }));
+  expect(await startIn(host, programOf(''))).toMatchObject({ code: 'E_MEMORY' });
+});
+
+test('a command that cannot be run is an error, not a hang', async () => {
+  await expect(SandboxHost.start({ file: '/nonexistent', args: [] })).rejects.toMatchObject({
+    code: 'E_SANDBOX',
+  });
+  await expect(SandboxHost.start(hostCommand('/nonexistent/node'))).rejects.toMatchObject({
+    code: 'E_SANDBOX',
+  });
+});
+
+test('a host has an empty environment and limits of its own', async () => {
+  const host = await SandboxHost.start(hostCommand(process.execPath));
+  hosts.push(host);
+  const read = (file: string) => readFileSync(`/proc/${host.pid}/${file}`, 'utf8');
+  // The shell that sets the limits adds its own working directory.
+  expect(read('environ').split('\0').filter(Boolean)).toEqual(['PWD=/']);
+  expect(read('limits')).toMatch(/Max open files\s+64\s/);
+  expect(read('limits')).toMatch(/Max core file size\s+0\s/);
+  expect(read('limits')).toMatch(/Max cpu time\s+1800\s/);
+});
+
+test('code in a host reads no file but its own, writes none and starts nothing', async () => {
+  const probe = `
+    const fs = process.getBuiltinModule('node:fs');
+    const tries = {
+      read: () => fs.readFileSync('/etc/passwd'),
+      list: () => fs.readdirSync('/'),
+      write: () => fs.writeFileSync('/tmp/hypha-sandbox-probe', 'x'),
+      spawn: () => process.getBuiltinModule('node:child_process').spawnSync('/bin/true'),
+      worker: () => new (process.getBuiltinModule('node:worker_threads').Worker)('1', { eval: true }),
+    };
+    for (const [name, run] of Object.entries(tries)) {
+      try { run(); console.log(name, 'allowed'); } catch (error) { console.log(name, error.code); }
+    }`;
+  const { file, args } = hostCommand(process.execPath);
+  const { stdout } = await promisify(execFile)(file, [...args.slice(0, -1), '-e', probe]);
+  const denied = 'ERR_ACCESS_DENIED';
+  expect(stdout.trim().split('\n')).toEqual(
+    ['read', 'list', 'write', 'spawn', 'worker'].map((name) => `${name} ${denied}`),
+  );
+});
+
+test('a host ends when its runner goes away', async () => {
+  const host = await SandboxHost.start(hostCommand(process.execPath));
+  hosts.push(host);
+  host.closeInput();
+  await expect.poll(() => host.isAlive).toBe(false);
+});
