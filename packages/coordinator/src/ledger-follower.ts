@@ -22,15 +22,18 @@ export class LedgerFollower {
 
   /**
    * Best effort: resolves when the copy here is at most `ledgerAgeMsMax` old, or when the ledger did not
-   * answer in `ledgerWaitMsMax`, or at once while it is known to be away. Never rejects.
+   * answer in `ledgerWaitMsMax`, or at once while it is known to be away. Never rejects. Answers whether
+   * the copy is that fresh.
    */
-  async freshen(): Promise<void> {
+  async freshen(): Promise<boolean> {
     const { clock } = this.#deps;
-    if (clock.nowMs() - this.#freshAt <= LIMITS.ledgerAgeMsMax || this.#failures > 0) return;
+    if (this.#isFresh()) return true;
+    if (this.#failures > 0) return false;
     const waited = new AbortController();
     const reading = this.#read();
     await Promise.race([reading, clock.sleep(LIMITS.ledgerWaitMsMax, waited.signal)]);
     waited.abort();
+    return this.#isFresh();
   }
 
   /** Asks the ledger for one node that is not known here yet. Never rejects. */
@@ -53,6 +56,10 @@ export class LedgerFollower {
       await fleet.tellChanges().catch((err) => log.error({ err }, 'node changes not told'));
       await clock.sleep(this.#nextPollMs(), signal);
     }
+  }
+
+  #isFresh(): boolean {
+    return this.#deps.clock.nowMs() - this.#freshAt <= LIMITS.ledgerAgeMsMax;
   }
 
   #nextPollMs(): number {

@@ -34,14 +34,24 @@ export const COORDINATOR_LIMITS = {
   refusedListedMax: 1000,
   /** Bytes of journal in one page of `GET /v1/runs/:id/journal`. */
   journalPageBytesMax: 4 * 1024 * 1024,
+  /** Runs in one page of deployments. */
+  deploymentPageRunsMax: 5000,
   /** Journal events or changes read for a stream at once. */
   streamReadRows: 50,
   /** Runs of one outbox batch worked on at once: their commits share an fsync. */
   outboxRunsAtOnce: 16,
   /** Unknown candidates of one submission that the ledger is asked about. */
   strangersAskedMax: 16,
+  /** Characters of a problem document kept of a node. */
+  problemCharsMax: 64 * 1024,
   /** Attempts at a write that lost against a concurrent one. */
   writeAttemptsMax: 5,
-  /** Rows a retention sweep removes in one transaction. */
+  /** Between two looks for expired messages, milliseconds. */
+  sweepMs: 1_000,
+  /** Between two removals of old changes and revisions, milliseconds. */
+  pruneMs: 60_000,
+  /** Messages one expiry sweep gives up. */
+  expiredAtOnce: 200,
+  /** Revisions a retention sweep removes in one transaction. */
   retentionRevisionsAtOnce: 20,
 } as const;

@@ -16,13 +16,18 @@ export type RevisionRow = CoordinatorDb['revisions'];
  * What a run is, from what its node's journal says and, until that says anything, from what the
  * coordinator assumes. The node's truth always wins.
  */
-export function stateOf(row: Pick<RunRow, 'last_seq' | 'guess'>, fold: RunFold): RunState {
-  return row.last_seq === 0 && row.guess !== null ? 'rejected' : fold.state;
+export function stateOf(row: Pick<RunRow, 'last_seq' | 'guess' | 'fold'>): RunState {
+  return isGuessed(row) ? 'rejected' : foldOf(row).state;
+}
+
+/** Whether nothing but an assumption says how it ended. */
+export function isGuessed(row: Pick<RunRow, 'last_seq' | 'guess'>): boolean {
+  return row.last_seq === 0 && row.guess !== null;
 }
 
 export function viewOf(row: RunRow): RunView {
   const fold = foldOf(row);
-  const guessed = row.last_seq === 0 && row.guess !== null;
+  const guessed = isGuessed(row);
   // The rows hold what was checked against these schemas before it was written.
   return {
     run: row.run,
@@ -33,7 +38,7 @@ export function viewOf(row: RunRow): RunView {
     deployment: row.deployment,
     generation: row.generation,
     mode: row.mode as RunView['mode'],
-    state: stateOf(row, fold),
+    state: stateOf(row),
     steps: fold.steps,
     acceptedAt: fold.acceptedAt ?? row.submitted_at,
     startedAt: fold.startedAt,

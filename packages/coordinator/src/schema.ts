@@ -88,11 +88,13 @@ export const COORDINATOR_MIGRATIONS: readonly Migration[] = [
         wanted integer not null, exp integer not null, message text not null, envelope text not null,
         known_at integer not null, placed_at integer)`,
       'create index revisions_deployment on revisions (realm, deployment, generation)',
+      'create index revisions_time on revisions (known_at)',
       'create table spent_tokens (token text primary key, digest text not null)',
       'create index spent_tokens_digest on spent_tokens (digest)',
       `create table generation_marks (
         realm text not null, deployment text not null, generation integer not null,
         digest text not null, primary key (realm, deployment))`,
+      'create index generation_marks_digest on generation_marks (digest)',
       `create table runs (
         run text primary key, digest text not null, revision text not null, node text not null,
         realm text not null, deployment text not null, generation integer not null,

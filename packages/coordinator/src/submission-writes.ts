@@ -6,10 +6,13 @@ import { expiresAt } from './resend-schedule.ts';
 import { type RunRow, spentTokensOf, viewOf } from './run-record.ts';
 import type { CoordinatorDb } from './schema.ts';
 
+/** The part of a verified script that is kept. */
+export type SignedScript = Pick<VerifiedScript, 'payload' | 'digest' | 'envelope' | 'keyids'>;
+
 interface Acceptance {
   readonly store: Store<CoordinatorDb>;
   readonly changes: ChangeFeed;
-  readonly script: VerifiedScript;
+  readonly script: SignedScript;
   /** Runs that are new. */
   readonly runs: readonly RunRow[];
   readonly nowMs: number;
@@ -103,7 +106,7 @@ function revisionWrites(
 
 function generationWrites(
   store: Store<CoordinatorDb>,
-  { payload, digest }: VerifiedScript,
+  { payload, digest }: SignedScript,
   condition: 'must-be-newest' | 'if-newer' = 'must-be-newest',
 ): readonly Write[] {
   const { realm, deployment, generation, mode } = payload;

@@ -1,0 +1,135 @@
+import { join } from 'node:path';
+import { LedgerClient } from '@hypha/client';
+import type { Verifier } from '@hypha/protocol';
+import { createServer, type HyphaServer, type Logger } from '@hypha/service';
+import { openStore, type Store } from '@hypha/store';
+import { callerKeys } from './api/caller-role.ts';
+import { addRoutes } from './api/routes.ts';
+import { AuthorityMirror } from './authority-mirror.ts';
+import { ChangeFeed } from './change-feed.ts';
+import type { Clock } from './clock.ts';
+import { type CoordinatorConfig, VERSION } from './config.ts';
+import { DeploymentReader } from './deployment-reader.ts';
+import { Doorbell } from './doorbell.ts';
+import { Fleet } from './fleet.ts';
+import { Housekeeping } from './housekeeping.ts';
+import { Inbox } from './inbox.ts';
+import { LedgerFollower } from './ledger-follower.ts';
+import { ledgerSource } from './ledger-source.ts';
+import { Outbox } from './outbox.ts';
+import { RunBook } from './run-book.ts';
+import { RunReader } from './run-reader.ts';
+import { COORDINATOR_MIGRATIONS, type CoordinatorDb } from './schema.ts';
+import { Submissions } from './submissions.ts';
+
+/** Every part of one coordinator, wired. */
+export interface Coordinator {
+  readonly authority: AuthorityMirror;
+  readonly fleet: Fleet;
+  readonly follower: LedgerFollower;
+  readonly submissions: Submissions;
+  readonly inbox: Inbox;
+  readonly outbox: Outbox;
+  readonly runs: RunReader;
+  readonly deployments: DeploymentReader;
+  readonly changes: ChangeFeed;
+  readonly bell: Doorbell;
+  readonly store: Store<CoordinatorDb>;
+  readonly clock: Clock;
+}
+
+export interface RunningCoordinator {
+  readonly url: string;
+  /** Stops answering, then closes the store. */
+  close(): Promise<void>;
+}
+
+/** Opens the store, listens, and follows the ledger until `close`. */
+export async function startCoordinator(deps: {
+  readonly config: Readonly<CoordinatorConfig>;
+  readonly verifier: Verifier;
+  readonly clock: Clock;
+  readonly log: Logger;
+}): Promise<RunningCoordinator> {
+  const { config, clock, log } = deps;
+  const store = await openStore<CoordinatorDb>({
+    file: join(config.state, 'coordinator.sqlite'),
+    migrations: COORDINATOR_MIGRATIONS,
+  });
+  const client = new LedgerClient({ baseUrl: config.ledgerUrl });
+  const stopping = new AbortController();
+  const background: Promise<void>[] = [];
+  let server: HyphaServer | undefined;
+  const close = async () => {
+    stopping.abort();
+    await server?.close();
+    await Promise.all(background);
+    await client.http.close();
+    await store.close();
+  };
+  try {
+    const coordinator = await compose({ ...deps, store, client });
+    server = createServer({
+      name: 'Hypha coordinator',
+      version: VERSION,
+      log,
+      clock,
+      findKey: callerKeys(coordinator),
+    });
+    addRoutes(server, coordinator);
+    const url = await server.listen({ host: config.host, port: config.port });
+    const housekeeping = new Housekeeping({
+      ...coordinator,
+      runs: new RunBook(coordinator),
+      log,
+      retentionMs: config.retentionDays * 86_400_000,
+    });
+    background.push(coordinator.follower.run(stopping.signal), housekeeping.run(stopping.signal));
+    return { url, close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+async function compose(deps: {
+  readonly config: Readonly<CoordinatorConfig>;
+  readonly verifier: Verifier;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly store: Store<CoordinatorDb>;
+  readonly client: LedgerClient;
+}): Promise<Coordinator> {
+  const { config, verifier, clock, log, store, client } = deps;
+  const bell = new Doorbell();
+  const changes = new ChangeFeed({ store, bell });
+  const authority = await AuthorityMirror.open({
+    store,
+    verifier,
+    pinnedGenesis: config.genesis,
+    onGrown: (_, added) => {
+      log.info({ seq: authority.seq, added: added.length }, 'authority grew');
+      inbox.authorityGrew();
+    },
+  });
+  const fleet = await Fleet.open({ store, authority, changes, clock });
+  const inbox = new Inbox({ store, authority, fleet, bell, clock, log });
+  const follower = new LedgerFollower({
+    source: ledgerSource(client),
+    authority,
+    fleet,
+    clock,
+    log,
+    pollMs: config.ledgerPollMs,
+  });
+  const runs = new RunBook({ store, changes, bell });
+  const shared = { store, verifier, authority, fleet, follower, changes, bell, clock, log };
+  return {
+    ...shared,
+    inbox,
+    submissions: new Submissions(shared),
+    outbox: new Outbox({ ...shared, runs }),
+    runs: new RunReader({ store, bell }),
+    deployments: new DeploymentReader({ store }),
+  };
+}
