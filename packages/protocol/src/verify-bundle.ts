@@ -5,6 +5,7 @@
  */
 import { AuditBundle } from './api.ts';
 import { Authority } from './authority.ts';
+import { canonicalJson } from './canonical-json.ts';
 import type { Verifier } from './crypto-port.ts';
 import { hex, utf8 } from './encoding.ts';
 import { HyphaError, isHyphaError } from './hypha-error.ts';
@@ -250,7 +251,7 @@ function checkBinding(
     },
     receipt,
   );
-  if (receipt.leftovers.length !== finished?.leftovers.length)
+  if (canonicalJson(receipt.leftovers) !== canonicalJson(finished?.leftovers ?? []))
     refuse('receipt.leftovers', 'the receipt names other leftovers than the journal');
   return receipt;
 }
