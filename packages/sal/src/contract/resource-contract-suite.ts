@@ -1,4 +1,4 @@
-import { describe, expect, test } from 'vitest';
+import { beforeEach, describe, expect, test } from 'vitest';
 import { EFFECTS, type Effects } from '../effects.ts';
 import type { Observed, ResourceKind, ResourceRecord } from '../resource-kind.ts';
 import type { Sal } from '../sal.ts';
@@ -23,11 +23,16 @@ export function describeResourceContract<World extends ContractWorld>(options: {
   createWorld: () => Promise<World>;
   cases: readonly ResourceCase<World>[];
   timeoutMs?: number;
+  /** What this machine lacks to run them, as `needs …`: every test is then skipped with that note. */
+  lacking?: string | undefined;
 }): void {
-  const { adapter, createWorld, cases } = options;
+  const { adapter, createWorld, cases, lacking } = options;
   const timeout = { timeout: options.timeoutMs ?? 120_000 };
   describe.each(cases)(`${adapter}: the reconciler's $title`, (resourceCase) => {
     const scene = new ResourceScene(createWorld, resourceCase);
+    beforeEach((context) => {
+      if (lacking !== undefined) context.skip(lacking);
+    });
 
     test('is seen missing before it is there, without an effect', timeout, () =>
       scene.observesMissing(),

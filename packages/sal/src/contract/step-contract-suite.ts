@@ -1,5 +1,5 @@
 import type { Json } from '@hypha/protocol';
-import { describe, expect, test } from 'vitest';
+import { beforeEach, describe, expect, test } from 'vitest';
 import { EFFECTS } from '../effects.ts';
 import type { Sal } from '../sal.ts';
 import type { Probe, SalVerb, StepContext, StepPlan } from '../step-contract.ts';
@@ -32,11 +32,16 @@ export function describeStepContract<World extends ContractWorld>(options: {
   createWorld: () => Promise<World>;
   cases: readonly StepCase<World>[];
   timeoutMs?: number;
+  /** What this machine lacks to run them, as `needs …`: every test is then skipped with that note. */
+  lacking?: string | undefined;
 }): void {
-  const { adapter, createWorld, cases } = options;
+  const { adapter, createWorld, cases, lacking } = options;
   const timeout = { timeout: options.timeoutMs ?? 120_000 };
   describe.each(cases)(`${adapter}: $verb $title`, (stepCase) => {
     const scene = new StepScene(createWorld, stepCase);
+    beforeEach((context) => {
+      if (lacking !== undefined) context.skip(lacking);
+    });
 
     test('plans without an effect (S1)', timeout, () => scene.plansWithoutEffect());
     test('applied twice makes one thing (S2)', timeout, () => scene.appliesTwice());
