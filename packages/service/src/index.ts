@@ -11,7 +11,7 @@
  *                status?, handle: ({ params, query, body, rawBody, caller, signal }) => answer });
  * server.stream({ path, auth, summary, params?, query?,
  *                 open: async ({ params, query, caller, signal, lastEventId }) => AsyncIterable<ServerEvent> });
- * server.metrics; await server.listen({ host, port }) → url; await server.close();
+ * server.gauge(name, help, () => number); server.metrics; await server.listen({ host, port }) → url; await server.close();
  *
  * auth: 'public' | 'read' | 'node' (by the key of the node `:id`) | 'service' (any known key)
  * findKey(keyid) → raw public key bytes | undefined, or a promise of it

@@ -26,16 +26,8 @@ export function createServiceMetrics(): ServiceMetrics {
     help: 'Event streams that are open.',
     registers,
   });
-  const readAtScrape = (name: string, help: string, read: () => number) => {
-    new Gauge({
-      name,
-      help,
-      registers,
-      collect() {
-        this.set(read());
-      },
-    });
-  };
+  const readAtScrape = (name: string, help: string, read: () => number) =>
+    addGauge(registry, { name, help, read });
   readAtScrape('process_resident_memory_bytes', 'Resident memory.', () =>
     process.memoryUsage.rss(),
   );
@@ -55,4 +47,20 @@ export function createServiceMetrics(): ServiceMetrics {
   );
   readAtScrape('process_uptime_seconds', 'Time since the start.', () => process.uptime());
   return { registry, requestSeconds, openStreams };
+}
+
+/** A gauge that is read when it is scraped. */
+export function addGauge(
+  registry: Registry,
+  gauge: { readonly name: string; readonly help: string; readonly read: () => number },
+): void {
+  const { name, help, read } = gauge;
+  new Gauge({
+    name,
+    help,
+    registers: [registry],
+    collect() {
+      this.set(read());
+    },
+  });
 }

@@ -6,7 +6,7 @@ import { z } from 'zod';
 import { systemClock, type WallClock } from './clock.ts';
 import { writeEvents } from './event-stream.ts';
 import type { Logger } from './logger.ts';
-import { createServiceMetrics, type ServiceMetrics } from './metrics.ts';
+import { addGauge, createServiceMetrics, type ServiceMetrics } from './metrics.ts';
 import { NonceMemory } from './nonce-memory.ts';
 import { type DescribedRoute, describeApi } from './open-api.ts';
 import { problemReply, toRequestError } from './problem-reply.ts';
@@ -43,6 +43,8 @@ export interface ServerOptions {
 export interface HyphaServer {
   /** For the service's own numbers, served at `/metrics`. */
   readonly metrics: Registry;
+  /** Adds a number to `/metrics` that is read when it is scraped. */
+  gauge(name: string, help: string, read: () => number): void;
   route<
     A extends z.ZodType,
     P extends z.ZodType | undefined = undefined,
@@ -117,6 +119,10 @@ class Server implements HyphaServer {
 
   get metrics(): Registry {
     return this.#metrics.registry;
+  }
+
+  gauge(name: string, help: string, read: () => number): void {
+    addGauge(this.#metrics.registry, { name, help, read });
   }
 
   route<

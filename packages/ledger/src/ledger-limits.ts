@@ -1,0 +1,14 @@
+/** Bounds of one ledger. Exceeding one is an error the caller sees. */
+export const LEDGER_LIMITS = {
+  /** Time a node has to answer a challenge. */
+  challengeMs: 60_000,
+  /** Challenges out at once. */
+  challenges: 100_000,
+  /** Reports of one request. */
+  reportsPerBatch: 500,
+  /** Envelopes of one page of entries, bytes of JSON; a page holds at least one entry. */
+  entryPageBytes: 8 * 1024 * 1024,
+  /** Report intervals of silence after which a node counts as unreachable. */
+  silentIntervals: 3,
+  labelsPerQuery: 16,
+} as const;

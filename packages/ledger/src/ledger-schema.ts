@@ -1,0 +1,110 @@
+import type { Migration } from '@hypha/store';
+
+/**
+ * The ledger's tables. JSON is TEXT, times are epoch milliseconds unless said otherwise, digests are
+ * lower-case hex. SQL stays in the subset PostgreSQL shares (design §6).
+ */
+export interface LedgerDb {
+  /**
+   * Append-only: `position` counts from 0 without gaps, rows are never changed or removed. `envelope` is
+   * the exact canonical JSON that every reader gets and that the log is over.
+   */
+  entries: {
+    position: number;
+    at: number;
+    kind: EntryKind;
+    digest: string;
+    envelope: string;
+    /** Of receipts. */
+    run: string | null;
+    /** Of enrolments and receipts. */
+    node: string | null;
+  };
+  /** Which entry is which link of the authority chain; genesis is seq 0. */
+  authority_updates: { seq: number; position: number };
+  /** What an admission still permits. `spent_by`: the node that used its token. */
+  admissions: { digest: string; token_hash: string; spent_by: string | null };
+  nodes: NodeRow;
+  /** A node's labels once more, to select by. */
+  node_labels: { node: string; key: string; value: string };
+}
+
+export type EntryKind = 'authority' | 'admission' | 'enrol' | 'receipt';
+
+export interface NodeRow {
+  id: string;
+  name: string;
+  keyid: string;
+  /** Base64 of the raw key. */
+  public_key: string;
+  labels: string;
+  realms: string;
+  enrolled_at: number;
+  /** 1 when the authority revoked it. */
+  revoked: number;
+  /** When the ledger last heard of it: enrolment or report, by the ledger's clock. */
+  heard_at: number;
+  /** Of the newest report; 0 before the first. */
+  report_seq: number;
+  reported_at: number | null;
+  /** The newest report as it was signed. */
+  report: string | null;
+  boot_id: string;
+  uptime_ms: number;
+  facts: string;
+  free: string;
+}
+
+export const LEDGER_MIGRATIONS: readonly Migration[] = [
+  {
+    name: '0001-ledger',
+    up: [
+      `create table entries (
+        position integer primary key,
+        at integer not null,
+        kind text not null,
+        digest text not null unique,
+        envelope text not null,
+        run text,
+        node text
+      ) strict`,
+      'create index entries_by_kind on entries (kind, position)',
+      'create index entries_by_run on entries (run, position) where run is not null',
+      'create index entries_by_node on entries (node, position) where node is not null',
+      `create table authority_updates (
+        seq integer primary key,
+        position integer not null unique references entries (position)
+      ) strict`,
+      `create table admissions (
+        digest text primary key references entries (digest),
+        token_hash text not null unique,
+        spent_by text
+      ) strict`,
+      `create table nodes (
+        id text primary key,
+        name text not null unique,
+        keyid text not null unique,
+        public_key text not null,
+        labels text not null,
+        realms text not null,
+        enrolled_at integer not null,
+        revoked integer not null,
+        heard_at integer not null,
+        report_seq integer not null,
+        reported_at integer,
+        report text,
+        boot_id text not null,
+        uptime_ms integer not null,
+        facts text not null,
+        free text not null
+      ) strict`,
+      `create table node_labels (
+        node text not null references nodes (id),
+        key text not null,
+        value text not null,
+        primary key (node, key)
+      ) strict`,
+      'create index node_labels_by_value on node_labels (key, value, node)',
+    ],
+  },
+];
