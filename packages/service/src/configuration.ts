@@ -63,7 +63,9 @@ export function loadConfig<S extends z.ZodObject>(
     const key = String(issue.path[0] ?? '');
     const setting = settings.get(key);
     const name = setting?.name ?? `--${kebabCase(key)}`;
-    faults.push(faultLine(name, setting?.value, issue.message));
+    faults.push(
+      faultLine(name, setting?.value, setting === undefined ? 'is required' : issue.message),
+    );
   }
   throw new ConfigError(faults);
 }

@@ -22,7 +22,7 @@ export function toRequestError(error: unknown, request: string): HyphaError {
 export interface ProblemReply {
   readonly status: number;
   readonly headers: Readonly<Record<string, string>>;
-  readonly body: string;
+  readonly body: Buffer;
 }
 
 export function problemReply(error: HyphaError): ProblemReply {
@@ -34,6 +34,6 @@ export function problemReply(error: HyphaError): ProblemReply {
       'cache-control': 'no-store',
       ...(problem.status === 401 ? { 'www-authenticate': 'Signature' } : {}),
     },
-    body: JSON.stringify(problem),
+    body: Buffer.from(JSON.stringify(problem)),
   };
 }

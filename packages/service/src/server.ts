@@ -145,7 +145,7 @@ class Server implements HyphaServer {
           .code(route.status ?? 200)
           .header('content-type', 'application/json')
           .header('cache-control', 'no-store')
-          .send(JSON.stringify(answer));
+          .send(jsonBytes(answer));
       },
     });
   }
@@ -312,7 +312,7 @@ class Server implements HyphaServer {
     let document: unknown;
     this.#fastify.get('/openapi.json', async (_request, reply) => {
       document ??= describeApi({ title, version }, this.#routes);
-      return reply.header('content-type', 'application/json').send(JSON.stringify(document));
+      return reply.header('content-type', 'application/json').send(jsonBytes(document));
     });
   }
 }
@@ -329,6 +329,11 @@ function parseBody(
       cause,
     });
   }
+}
+
+/** Bytes, because Fastify adds a charset parameter to text, and JSON has none (RFC 8259 §11). */
+function jsonBytes(value: unknown): Buffer {
+  return Buffer.from(JSON.stringify(value));
 }
 
 function lastEventId(request: FastifyRequest): string | undefined {
