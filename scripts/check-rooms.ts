@@ -45,7 +45,8 @@ const RULES: readonly Rule[] = [
   },
   {
     pattern: /\bMath\.random\(/,
-    message: 'Math.random is not for us: jitter and ids come from node:crypto or an injected source',
+    message:
+      'Math.random is not for us: jitter and ids come from node:crypto or an injected source',
     allowed: (path) => AMBIENT_HOMES.test(path) || path.startsWith('packages/sandbox/'),
   },
   {
@@ -74,7 +75,9 @@ export function findBreaches(root: string): string[] {
       breaches.push(`${path}: room ${room} is not in the table`);
       continue;
     }
-    for (const [, target = ''] of text.matchAll(/(?:from|import)\s*\(?\s*'@hypha\/([a-z-]+)[^']*'/g)) {
+    for (const [, target = ''] of text.matchAll(
+      /(?:from|import)\s*\(?\s*'@hypha\/([a-z-]+)[^']*'/g,
+    )) {
       const mayImport = target === room || allowed.includes(target) || allowed.includes('*');
       if (!mayImport && !isTest) breaches.push(`${path}: ${room} may not import ${target}`);
     }

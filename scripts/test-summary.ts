@@ -11,7 +11,8 @@ export default class TestSummary implements Reporter {
     const lacking: string[] = [];
     for (const module of modules) {
       // A file that cannot be loaded has no tests to fail.
-      if (module.state() === 'failed' && [...module.children.allTests()].length === 0) count.failed++;
+      if (module.state() === 'failed' && [...module.children.allTests()].length === 0)
+        count.failed++;
       for (const test of module.children.allTests()) {
         const result = test.result();
         if (result.state === 'passed') count.passed++;
@@ -34,7 +35,9 @@ export default class TestSummary implements Reporter {
     if (failed > 0) process.exitCode = 1;
     process.once('exit', () => {
       for (const line of lines) process.stdout.write(`${line}\n`);
-      process.stdout.write(`\n${count.passed} passed, ${failed} failed, ${count.skipped} skipped\n`);
+      process.stdout.write(
+        `\n${count.passed} passed, ${failed} failed, ${count.skipped} skipped\n`,
+      );
     });
   }
 }

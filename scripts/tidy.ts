@@ -13,12 +13,16 @@ export function findUntidy(root: string): string[] {
   const untidy: string[] = [];
   for (const path of sourceFiles(root)) {
     const lines = readFileSync(join(root, path), 'utf8').split('\n');
-    if (BANNED_NAMES.test(basename(path))) untidy.push(`${path}: name says nothing; name the concept`);
+    if (BANNED_NAMES.test(basename(path)))
+      untidy.push(`${path}: name says nothing; name the concept`);
     if (lines.length > FILE_LINES_MAX && LONG_FILES[path] === undefined) {
-      untidy.push(`${path}: ${lines.length} lines; split it by concept (at most ${FILE_LINES_MAX})`);
+      untidy.push(
+        `${path}: ${lines.length} lines; split it by concept (at most ${FILE_LINES_MAX})`,
+      );
     }
     for (const [index, line] of lines.entries()) {
-      if (LEFTOVERS.test(line)) untidy.push(`${path}:${index + 1}: a leftover marker; do it or file it`);
+      if (LEFTOVERS.test(line))
+        untidy.push(`${path}:${index + 1}: a leftover marker; do it or file it`);
     }
   }
   return untidy;

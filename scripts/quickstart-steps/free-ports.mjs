@@ -12,7 +12,9 @@ function isFree(port) {
 }
 
 for (let base = 7401; base < 60_000; base += wanted) {
-  const free = await Promise.all(Array.from({ length: wanted }, (_, index) => isFree(base + index)));
+  const free = await Promise.all(
+    Array.from({ length: wanted }, (_, index) => isFree(base + index)),
+  );
   if (free.every(Boolean)) {
     process.stdout.write(`${base}\n`);
     process.exit(0);
