@@ -6,8 +6,8 @@ import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import type { JournalEvent } from '@hypha/protocol';
 import { Fleet, root } from '../../test/fixtures/fleet.ts';
+import { SignedRuns } from '../../test/fixtures/signed-runs.ts';
 import { percentile, type Row, round, sample } from './measure.ts';
-import { SignedRuns } from './signed-runs.ts';
 
 const run = promisify(execFile);
 const RUNC = '/usr/sbin/runc';

@@ -2,8 +2,8 @@ import { join } from 'node:path';
 import { Queue, QueueEvents, Worker } from 'bullmq';
 import { Redis } from 'ioredis';
 import { Fleet } from '../../test/fixtures/fleet.ts';
+import { SignedRuns } from '../../test/fixtures/signed-runs.ts';
 import { percentile, type Row, round, sample } from './measure.ts';
-import { SignedRuns } from './signed-runs.ts';
 
 const NOOP = 'export default async function deploy() { return null; }\n';
 const RUNS = 200;
