@@ -1,1 +1,7 @@
-export {};
+export { CONTAINER_LIMITS } from './container-limits.ts';
+export { type ContainerSalOptions, createContainerSal } from './container-sal.ts';
+export {
+  type ContainerDetection,
+  type ContainerMachine,
+  detectContainers,
+} from './runtime-detection.ts';

@@ -1,0 +1,181 @@
+/** Containers as the reconciler sees them: kept as recorded, restarted as their policy says. */
+import { type Json, type Rid, Rid as RidSchema } from '@hypha/protocol';
+import {
+  ContainerSpec,
+  containerAddress,
+  labelForRecord,
+  labelText,
+  type Observed,
+  type ResourceKind,
+  type ResourceRecord,
+} from '@hypha/sal';
+import { listRunFolders } from './bundle.ts';
+import { readStats } from './cgroup-folders.ts';
+import type { Instance } from './container-host.ts';
+import { CONTAINER_LIMITS } from './container-limits.ts';
+import { readLog } from './container-log.ts';
+import type { Containers } from './containers.ts';
+import { listAttachedRids } from './network-attachment.ts';
+import { decideRestart, type RestartDecision } from './restart-policy.ts';
+
+export function containerResource(containers: Containers): ResourceKind {
+  const resource = new ContainerResource(containers);
+  return {
+    kind: 'container',
+    observe: (record, signal) => resource.observe(record, signal),
+    converge: (record, signal) => resource.converge(record, signal),
+    remove: ({ rid }, { signal }) => containers.dropAll(rid, signal),
+    settle: (record, signal) => resource.settle(record, signal),
+    halt: ({ rid }, signal) => containers.halt(rid, signal),
+    logs: ({ rid }, options) => readLog(() => resource.findLogPath(rid), options),
+    list: () => resource.list(),
+  };
+}
+
+class ContainerResource {
+  readonly #containers: Containers;
+
+  constructor(containers: Containers) {
+    this.#containers = containers;
+  }
+
+  async observe(record: ResourceRecord, signal: AbortSignal): Promise<Observed> {
+    const { store, host } = this.#containers;
+    const addresses = [containerAddress(host.node, record.rid)];
+    const current = await store.findCurrent(record.rid);
+    if (current === undefined) return { state: 'missing', converged: false, addresses, info: {} };
+    const stored = await store.read(current);
+    const info = { instance: current.id, image: stored.record.image };
+    if (stored.record.label.specHash !== record.specHash) {
+      const reason = 'another spec is current';
+      return { state: 'missing', converged: false, addresses, info: { ...info, reason } };
+    }
+    const spec = ContainerSpec.parse(record.spec);
+    const seen = await this.#observeInstance(current, spec, signal);
+    return { ...seen, addresses, info: { ...info, ...seen.info } };
+  }
+
+  /** Starts what should run, and leaves alone what rests or waits for its next start. */
+  async converge(record: ResourceRecord, signal: AbortSignal): Promise<void> {
+    const spec = ContainerSpec.parse(record.spec);
+    const { store } = this.#containers;
+    const instance = (await this.#findRecorded(record)) ?? (await this.#make(record, spec, signal));
+    const isCurrent = (await store.findCurrent(record.rid))?.id === instance.id;
+    if (isCurrent && (await this.#containers.isRunning(instance, signal))) return;
+    const status = await this.#containers.runtime.status(instance, signal);
+    const decision = await this.#decide(instance, spec);
+    // What runs needs no decision: only its place or its monitor has to be set right.
+    if (isCurrent && !('pid' in status) && decision.action !== 'start') return;
+    const restarts = decision.action === 'rest' ? 0 : decision.restarts;
+    await this.#containers.activate(instance, { spec, restarts, signal });
+  }
+
+  async settle(record: ResourceRecord, signal: AbortSignal): Promise<void> {
+    const { store } = this.#containers;
+    const current = await store.findCurrent(record.rid);
+    if (current === undefined) return;
+    const { specHash } = (await store.read(current)).record.label;
+    // Another spec is current: which of the two goes is not decided here.
+    if (specHash !== record.specHash) return;
+    await this.#containers.dropOthers(current, signal);
+    await this.#containers.collectImages(signal);
+  }
+
+  async findLogPath(rid: Rid): Promise<string | undefined> {
+    const current = await this.#containers.store.findCurrent(rid);
+    return current === undefined ? undefined : this.#containers.store.logPath(current);
+  }
+
+  async list(): Promise<readonly { rid: string; label: string }[]> {
+    const { store, host } = this.#containers;
+    const folders = (await listRunFolders(host)).map(({ rid }) => rid);
+    const rids = [...(await store.listRids()), ...folders, ...(await listAttachedRids(host))];
+    return Promise.all(
+      [...new Set(rids)].map(async (rid) => ({ rid, label: await this.#labelOf(rid) })),
+    );
+  }
+
+  async #observeInstance(
+    instance: Instance,
+    spec: ContainerSpec,
+    signal: AbortSignal,
+  ): Promise<{ state: string; converged: boolean; info: { readonly [key: string]: Json } }> {
+    const { store, host, runtime } = this.#containers;
+    const run = await store.findRun(instance);
+    const exit = await store.findExit(instance);
+    const status = await runtime.status(instance, signal);
+    const counted = { restarts: run?.restarts ?? 0 };
+    if (status.state === 'running') {
+      const isAttached = await this.#containers.isRunning(instance, signal);
+      const stats = await readStats(host, instance);
+      const health = await this.#observeHealth(instance, spec, signal);
+      const startedAtMs = run?.startedAtMs ?? null;
+      const reason = isAttached ? {} : { reason: 'its network was taken away' };
+      const info = { ...counted, pid: status.pid, startedAtMs, ...stats, health, ...reason };
+      return { state: 'running', converged: isAttached, info };
+    }
+    if ('pid' in status) {
+      const reason =
+        status.state === 'created' ? 'it was never started' : 'nobody watches over it any more';
+      return { state: 'failed', converged: false, info: { ...counted, reason } };
+    }
+    const decision = await this.#decide(instance, spec);
+    const info = { ...counted, exitCode: exit?.code ?? null, endedAtMs: exit?.atMs ?? null };
+    if (decision.action === 'wait') {
+      const waits = { ...info, restarts: decision.restarts, retryAtMs: decision.untilMs };
+      return { state: 'backing-off', converged: true, info: waits };
+    }
+    return { state: 'stopped', converged: decision.action === 'rest', info };
+  }
+
+  /** `exec` is left out: a process per look and container would be a load of its own. */
+  async #observeHealth(
+    instance: Instance,
+    spec: ContainerSpec,
+    signal: AbortSignal,
+  ): Promise<string> {
+    const { exec, ...health } = spec.health ?? { within: 0 };
+    if (health.http === undefined && health.tcp === undefined) {
+      return exec === undefined ? 'none' : 'not looked at';
+    }
+    const timeoutMs = CONTAINER_LIMITS.observeProbeMsMax;
+    const options = { timeoutMs, signal };
+    const verdict = await this.#containers.checkHealth(instance, { ...spec, health }, options);
+    return verdict ?? 'healthy';
+  }
+
+  async #decide(instance: Instance, spec: ContainerSpec): Promise<RestartDecision> {
+    const { store, host } = this.#containers;
+    return decideRestart({
+      policy: spec.restart,
+      instance: instance.id,
+      run: await store.findRun(instance),
+      exit: await store.findExit(instance),
+      nowMs: host.nowMs(),
+    });
+  }
+
+  /** The instance made for this spec; the current one first. */
+  async #findRecorded(record: ResourceRecord): Promise<Instance | undefined> {
+    const { store } = this.#containers;
+    const current = await store.findCurrent(record.rid);
+    const others = await store.list(record.rid);
+    for (const instance of current === undefined ? others : [current, ...others]) {
+      const stored = await store.read(instance);
+      if (stored.record.label.specHash === record.specHash) return instance;
+    }
+    return undefined;
+  }
+
+  async #make(record: ResourceRecord, spec: ContainerSpec, signal: AbortSignal): Promise<Instance> {
+    const image = await this.#containers.images.resolve(spec.image);
+    return this.#containers.make(labelForRecord(record), spec, image, signal);
+  }
+
+  async #labelOf(rid: Rid): Promise<string> {
+    const { store } = this.#containers;
+    const [instance] = await store.list(RidSchema.parse(rid));
+    const stored = instance && (await store.read(instance).catch(() => undefined));
+    return stored === undefined ? `container ${rid}` : labelText(stored.record.label);
+  }
+}

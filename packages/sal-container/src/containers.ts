@@ -1,0 +1,211 @@
+/**
+ * The moves that verbs and reconciler share. Of the instances of one rid at most one runs: the current
+ * one. A replace makes the new one first, then stops the old one and keeps it (parked) until `settle`.
+ */
+import { HyphaError, isHyphaError, type Rid } from '@hypha/protocol';
+import type { ContainerSpec, ResourceLabel } from '@hypha/sal';
+import { findBundleSpec, listRunFolders } from './bundle.ts';
+import { removeEmptyGroups } from './cgroup-folders.ts';
+import { execInContainer } from './container-exec.ts';
+import type { ContainerHost, Instance } from './container-host.ts';
+import { CONTAINER_LIMITS } from './container-limits.ts';
+import { readLogTail } from './container-log.ts';
+import { checkHealth, type HealthTarget, type HealthVerdict, waitHealthy } from './health-check.ts';
+import { ImageStore, type ResolvedImage } from './image-store.ts';
+import { InstanceRuntime } from './instance-runtime.ts';
+import { fieldHashes, InstanceStore, instanceOf } from './instance-store.ts';
+import {
+  attachmentOf,
+  ensureAttachment,
+  isAttached,
+  removeAttachment,
+} from './network-attachment.ts';
+
+/** An image may be collected between the look and the snapshot; not twice in a row. */
+const MAKE_ATTEMPTS_MAX = 3;
+
+export class Containers {
+  readonly host: ContainerHost;
+  readonly store: InstanceStore;
+  readonly images: ImageStore;
+  readonly runtime: InstanceRuntime;
+
+  constructor(host: ContainerHost) {
+    this.host = host;
+    this.store = new InstanceStore(host);
+    this.images = new ImageStore(host);
+    this.runtime = new InstanceRuntime(host, this.store);
+  }
+
+  /** The instance of a label, not yet started and not yet current. Idempotent. */
+  async make(
+    label: ResourceLabel,
+    spec: ContainerSpec,
+    image: ResolvedImage,
+    signal: AbortSignal,
+  ): Promise<Instance> {
+    const instance = instanceOf(label, image.sha256);
+    const record = { v: 1, label, image: image.sha256, fields: fieldHashes(spec) } as const;
+    for (let attempt = 1; ; attempt++) {
+      if (await this.store.has(instance)) return instance;
+      await this.images.ensure(image, signal);
+      try {
+        await this.store.create(instance, record, signal);
+      } catch (error) {
+        const isRetried = isHyphaError(error) && attempt < MAKE_ATTEMPTS_MAX;
+        if (!isRetried || (await this.images.has(image.sha256))) throw error;
+      }
+    }
+  }
+
+  /** Parks every other instance, and has this one current, attached and running. Idempotent. */
+  async activate(
+    instance: Instance,
+    options: { spec: ContainerSpec; restarts: number; signal: AbortSignal },
+  ): Promise<void> {
+    const { signal } = options;
+    await this.#park(instance, signal);
+    const current = await this.store.findCurrent(instance.rid);
+    if (current?.id !== instance.id) await this.store.setCurrent(instance);
+    if (await this.isRunning(instance, signal)) return;
+    const attachment = attachmentOf(this.host, instance.rid);
+    const status = await this.runtime.status(instance, signal);
+    await ensureAttachment(this.host, attachment, signal);
+    if ('pid' in status && !(await isAttached(attachment, status.pid))) {
+      // It sits in a namespace that lost its name: only a new start gets it into ours.
+      await this.runtime.stop(instance, signal);
+    }
+    await this.runtime.start(instance, options);
+  }
+
+  /**
+   * Has an earlier instance current again, and running if it was. Its spec is that of its last start;
+   * after a reboot that is gone and it stays down until the reconciler starts it from the record.
+   */
+  async restore(instance: Instance, wasRunning: boolean, signal: AbortSignal): Promise<void> {
+    if (!(await this.store.has(instance))) {
+      throw new HyphaError('E_SAL', `cannot bring back container ${instance.id}: it is gone`);
+    }
+    const spec = await findBundleSpec(this.host, instance);
+    if (wasRunning && spec !== undefined) {
+      await this.activate(instance, { spec, restarts: 0, signal });
+    } else {
+      await this.#park(instance, signal);
+      await this.store.setCurrent(instance);
+    }
+    await this.dropOthers(instance, signal);
+  }
+
+  /** Running under its monitor, reachable at its address. */
+  async isRunning(instance: Instance, signal: AbortSignal): Promise<boolean> {
+    const status = await this.runtime.status(instance, signal);
+    if (status.state !== 'running') return false;
+    const attachment = attachmentOf(this.host, instance.rid);
+    return isAttached(attachment, status.pid);
+  }
+
+  /** Stops and removes every instance but this one. Idempotent. */
+  async dropOthers(instance: Instance, signal: AbortSignal): Promise<void> {
+    for (const other of await this.#listAll(instance.rid)) {
+      if (other.id !== instance.id) await this.#drop(other, signal);
+    }
+  }
+
+  /** Removes all that a resource has on this machine. Idempotent. */
+  async dropAll(rid: Rid, signal: AbortSignal): Promise<void> {
+    for (const instance of await this.#listAll(rid)) await this.#drop(instance, signal);
+    await removeAttachment(this.host, attachmentOf(this.host, rid), signal);
+    await this.store.forget(rid, signal);
+    await removeEmptyGroups(this.host);
+  }
+
+  /** Stops it and takes away all but what is on disk. Idempotent. */
+  async halt(rid: Rid, signal: AbortSignal): Promise<void> {
+    for (const instance of await this.#listAll(rid)) {
+      await this.#stop(instance, signal);
+      await this.runtime.clear(instance, signal);
+    }
+    await removeAttachment(this.host, attachmentOf(this.host, rid), signal);
+    await removeEmptyGroups(this.host);
+  }
+
+  /** Removes images that no instance of this node uses any more. */
+  async collectImages(signal: AbortSignal): Promise<void> {
+    await this.images.collect(async () => {
+      const instances = await this.store.list();
+      const stored = await Promise.all(instances.map((instance) => this.store.read(instance)));
+      return new Set(stored.map(({ record }) => record.image));
+    }, signal);
+  }
+
+  /** One look; null when it is healthy or has no health of its own. */
+  async checkHealth(
+    instance: Instance,
+    spec: ContainerSpec,
+    options: { timeoutMs: number; signal: AbortSignal },
+  ): Promise<HealthVerdict> {
+    if (spec.health === undefined) return null;
+    return checkHealth(spec.health, this.#target(instance, spec), options);
+  }
+
+  /** Throws `E_HEALTH`. */
+  async waitHealthy(
+    instance: Instance,
+    spec: ContainerSpec,
+    options: { name: string; signal: AbortSignal },
+  ): Promise<void> {
+    if (spec.health === undefined) return;
+    const { name, signal } = options;
+    await waitHealthy(spec.health, this.#target(instance, spec), {
+      name,
+      signal,
+      readTail: () => readLogTail(this.store.logPath(instance), CONTAINER_LIMITS.logTailLines),
+      findEnd: async () => {
+        const { state } = await this.runtime.status(instance, signal);
+        if (state === 'running') return null;
+        const exit = await this.store.findExit(instance);
+        return exit === undefined ? 'it ended' : `it exited with ${exit.code}`;
+      },
+    });
+  }
+
+  /** Instances on disk, and those of which only the run folder is left. */
+  async #listAll(rid: Rid): Promise<readonly Instance[]> {
+    const folders = (await listRunFolders(this.host)).filter((instance) => instance.rid === rid);
+    const all = [...(await this.store.list(rid)), ...folders];
+    return [...new Map(all.map((instance) => [instance.id, instance])).values()];
+  }
+
+  async #park(instance: Instance, signal: AbortSignal): Promise<void> {
+    for (const other of await this.#listAll(instance.rid)) {
+      if (other.id !== instance.id) await this.#stop(other, signal);
+    }
+  }
+
+  /** Noted before it is done, so that its end is never taken for the container's own. */
+  async #stop(instance: Instance, signal: AbortSignal): Promise<void> {
+    const run = (await this.store.has(instance)) ? await this.store.findRun(instance) : undefined;
+    if (run !== undefined && !run.halted) {
+      await this.store.writeRun(instance, { ...run, halted: true });
+    }
+    await this.runtime.stop(instance, signal);
+  }
+
+  async #drop(instance: Instance, signal: AbortSignal): Promise<void> {
+    await this.runtime.stop(instance, signal);
+    await this.runtime.clear(instance, signal);
+    await this.store.delete(instance, signal);
+  }
+
+  #target(instance: Instance, spec: ContainerSpec): HealthTarget {
+    return {
+      address: attachmentOf(this.host, instance.rid).address,
+      exec: async (command, signal) => {
+        const timeoutMs = CONTAINER_LIMITS.probeMsMax;
+        const request = { spec, command, key: 'health', timeoutMs, signal };
+        const outcome = await execInContainer(this.host, this.store, instance, request);
+        return outcome.exitCode;
+      },
+    };
+  }
+}

@@ -1,0 +1,259 @@
+/**
+ * Starting and stopping one instance: bundle, monitor, runtime. Whatever a killed predecessor left is
+ * either taken over (a container that runs under its monitor) or cleared away, never doubled.
+ */
+import { mkdir, readFile, rm, stat } from 'node:fs/promises';
+import { constants } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { HyphaError } from '@hypha/protocol';
+import { type ContainerSpec, commandFailure, findRecord, writeRecord } from '@hypha/sal';
+import { z } from 'zod';
+import { removeRunFolder, writeBundle } from './bundle.ts';
+import { removeCgroups } from './cgroup-folders.ts';
+import {
+  type ContainerHost,
+  type Instance,
+  instanceRunFolder,
+  runtimeRoot,
+} from './container-host.ts';
+import { CONTAINER_LIMITS } from './container-limits.ts';
+import { trimLog } from './container-log.ts';
+import type { InstanceStore } from './instance-store.ts';
+import { createMonitored, findMonitor, openMonitorFence } from './monitor.ts';
+import { identifyProcess, isAlive, ProcessIdentity } from './process-identity.ts';
+
+/** `unmonitored`: it runs, but nobody will see its end or keep its log. */
+export type RuntimeStatus =
+  | { readonly state: 'running'; readonly pid: number }
+  | { readonly state: 'created'; readonly pid: number }
+  | { readonly state: 'unmonitored'; readonly pid: number }
+  | { readonly state: 'stopped' }
+  | { readonly state: 'absent' };
+
+/** What `runc state` and `crun state` agree on. */
+const RuntimeState = z.object({ status: z.string(), pid: z.int().nonnegative().default(0) });
+
+const SIGNAL_NAME = /^(?:SIG)?(?<name>[A-Z][A-Z0-9+-]{1,11})$/;
+
+export class InstanceRuntime {
+  readonly #host: ContainerHost;
+  readonly #store: InstanceStore;
+
+  constructor(host: ContainerHost, store: InstanceStore) {
+    this.#host = host;
+    this.#store = store;
+  }
+
+  /** Runs no command for an instance that was noted as running. */
+  async status(instance: Instance, signal: AbortSignal): Promise<RuntimeStatus> {
+    const noted = await findRecord(this.#runningPath(instance), ProcessIdentity);
+    if (noted !== undefined) {
+      if (!(await isAlive(noted))) return { state: 'stopped' };
+      return {
+        state: (await this.#isMonitored(instance)) ? 'running' : 'unmonitored',
+        pid: noted.pid,
+      };
+    }
+    return (await this.#isKnown(instance))
+      ? this.#askRuntime(instance, signal)
+      : { state: 'absent' };
+  }
+
+  /**
+   * Has it running. Idempotent. Its network attachment must be there.
+   * @param options.restarts goes into its run record when it has to be started
+   */
+  async start(
+    instance: Instance,
+    options: { spec: ContainerSpec; restarts: number; signal: AbortSignal },
+  ): Promise<void> {
+    const { spec, restarts, signal } = options;
+    let status = await this.status(instance, signal);
+    if (status.state !== 'running' && status.state !== 'created') {
+      await this.stop(instance, signal);
+      await writeBundle(this.#host, this.#store, instance, { spec, signal });
+      await this.#create(instance, signal);
+      status = await this.#askRuntime(instance, signal);
+    }
+    if (status.state === 'created') {
+      const startedAtMs = this.#host.nowMs();
+      await this.#store.writeRun(instance, { v: 1, startedAtMs, restarts, halted: false });
+      await this.#runtime(['start', instance.id], `start container ${instance.id}`, signal);
+    }
+    if ('pid' in status) await this.#noteRunning(instance, status.pid);
+  }
+
+  /**
+   * Ends its processes (stop signal, grace, SIGKILL) and clears away all that is left of running it,
+   * except its bundle. Idempotent, also on what a crash left half made.
+   */
+  async stop(instance: Instance, signal: AbortSignal): Promise<void> {
+    const status = await this.status(instance, signal);
+    if ('pid' in status) await this.#end(instance, status, signal);
+    await this.#endMonitor(instance, { sawTheEnd: 'pid' in status, signal });
+    if (await this.#isKnown(instance)) {
+      const argv = ['delete', '--force', instance.id];
+      await this.#runtime(argv, `delete container ${instance.id}`, signal);
+    }
+    await removeCgroups(this.#host, instance, signal);
+    const noted = this.#runningPath(instance);
+    if (await exists(noted)) await this.#host.effects.change(() => rm(noted, { force: true }));
+  }
+
+  /** After `stop`: the bundle, and with it the last trace outside the pool. */
+  async clear(instance: Instance, signal: AbortSignal): Promise<void> {
+    await removeRunFolder(this.#host, instance, signal);
+  }
+
+  async #create(instance: Instance, signal: AbortSignal): Promise<void> {
+    const { effects } = this.#host;
+    const logPath = this.#store.logPath(instance);
+    const exitFolder = this.#store.exitFolder(instance);
+    await effects.change(async () => {
+      await mkdir(runtimeRoot(this.#host), { recursive: true, mode: 0o700 });
+      await this.#store.removeExit(instance);
+      await trimLog(logPath);
+    });
+    await effects.change(() =>
+      createMonitored(this.#host, instance, { logPath, exitFolder, signal }),
+    );
+  }
+
+  async #askRuntime(instance: Instance, signal: AbortSignal): Promise<RuntimeStatus> {
+    const { effects, tools } = this.#host;
+    const { exitCode, stdout } = await effects.run({
+      tool: tools.runtime,
+      argv: ['--root', runtimeRoot(this.#host), 'state', instance.id],
+      purpose: `read the state of container ${instance.id}`,
+      exitCodes: 'any',
+      signal,
+    });
+    // The runtime knows a folder that it cannot read: there is something to delete, nothing to keep.
+    if (exitCode !== 0) return { state: 'stopped' };
+    const { status, pid } = RuntimeState.parse(JSON.parse(stdout));
+    if (status === 'stopped' || pid === 0) return { state: 'stopped' };
+    if (!(await this.#isMonitored(instance))) return { state: 'unmonitored', pid };
+    return { state: status === 'created' ? 'created' : 'running', pid };
+  }
+
+  async #noteRunning(instance: Instance, pid: number): Promise<void> {
+    const path = this.#runningPath(instance);
+    if (await exists(path)) return;
+    const identity = await identifyProcess(pid);
+    // It may have ended already: then the runtime and the exit file tell.
+    if (identity === undefined) return;
+    await this.#host.effects.change(() => writeRecord(path, identity));
+  }
+
+  async #end(
+    instance: Instance,
+    status: { readonly state: string; readonly pid: number },
+    signal: AbortSignal,
+  ): Promise<void> {
+    const identity = await identifyProcess(status.pid);
+    if (identity === undefined) return;
+    // A container whose folder was taken away is stopped all the same.
+    const stored = await this.#store.read(instance).catch(() => undefined);
+    const name = SIGNAL_NAME.exec(stored?.image.stopSignal ?? '')?.groups?.['name'] ?? 'TERM';
+    if (status.state !== 'created' && (await catches(status.pid, name))) {
+      await this.#signal(instance, name, signal);
+      if (await endsWithin(identity, CONTAINER_LIMITS.stopGraceMs, signal)) return;
+    }
+    await this.#signal(instance, 'KILL', signal);
+    if (await endsWithin(identity, CONTAINER_LIMITS.killMsMax, signal)) return;
+    throw new HyphaError('E_SAL', `cannot stop container ${instance.id}: it outlives SIGKILL`, {
+      retryable: true,
+      hint: 'a process is stuck in the kernel: look for state D in ps',
+    });
+  }
+
+  async #signal(instance: Instance, name: string, signal: AbortSignal): Promise<void> {
+    try {
+      await this.#runtime(['kill', instance.id, name], `send ${name} to ${instance.id}`, signal);
+    } catch (error) {
+      // It ended by itself meanwhile; if not, the wait that follows finds out.
+      if (commandFailure(error) === undefined) throw error;
+    }
+  }
+
+  /** The monitor writes the exit code and ends after its container; one that does not is killed. */
+  async #endMonitor(
+    instance: Instance,
+    { sawTheEnd, signal }: { sawTheEnd: boolean; signal: AbortSignal },
+  ): Promise<void> {
+    const fence = await openMonitorFence(this.#host, instance);
+    const isEnded = async () =>
+      (await fence.isEmpty()) && (await findMonitor(this.#host, instance)) === undefined;
+    const deadline = performance.now() + CONTAINER_LIMITS.monitorEndMsMax;
+    while (sawTheEnd && !(await isEnded()) && performance.now() < deadline) {
+      await sleep(CONTAINER_LIMITS.pollMsMin, undefined, { signal });
+    }
+    if (!(await isEnded())) {
+      await this.#host.effects.change(async () => {
+        await fence.kill();
+        const pid = await findMonitor(this.#host, instance);
+        if (pid !== undefined) process.kill(pid, 'SIGKILL');
+        await fence.waitEmpty(signal);
+      });
+    }
+    await fence.remove();
+  }
+
+  async #isMonitored(instance: Instance): Promise<boolean> {
+    return (await findMonitor(this.#host, instance)) !== undefined;
+  }
+
+  /** To the runtime. Cheaper than asking it, and the same for runc and crun. */
+  async #isKnown({ id }: Instance): Promise<boolean> {
+    return exists(join(runtimeRoot(this.#host), id));
+  }
+
+  async #runtime(argv: readonly string[], purpose: string, signal: AbortSignal): Promise<void> {
+    await this.#host.effects.run({
+      tool: this.#host.tools.runtime,
+      argv: ['--root', runtimeRoot(this.#host), ...argv],
+      purpose,
+      timeoutMs: CONTAINER_LIMITS.runtimeMsMax,
+      signal,
+    });
+  }
+
+  #runningPath(instance: Instance): string {
+    return join(instanceRunFolder(this.#host, instance), 'running.json');
+  }
+}
+
+/**
+ * False when the signal would be lost on the process: the first of a pid namespace gets no signal it
+ * has no handler for, so waiting for its effect would be in vain.
+ */
+async function catches(pid: number, name: string): Promise<boolean> {
+  const number = Object.entries(constants.signals).find(([key]) => key === `SIG${name}`)?.[1];
+  const status = await readFile(`/proc/${pid}/status`, 'utf8').catch(() => '');
+  const caught = /^SigCgt:\s*([0-9a-f]+)$/m.exec(status)?.[1];
+  if (number === undefined || caught === undefined) return true;
+  return ((BigInt(`0x${caught}`) >> BigInt(number - 1)) & 1n) === 1n;
+}
+
+async function endsWithin(
+  identity: ProcessIdentity,
+  withinMs: number,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const deadline = performance.now() + withinMs;
+  let delayMs: number = CONTAINER_LIMITS.pollMsMin;
+  while (await isAlive(identity)) {
+    if (performance.now() > deadline) return false;
+    await sleep(delayMs, undefined, { signal });
+    delayMs = Math.min(delayMs * 2, CONTAINER_LIMITS.pollMsMax);
+  }
+  return true;
+}
+
+async function exists(path: string): Promise<boolean> {
+  return stat(path).then(
+    () => true,
+    () => false,
+  );
+}
