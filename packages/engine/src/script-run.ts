@@ -10,8 +10,9 @@ import {
 } from '@hypha/protocol';
 import { ENGINE_LIMITS } from './engine-limits.ts';
 import type { Guest, RunGrant } from './ports.ts';
+import { callWithRetries, isRetryable } from './retry.ts';
 import { assertGoingOn, type SagaContext } from './saga-context.ts';
-import { GuestLost, RunFailure } from './saga-error.ts';
+import { GuestLost, isWayOut, RunFailure } from './saga-error.ts';
 import { ScriptSession } from './script-session.ts';
 
 /** A guest that threw one of these was stopped for what the script did: a fresh one would do it again. */
@@ -56,7 +57,7 @@ async function runGuest(
   const session = new ScriptSession(context);
   let guest: Guest | undefined;
   try {
-    const opened = await inGuest(context, openGuest);
+    const opened = await openWithRetries(context, openGuest);
     guest = opened;
     await session.absorb(await inGuest(context, () => opened.start(program, stop)));
     for (;;) {
@@ -89,10 +90,33 @@ function outputOf(session: ScriptSession): string {
   return session.output;
 }
 
-async function inGuest<T extends Guest | GuestTurn>(
+/** A machine that cannot start a host now may do so later; that is not the script's doing. */
+async function openWithRetries(
   context: SagaContext,
-  turn: () => Promise<T>,
-): Promise<T> {
+  openGuest: () => Promise<Guest>,
+): Promise<Guest> {
+  try {
+    return await callWithRetries(
+      {
+        clock: context.clock,
+        signal: context.stop,
+        attemptsMax: ENGINE_LIMITS.tryAttemptsMax,
+        totalMsMax: ENGINE_LIMITS.tryMsMax,
+        isRetryable,
+        onFault: (attempt, error) =>
+          context.onFault({ phase: 'guest', step: 0, verb: null, attempt, error }),
+      },
+      openGuest,
+    );
+  } catch (error) {
+    if (isWayOut(error)) throw error;
+    assertGoingOn(context);
+    if (isHyphaError(error)) throw new RunFailure(error);
+    throw new GuestLost(error);
+  }
+}
+
+async function inGuest(context: SagaContext, turn: () => Promise<GuestTurn>): Promise<GuestTurn> {
   try {
     return await turn();
   } catch (error) {

@@ -1,0 +1,59 @@
+import type { RunGrant } from '@hypha/engine';
+import type { ClaimAnswer } from '@hypha/journal/client';
+import {
+  Authority,
+  HyphaError,
+  openEnvelope,
+  parseJsonAs,
+  runIdOf,
+  ScriptPayload,
+  type Verifier,
+  verifyScript,
+} from '@hypha/protocol';
+
+export interface ClaimedRun {
+  readonly grant: RunGrant;
+  /** Set when the envelope does not verify any more: the run goes no way but back (design §8). */
+  readonly refusal: HyphaError | undefined;
+}
+
+/**
+ * What a claim entitles this runner to. The envelope is verified here once more, from the authority chain
+ * itself: neither the queue nor the record of an admission is believed (G1). Throws `E_INTERNAL` when the
+ * envelope is not that of the run at all, and the codes of reading it: then there is nothing to go by.
+ */
+export function openClaim(verifier: Verifier, claim: ClaimAnswer, runner: string): ClaimedRun {
+  const { run, node, epoch, bootId, committed, envelope } = claim;
+  const opened = openEnvelope(verifier, envelope, 'script');
+  if (runIdOf(verifier, opened.digest, node.id) !== run) {
+    throw new HyphaError(
+      'E_INTERNAL',
+      `the journal's envelope ${opened.digest} is not that of ${run}`,
+    );
+  }
+  const payload = parseJsonAs(ScriptPayload, opened.payload, {
+    code: 'E_PAYLOAD',
+    what: `the payload of ${run}`,
+    integersOnly: true,
+  });
+  const grant = { run, epoch, payload, node, runner, bootId, committed };
+  return { grant, refusal: findRefusal(verifier, claim) };
+}
+
+function findRefusal(verifier: Verifier, claim: ClaimAnswer): HyphaError | undefined {
+  try {
+    verifyScript(verifier, {
+      envelope: claim.envelope,
+      authority: Authority.replay(verifier, claim.authority),
+      profile: 'execute',
+      // This profile reads no clock (design §8).
+      nowSeconds: 0,
+      // Which realms a node serves was part of its admission, and was checked with the run's.
+      node: { id: claim.node.id, realms: ['*'] },
+    });
+    return undefined;
+  } catch (error) {
+    if (error instanceof HyphaError) return error;
+    throw error;
+  }
+}

@@ -1,0 +1,34 @@
+import { NodeId } from '@hypha/protocol';
+import { LOG_LEVELS, loadConfig } from '@hypha/service';
+import { z } from 'zod';
+
+/**
+ * What the supervisor tells a runner it starts. The token belongs in the environment or a file, never
+ * in a flag, where every process of the machine could read it.
+ */
+export const RunnerConfig = z.strictObject({
+  /** Name of this runner process; new for every process. */
+  runner: z.string().regex(/^[a-z0-9][a-z0-9-]{0,62}$/),
+  /** Proves to the supervisor that it started this process. */
+  token: z.string().min(16).max(128),
+  /** Path of the supervisor's journal socket. */
+  journalSocket: z.string().min(1),
+  /** Absolute path of a unix socket, or `redis://…`. */
+  redis: z
+    .string()
+    .regex(/^(?:\/|redis:\/\/|rediss:\/\/)/, 'the absolute path of a socket, or redis://…'),
+  /** Prefix of the queue's keys; with `{}` so that it stays in one slot of a cluster. */
+  queuePrefix: z.string().min(1).max(200),
+  queueName: z.string().min(1).max(100).default('runs'),
+  node: NodeId,
+  /** Where this node's SALs keep their things; what it holds is up to `@hypha/sal-host`. */
+  sals: z.record(z.string(), z.unknown()),
+  /** How long to try to reach a supervisor that went away, milliseconds. */
+  reconnectMs: z.int().min(0).max(3_600_000).default(60_000),
+  logLevel: z.enum(LOG_LEVELS).default('info'),
+});
+export type RunnerConfig = z.infer<typeof RunnerConfig>;
+
+export function readRunnerConfig(argv: readonly string[]): Readonly<RunnerConfig> {
+  return loadConfig(RunnerConfig, { argv, env: process.env, prefix: 'HYPHA_RUNNER' });
+}

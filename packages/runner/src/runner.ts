@@ -1,0 +1,161 @@
+/**
+ * A runner: takes hints from the queue, claims epochs at the supervisor, runs sagas. It owns nothing that
+ * lasts. Redis may come and go; without the supervisor no step starts, and when that stays away the
+ * process ends, so that it can be fenced and its run taken over (design §7).
+ */
+import { type Clock, type Fault, type Guest, runSaga } from '@hypha/engine';
+import { type ClaimAnswer, connectJournal, type JournalConnection } from '@hypha/journal/client';
+import { HyphaError, isHyphaError, type Verifier } from '@hypha/protocol';
+import type { Sals } from '@hypha/sal';
+import type { Logger } from '@hypha/service';
+import { openClaim } from './claimed-run.ts';
+import type { RunnerConfig } from './config.ts';
+import { openQueueWorker, type QueueHint } from './queue-worker.ts';
+
+export interface GuestSource {
+  /** Starts a host ahead of the run that will need it. */
+  warm(): void;
+  openGuest(): Promise<Guest>;
+  close(): Promise<void>;
+}
+
+export interface RunnerDeps {
+  readonly config: RunnerConfig;
+  readonly log: Logger;
+  readonly sals: Sals;
+  readonly guests: GuestSource;
+  readonly clock: Clock;
+  readonly verifier: Verifier;
+  /** Aborted: finish the step in flight, start no other, let go. */
+  readonly signal: AbortSignal;
+}
+
+/**
+ * Serves runs until drained, by `signal` or by the supervisor. Throws when the supervisor stays away or
+ * refuses this runner, or when the engine may not go on: the process must then exit non-zero at once.
+ */
+export async function serveRuns(deps: RunnerDeps): Promise<void> {
+  await new Runner(deps).serve();
+}
+
+class Runner {
+  readonly #deps: RunnerDeps;
+  readonly #drain = new AbortController();
+  readonly #failure = Promise.withResolvers<never>();
+  readonly #drained = Promise.withResolvers<void>();
+  // run → its cancel; one at a time, known before the claim is answered
+  readonly #cancels = new Map<string, AbortController>();
+
+  constructor(deps: RunnerDeps) {
+    this.#deps = deps;
+    this.#failure.promise.catch(() => undefined);
+  }
+
+  async serve(): Promise<void> {
+    const { config, log, guests, signal } = this.#deps;
+    const drain = () => this.#startDrain();
+    if (signal.aborted) return;
+    signal.addEventListener('abort', drain, { once: true });
+    guests.warm();
+    const journal = await this.#connect();
+    try {
+      const queue = openQueueWorker({
+        ...config,
+        log,
+        drain: this.#drain.signal,
+        onHint: (hint) => this.#takeHint(journal, hint),
+      });
+      log.info({ node: config.node }, 'runner ready');
+      await Promise.race([this.#drained.promise, this.#failure.promise]);
+      await Promise.race([queue.close(), this.#failure.promise]);
+    } finally {
+      signal.removeEventListener('abort', drain);
+      journal.close();
+      await guests.close();
+    }
+  }
+
+  async #connect(): Promise<JournalConnection> {
+    const { runner, token, journalSocket, reconnectMs } = this.#deps.config;
+    return await connectJournal({
+      socketPath: journalSocket,
+      runner,
+      token,
+      pid: process.pid,
+      reconnectMsMax: reconnectMs,
+      onNotice: (notice) => {
+        if (notice.notice === 'drain') return this.#startDrain();
+        this.#cancels.get(notice.run)?.abort();
+      },
+      onLost: (error) => this.#failure.reject(error),
+    });
+  }
+
+  #startDrain(): void {
+    this.#drain.abort();
+    this.#drained.resolve();
+  }
+
+  async #takeHint(journal: JournalConnection, hint: QueueHint): Promise<void> {
+    const { run, epoch } = hint;
+    const cancel = new AbortController();
+    this.#cancels.set(run, cancel);
+    try {
+      const claim = await this.#claim(journal, hint);
+      if (claim !== undefined) await this.#run(journal, claim, cancel.signal);
+    } catch (error) {
+      // Nothing more may be touched: whoever started this process fences it and hands the run on.
+      this.#deps.log.error({ run, epoch, err: error }, 'run abandoned');
+      this.#failure.reject(error);
+      await new Promise<never>(() => undefined);
+    } finally {
+      this.#cancels.delete(run);
+      journal.release(run);
+    }
+  }
+
+  /** Undefined when the job is stale or was injected. */
+  async #claim(
+    journal: JournalConnection,
+    { run, epoch }: QueueHint,
+  ): Promise<ClaimAnswer | undefined> {
+    try {
+      return await journal.claim(run, epoch);
+    } catch (error) {
+      if (!isHyphaError(error) || error.code === 'E_UNAVAILABLE') throw error;
+      this.#deps.log.warn({ alarm: 'refused-job', run, epoch, err: error }, 'queue job dropped');
+      return undefined;
+    }
+  }
+
+  async #run(journal: JournalConnection, claim: ClaimAnswer, cancel: AbortSignal): Promise<void> {
+    const { config, sals, guests, clock, verifier } = this.#deps;
+    const { run, epoch } = claim;
+    const log = this.#deps.log.child({ run, epoch });
+    const { grant, refusal } = openClaim(verifier, claim, config.runner);
+    if (grant.node.id !== config.node) {
+      throw new HyphaError('E_INTERNAL', `this runner is of ${config.node}, not ${grant.node.id}`);
+    }
+    if (refusal !== undefined) log.warn({ alarm: 'unverified-run', err: refusal }, 'run refused');
+    const outcome = await runSaga({
+      grant,
+      journal: {
+        recorded: claim.events,
+        append: (bodies) => journal.append(run, epoch, bodies),
+      },
+      sals,
+      openGuest: () => guests.openGuest(),
+      clock,
+      verifier,
+      cancel,
+      drain: this.#drain.signal,
+      ...(refusal === undefined ? {} : { refusal }),
+      onFault: (fault) => logFault(log, fault),
+    });
+    log.info({ state: outcome.state }, 'run left');
+  }
+}
+
+function logFault(log: Logger, { phase, step, verb, attempt, error }: Fault): void {
+  log.warn({ phase, step, verb, attempt, err: error }, 'call failed');
+}

@@ -1,0 +1,365 @@
+/**
+ * A node without its supervisor's HTTP side: a real journal behind the real socket protocol, a real
+ * Redis, runner processes in fences of their own. Tests only.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { createServer, type Server, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { type Journal, openJournal } from '@hypha/journal';
+import { LineChannel, NumberedRequest, type SupervisorNotice } from '@hypha/journal/client';
+import {
+  Authority,
+  base64,
+  buildAuthorityPayload,
+  buildGenesisPayload,
+  buildScriptPayload,
+  envelopeDigest,
+  HyphaError,
+  isHyphaError,
+  isTerminal,
+  type JournalBody,
+  nodeIdOf,
+  runIdOf,
+  type ScriptDraft,
+  signAuthority,
+  signScript,
+  toProblem,
+} from '@hypha/protocol';
+import { generateKey, nodeVerifier } from '@hypha/protocol/node';
+import { detectCgroups, type Fence, openFence, removeFenceGroup } from '@hypha/sal';
+import { Queue } from 'bullmq';
+import { CountedVolumes } from './counted-volumes.ts';
+import { RedisFixture } from './redis-fixture.ts';
+
+const MAIN = fileURLToPath(new URL('./counting-runner.ts', import.meta.url));
+const TOKEN = randomBytes(16).toString('hex');
+const MIB = 1024 * 1024;
+
+export interface RunnerProcess {
+  readonly name: string;
+  readonly child: ChildProcess;
+  readonly fence: Fence;
+  /** What it logged, parsed. */
+  readonly lines: Record<string, unknown>[];
+  /** Exit code, or the signal that ended it. */
+  readonly exited: Promise<number | string>;
+}
+
+export class NodeRig implements AsyncDisposable {
+  readonly node: string;
+  readonly volumes: CountedVolumes;
+  readonly redis: RedisFixture;
+  readonly runners: RunnerProcess[] = [];
+  /** Sees each append before it is stored; true: store it, but never answer. */
+  onAppend: (run: string, bodies: readonly JournalBody[]) => boolean = () => false;
+  authority: Authority;
+  readonly #folder: string;
+  readonly #group: string;
+  readonly #cgroup2: string | undefined;
+  readonly #journal: Journal;
+  readonly #queue: Queue;
+  readonly #root = generateKey().signer;
+  readonly #operator = generateKey().signer;
+  readonly #channels = new Map<LineChannel, { runner: string; run: string | undefined }>();
+  readonly #sockets = new Set<Socket>();
+  #server: Server | undefined;
+  #generation = 0;
+
+  private constructor(deps: {
+    folder: string;
+    cgroup2: string | undefined;
+    journal: Journal;
+    redis: RedisFixture;
+    node: string;
+  }) {
+    this.#folder = deps.folder;
+    this.#group = `hypha-test-${randomBytes(4).toString('hex')}`;
+    this.#cgroup2 = deps.cgroup2;
+    this.#journal = deps.journal;
+    this.redis = deps.redis;
+    this.node = deps.node;
+    this.volumes = new CountedVolumes(join(deps.folder, 'world'));
+    this.#queue = new Queue('runs', {
+      connection: { path: deps.redis.socket, maxRetriesPerRequest: null },
+      prefix: '{test}',
+    });
+    this.#queue.on('error', () => undefined);
+    this.authority = this.#firstAuthority();
+  }
+
+  static async open(): Promise<NodeRig> {
+    const folder = await mkdtemp(join(tmpdir(), 'hypha-runner-'));
+    const redis = new RedisFixture(folder);
+    await redis.start();
+    const { signer } = generateKey();
+    const node = nodeIdOf(nodeVerifier, signer.publicKey);
+    const journal = await openJournal({
+      file: join(folder, 'journal.db'),
+      node,
+      signer,
+      verifier: nodeVerifier,
+      nowMs: () => Date.now(),
+      authoritySeq: () => 1,
+      useOf: () => null,
+    });
+    const { cgroup2 } = await detectCgroups();
+    const rig = new NodeRig({ folder, cgroup2, journal, redis, node });
+    await rig.listen();
+    return rig;
+  }
+
+  get #socketPath(): string {
+    return join(this.#folder, 'journal.sock');
+  }
+
+  async listen(): Promise<void> {
+    const server = createServer((socket) => this.#serve(socket));
+    server.listen(this.#socketPath);
+    await once(server, 'listening');
+    this.#server = server;
+  }
+
+  /** The supervisor is gone; its journal stays. */
+  async hangUp(): Promise<void> {
+    const server = this.#server;
+    this.#server = undefined;
+    if (server === undefined) return;
+    const closed = once(server, 'close');
+    server.close();
+    for (const socket of this.#sockets) socket.destroy();
+    await closed;
+  }
+
+  async startRunner(env: Readonly<Record<string, string>> = {}): Promise<RunnerProcess> {
+    const name = `runner-${this.runners.length + 1}`;
+    const fence = await openFence({ cgroup2: this.#cgroup2, group: this.#group, name });
+    const { tool, argv } = fence.enter(process.execPath, [MAIN]);
+    const child = spawn(tool, argv, {
+      detached: true,
+      stdio: ['ignore', 'ignore', 'pipe'],
+      env: {
+        HYPHA_RUNNER_RUNNER: name,
+        HYPHA_RUNNER_TOKEN: TOKEN,
+        HYPHA_RUNNER_JOURNAL_SOCKET: this.#socketPath,
+        HYPHA_RUNNER_REDIS: this.redis.socket,
+        HYPHA_RUNNER_QUEUE_PREFIX: '{test}',
+        HYPHA_RUNNER_NODE: this.node,
+        HYPHA_RUNNER_SALS: JSON.stringify({ folder: join(this.#folder, 'world') }),
+        HYPHA_RUNNER_RECONNECT_MS: '2000',
+        ...env,
+      },
+    });
+    if (child.pid !== undefined) fence.adopt(child.pid);
+    const lines: Record<string, unknown>[] = [];
+    let rest = '';
+    child.stderr?.setEncoding('utf8').on('data', (text: string) => {
+      const parts = `${rest}${text}`.split('\n');
+      rest = parts.pop() ?? '';
+      for (const part of parts) lines.push(parseLine(part));
+    });
+    const exited = once(child, 'exit').then(([code, signal]) => code ?? signal);
+    const runner = { name, child, fence, lines, exited };
+    this.runners.push(runner);
+    return runner;
+  }
+
+  /** What the supervisor does about a dead runner: everything it started dies before its run moves on. */
+  async fenceOff(runner: RunnerProcess): Promise<void> {
+    await runner.fence.kill();
+    await runner.fence.waitEmpty(AbortSignal.timeout(10_000));
+  }
+
+  sign(source: string, draft: Partial<ScriptDraft> = {}) {
+    this.#generation += 1;
+    const payload = buildScriptPayload(
+      nodeVerifier,
+      {
+        deployment: 'web',
+        generation: this.#generation,
+        nodes: [this.node],
+        authority: this.authority,
+        source,
+        caps: ['volume'],
+        ...draft,
+      },
+      { nowMs: Date.now(), randomBytes },
+    );
+    return { payload, envelope: signScript(payload, [this.#operator]) };
+  }
+
+  /** Admits a signed script and puts its first job in the queue. */
+  async submit(source: string, draft: Partial<ScriptDraft> = {}): Promise<string> {
+    const { payload, envelope } = this.sign(source, draft);
+    const digest = envelopeDigest(nodeVerifier, envelope, 'script');
+    const run = runIdOf(nodeVerifier, digest, this.node);
+    await this.#journal.admit({
+      run,
+      digest,
+      envelope,
+      payload,
+      keyids: [this.#operator.keyid],
+      authoritySeq: this.authority.seq,
+      source: 'http',
+      capacity: { milliCpus: 8000, memoryBytes: 8192 * MIB, storageBytes: 1024 * 1024 * MIB },
+    });
+    await this.addJob({ run, epoch: (await this.#journal.runs.getRun(run)).epoch });
+    return run;
+  }
+
+  async addJob(data: { run: string; epoch: number }): Promise<void> {
+    const jobId = `${data.run}-${data.epoch}`;
+    await this.#queue.add('run', data, { jobId, attempts: 1 });
+  }
+
+  /** The next epoch for whoever comes. */
+  async handOn(run: string): Promise<void> {
+    const { epoch } = await this.#journal.takeOver(run);
+    await this.addJob({ run, epoch });
+  }
+
+  async bodies(run: string): Promise<JournalBody[]> {
+    return (await this.#journal.runs.readAllEvents(run)).map(({ body }) => body);
+  }
+
+  async stateOf(run: string): Promise<string> {
+    return (await this.#journal.runs.getRun(run)).state;
+  }
+
+  /** What the runner's part of the run ends with. */
+  async isOver(run: string): Promise<boolean> {
+    const { state } = await this.#journal.runs.getRun(run);
+    return state === 'committed' || isTerminal(state);
+  }
+
+  notify(notice: SupervisorNotice): void {
+    for (const channel of this.#channels.keys()) channel.send(notice);
+  }
+
+  revokeOperator(): void {
+    const change = { type: 'revoke', keyid: this.#operator.keyid, reason: 'lost' } as const;
+    this.#extend(change);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const runner of this.runners) {
+      await this.fenceOff(runner);
+      await runner.exited;
+      await runner.fence.remove();
+    }
+    await removeFenceGroup(this.#cgroup2, this.#group);
+    await this.hangUp();
+    await this.#queue.disconnect().catch(() => undefined);
+    await this.redis.stop();
+    await this.#journal.close();
+    await rm(this.#folder, { recursive: true });
+  }
+
+  #firstAuthority(): Authority {
+    const nowSeconds = Math.floor(Date.now() / 1000);
+    const genesis = buildGenesisPayload({
+      rootKeys: [{ publicKey: this.#root.publicKey, name: 'root' }],
+      threshold: 1,
+      nowSeconds,
+    });
+    this.authority = Authority.fromGenesis(nodeVerifier, signAuthority(genesis, [this.#root]));
+    this.#extend({
+      type: 'grant',
+      grant: {
+        publicKey: base64(this.#operator.publicKey),
+        name: 'operator',
+        role: 'operator',
+        realms: ['*'],
+        caps: ['*'],
+        nodes: ['*'],
+        limits: null,
+        notBefore: nowSeconds,
+        notAfter: nowSeconds + 86_400,
+      },
+    });
+    return this.authority;
+  }
+
+  #extend(change: Parameters<typeof buildAuthorityPayload>[1]): void {
+    const nowSeconds = Math.floor(Date.now() / 1000);
+    const update = buildAuthorityPayload(this.authority, change, nowSeconds);
+    this.authority = this.authority.apply(signAuthority(update, [this.#root]));
+  }
+
+  #serve(socket: Socket): void {
+    this.#sockets.add(socket);
+    const holder: { runner: string; run: string | undefined } = { runner: '', run: undefined };
+    const channel = new LineChannel(socket, {
+      onValue: (value) => void this.#answer(channel, holder, value),
+      onClose: () => {
+        this.#sockets.delete(socket);
+        this.#channels.delete(channel);
+      },
+    });
+    this.#channels.set(channel, holder);
+  }
+
+  async #answer(
+    channel: LineChannel,
+    holder: { runner: string; run: string | undefined },
+    value: unknown,
+  ): Promise<void> {
+    const { id, request } = NumberedRequest.parse(value);
+    try {
+      const answer = await this.#perform(holder, request);
+      if (answer !== 'silence') channel.send({ id, ok: true, value: answer });
+    } catch (error) {
+      if (!isHyphaError(error)) throw error;
+      channel.send({ id, ok: false, problem: toProblem(error) });
+    }
+  }
+
+  async #perform(
+    holder: { runner: string; run: string | undefined },
+    request: NumberedRequestBody,
+  ): Promise<unknown> {
+    const bootId = 'boot-1';
+    if (request.method === 'hello') {
+      if (request.token !== TOKEN) throw new HyphaError('E_UNAUTHENTICATED', 'unknown runner');
+      holder.runner = request.runner;
+      for (const { run, epoch } of request.holding) {
+        await this.#journal.reattach(run, { runner: holder.runner, epoch, bootId });
+      }
+      return {};
+    }
+    const { run, epoch } = request;
+    const { runner } = holder;
+    if (request.method === 'claim') {
+      await this.#journal.claim(run, { runner, epoch, bootId });
+      return {
+        run,
+        epoch,
+        envelope: await this.#journal.runs.readEnvelope(run),
+        authority: this.authority.updates,
+        node: { id: this.node, name: 'node-1', labels: {} },
+        bootId,
+        events: await this.#journal.runs.readAllEvents(run),
+        committed: [],
+      };
+    }
+    const { after, bodies } = request;
+    const isSilent = this.onAppend(run, bodies);
+    const author = { by: 'runner', runner, epoch, after } as const;
+    const events = await this.#journal.append(run, author, bodies);
+    return isSilent ? 'silence' : { seq: events.at(-1)?.seq };
+  }
+}
+
+type NumberedRequestBody = ReturnType<typeof NumberedRequest.parse>['request'];
+
+function parseLine(text: string): Record<string, unknown> {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return { msg: text };
+  }
+}
