@@ -1,13 +1,13 @@
 import type { Store } from '@hypha/store';
 import type { JournalTables } from './journal-schema.ts';
 
-/** What one destination has not confirmed of one run. */
+/** What the coordinator has not confirmed of one run. */
 export interface Backlog {
   readonly run: string;
-  /** Came over HTTP: the destination may not know the run at all. */
+  /** Came over HTTP: the coordinator may not know the run at all. */
   readonly source: string;
-  /** Events the destination has; 0 for none. */
-  readonly sent: number;
+  /** Events it has; 0 for none. */
+  readonly told: number;
   /** Events there are. */
   readonly seq: number;
   /** The run ended, so a receipt follows the last event. */
@@ -22,40 +22,38 @@ export class DeliveryCursors {
     this.#store = store;
   }
 
-  /** Runs with something to tell, oldest first. The receipt counts as one more after the last event. */
-  async listBacklog(destination: string, limit: number): Promise<Backlog[]> {
-    const { db } = this.#store;
-    const rows = await db
+  /** Runs with something to tell the coordinator, oldest first. */
+  async listBacklog(limit: number): Promise<Backlog[]> {
+    const rows = await this.#store.db
       .selectFrom('run')
-      .leftJoin('cursor', (join) =>
-        join.onRef('cursor.topic', '=', 'run.run').on('cursor.destination', '=', destination),
-      )
-      .select(({ fn, val, eb }) => [
-        'run.run',
-        'run.source',
-        'run.seq',
-        'run.endedAt',
-        fn.coalesce(eb.ref('cursor.seq'), val(0)).as('sent'),
-      ])
-      .where((eb) =>
-        eb.or([
-          eb('cursor.seq', 'is', null),
-          eb('cursor.seq', '<', eb.ref('run.seq')),
-          eb.and([eb('run.endedAt', 'is not', null), eb('cursor.seq', '<=', eb.ref('run.seq'))]),
-        ]),
-      )
-      .orderBy('run.position')
+      .select(['run', 'source', 'told', 'seq', 'endedAt'])
+      .whereRef('told', '<', 'due')
+      .orderBy('position')
       .limit(limit)
       .execute();
-    return rows.map(({ run, source, seq, endedAt, sent }) => ({
-      run,
-      source,
-      seq,
-      sent: Number(sent),
-      ended: endedAt !== null,
-    }));
+    return rows.map(({ endedAt, ...row }) => ({ ...row, ended: endedAt !== null }));
   }
 
+  /** The coordinator has this much of each run: its events, and the receipt as one more. Never goes back. */
+  async confirm(
+    confirmed: readonly { readonly run: string; readonly told: number }[],
+  ): Promise<void> {
+    const { db } = this.#store;
+    await this.#store.write(
+      confirmed.map(({ run, told }) => ({
+        query: db.updateTable('run').set({ told }).where('run', '=', run).where('told', '<', told),
+      })),
+    );
+  }
+
+  /** The coordinator has lost what it confirmed: it is told again from there. */
+  async rewind(run: string, told: number): Promise<void> {
+    const { db } = this.#store;
+    const query = db.updateTable('run').set({ told }).where('run', '=', run);
+    await this.#store.write([{ query: query.where('told', '>', told) }]);
+  }
+
+  /** Up to where a destination has confirmed what it is told in order; 0 for nothing. */
   async read(destination: string, topic: string): Promise<number> {
     const row = await this.#store.db
       .selectFrom('cursor')
@@ -67,18 +65,13 @@ export class DeliveryCursors {
   }
 
   /** Never goes back. */
-  async advance(
-    destination: string,
-    confirmed: readonly { topic: string; seq: number }[],
-  ): Promise<void> {
-    const writes = confirmed.map(({ topic, seq }) => ({
-      query: this.#store.db
-        .insertInto('cursor')
-        .values({ destination, topic, seq })
-        .onConflict((row) =>
-          row.columns(['destination', 'topic']).doUpdateSet({ seq }).where('cursor.seq', '<', seq),
-        ),
-    }));
-    await this.#store.write(writes);
+  async advance(destination: string, topic: string, seq: number): Promise<void> {
+    const query = this.#store.db
+      .insertInto('cursor')
+      .values({ destination, topic, seq })
+      .onConflict((row) =>
+        row.columns(['destination', 'topic']).doUpdateSet({ seq }).where('cursor.seq', '<', seq),
+      );
+    await this.#store.write([{ query }]);
   }
 }

@@ -15,33 +15,39 @@ afterEach(async () => {
   await fixture[Symbol.asyncDispose]();
 });
 
-const destinations = {
-  events: 'coordinator',
-  receipts: { destination: 'ledger', topic: 'receipts' },
-};
-
 test('a run is in the backlog until its events and its receipt are confirmed', async () => {
   const { run } = admissionOf();
   const admission = admissionOf();
   await fixture.journal.admit(admission);
-  const backlog = () => fixture.journal.cursors.listBacklog('coordinator', 10);
-  const confirm = (seq: number) =>
-    fixture.journal.cursors.advance('coordinator', [{ topic: admission.run, seq }]);
+  const { cursors } = fixture.journal;
+  const backlog = () => cursors.listBacklog(10);
+  const confirm = (told: number) => cursors.confirm([{ run: admission.run, told }]);
   expect(await backlog()).toEqual([
-    { run: admission.run, source: 'http', sent: 0, seq: 1, ended: false },
+    { run: admission.run, source: 'http', told: 0, seq: 1, ended: false },
   ]);
   await confirm(1);
   expect(await backlog()).toEqual([]);
   await fixture.journal.claim(admission.run, { runner: 'r1', epoch: 1, bootId: 'b' });
   await fixture.append(admission.run, [started(), finished('failed')]);
-  expect(await backlog()).toMatchObject([{ sent: 1, seq: 3, ended: true }]);
+  expect(await backlog()).toMatchObject([{ told: 1, seq: 3, ended: true }]);
   await confirm(3);
-  expect(await backlog()).toMatchObject([{ sent: 3, seq: 3, ended: true }]);
+  expect(await backlog()).toMatchObject([{ told: 3, seq: 3, ended: true }]);
   await confirm(2);
-  expect(await backlog()).toMatchObject([{ sent: 3 }]);
+  expect(await backlog()).toMatchObject([{ told: 3 }]);
   await confirm(4);
   expect(await backlog()).toEqual([]);
+  await cursors.rewind(admission.run, 0);
+  expect(await backlog()).toMatchObject([{ told: 0 }]);
   expect(await fixture.journal.runs.findRun(run)).toBeUndefined();
+});
+
+test('a cursor never goes back', async () => {
+  const { cursors } = fixture.journal;
+  expect(await cursors.read('ledger', 'receipts')).toBe(0);
+  await cursors.advance('ledger', 'receipts', 5);
+  await cursors.advance('ledger', 'receipts', 3);
+  await fixture.reopen();
+  expect(await fixture.journal.cursors.read('ledger', 'receipts')).toBe(5);
 });
 
 test('an old run is dropped whole, but never before everybody has it', async () => {
@@ -49,14 +55,13 @@ test('an old run is dropped whole, but never before everybody has it', async () 
   await fixture.journal.admit(admission);
   await fixture.journal.claim(admission.run, { runner: 'r1', epoch: 1, bootId: 'b' });
   await fixture.append(admission.run, [started(), finished('failed')]);
+  const { cursors, sweeper, runs } = fixture.journal;
   const later = fixture.nowMs + 1;
-  const sweep = () => fixture.journal.sweeper.dropRuns(later, destinations);
-  expect(await sweep()).toBe(0);
-  await fixture.journal.cursors.advance('coordinator', [{ topic: admission.run, seq: 4 }]);
-  expect(await sweep()).toBe(0);
-  await fixture.journal.cursors.advance('ledger', [{ topic: 'receipts', seq: 1 }]);
-  expect(await fixture.journal.sweeper.dropRuns(fixture.nowMs, destinations)).toBe(0);
-  expect(await sweep()).toBe(1);
-  expect(await fixture.journal.runs.findRun(admission.run)).toBeUndefined();
-  expect(await fixture.journal.runs.readAllEvents(admission.run)).toEqual([]);
+  expect(await sweeper.dropRuns(later, 1)).toBe(0);
+  await cursors.confirm([{ run: admission.run, told: 4 }]);
+  expect(await sweeper.dropRuns(later, 0)).toBe(0);
+  expect(await sweeper.dropRuns(fixture.nowMs, 1)).toBe(0);
+  expect(await sweeper.dropRuns(later, 1)).toBe(1);
+  expect(await runs.findRun(admission.run)).toBeUndefined();
+  expect(await runs.readAllEvents(admission.run)).toEqual([]);
 });

@@ -56,6 +56,10 @@ interface RunTable {
   /** JSON list of volume names. */
   deleteData: string;
   message: string;
+  /** What the coordinator is to be told: every event, and the receipt as one more. */
+  due: number;
+  /** How much of that it has confirmed. */
+  told: number;
 }
 
 interface EventTable {
@@ -133,7 +137,7 @@ interface ReceiptTable {
   envelope: string;
 }
 
-/** How far a destination has confirmed. `topic`: a run, or `receipts`. */
+/** How far a destination has confirmed one thing it is told in order. */
 interface CursorTable {
   destination: string;
   topic: string;
@@ -153,7 +157,9 @@ export const MIGRATIONS: readonly Migration[] = [
         expSeconds integer not null, epoch integer not null, holder text, bootId text,
         seq integer not null, head text not null, state text not null, steps integer not null,
         startedAt integer, endedAt integer, problem text, simulated integer not null,
-        onFailure text not null, deleteData text not null, message text not null) strict`,
+        onFailure text not null, deleteData text not null, message text not null, due integer not null,
+        told integer not null) strict`,
+      'create index runToTell on run (position) where told < due',
       'create index runByDeployment on run (realm, deployment, position)',
       'create index runByEnd on run (endedAt, position)',
       `create table event (run text not null, seq integer not null, body text not null,

@@ -1,4 +1,5 @@
 import {
+  type BodyOf,
   type DesiredResource,
   HyphaError,
   isTerminal,
@@ -147,6 +148,11 @@ export class Journal {
     bodies: readonly JournalBody[],
   ): Promise<readonly JournalEvent[]> {
     return await this.#writer.append(run, author, bodies);
+  }
+
+  /** Ends a run that no runner has begun. False when one has, or when it ended by itself. */
+  async finishUnclaimed(run: string, body: BodyOf<'finished'>): Promise<boolean> {
+    return await this.#writer.finishUnclaimed(run, body);
   }
 
   /** The next epoch, owned by nobody. Call only once everything the owner started is dead. */

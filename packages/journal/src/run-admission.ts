@@ -220,6 +220,8 @@ export class RunAdmission {
       onFailure: payload.onFailure,
       deleteData: JSON.stringify(payload.deleteData),
       message: payload.message,
+      due: 1,
+      told: 0,
     };
   }
 

@@ -1,4 +1,5 @@
 import {
+  type BodyOf,
   canonicalJson,
   HyphaError,
   isTerminal,
@@ -65,21 +66,25 @@ export class RunWriter {
     author: Author,
     bodies: readonly JournalBody[],
   ): Promise<readonly JournalEvent[]> {
-    return await this.#locked(run, async () => {
-      for (let attempt = 1; ; attempt++) {
-        const active = await this.#load(run);
+    return await this.#locked(run, () =>
+      this.#retry(run, async (active) => {
         demandOwner(active.entry, author);
         const repeated = await this.#findRepeated(active, author, bodies);
-        if (repeated !== undefined) return repeated;
-        try {
-          return await this.#appendOnce(active, author, bodies);
-        } catch (error) {
-          this.#active.delete(run);
-          this.#deps.receipts.forget();
-          if (!isStoreConflict(error) || attempt === JOURNAL_LIMITS.attemptsMax) throw error;
-        }
-      }
-    });
+        return repeated ?? (await this.#appendOnce(active, author, bodies));
+      }),
+    );
+  }
+
+  /** Ends a run that no runner has begun. False when one has, or when it ended by itself. */
+  async finishUnclaimed(run: string, body: BodyOf<'finished'>): Promise<boolean> {
+    return await this.#locked(run, () =>
+      this.#retry(run, async (active) => {
+        const { state, holder } = active.entry;
+        if (state !== 'accepted' || holder !== null) return false;
+        await this.#appendOnce(active, { by: 'supervisor' }, [body]);
+        return true;
+      }),
+    );
   }
 
   /**
@@ -142,6 +147,20 @@ export class RunWriter {
   /** The newest state, also of what is not durable yet but will be before anything follows from it. */
   find(run: string): RunEntry | undefined {
     return this.#active.get(run)?.entry;
+  }
+
+  /** What lost a race for the receipt chain is done again, on what the store holds. */
+  async #retry<T>(run: string, attempt: (active: ActiveRun) => Promise<T>): Promise<T> {
+    for (let count = 1; ; count++) {
+      const active = await this.#load(run);
+      try {
+        return await attempt(active);
+      } catch (error) {
+        this.#active.delete(run);
+        this.#deps.receipts.forget();
+        if (!isStoreConflict(error) || count === JOURNAL_LIMITS.attemptsMax) throw error;
+      }
+    }
   }
 
   async #appendOnce(
@@ -207,6 +226,7 @@ export class RunWriter {
       .updateTable('run')
       .set({
         seq: next.seq,
+        due: isTerminal(next.state) ? next.seq + 1 : next.seq,
         head: next.head,
         state: next.state,
         steps: next.steps,

@@ -1,0 +1,111 @@
+import type { Journal, RunEntry, RunSource } from '@hypha/journal';
+import {
+  type Authority,
+  checkScriptSyntax,
+  type Envelope,
+  HyphaError,
+  openEnvelope,
+  type ResourceLimits,
+  runIdOf,
+  type ScriptPayload,
+  type Submission,
+  type Verifier,
+  verifyScript,
+} from '@hypha/protocol';
+import type { Clock } from './clock.ts';
+
+/** What an enrolled node knows of itself and of who may ask it. */
+export interface Membership {
+  readonly id: string;
+  readonly name: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly realms: readonly string[];
+}
+
+/** The authority this node follows. */
+export interface AuthorityView {
+  /** The newest known. Throws `E_UNAVAILABLE` before the node has enrolled. */
+  current(): Authority;
+  /** Asks the ledger unless that was done `maxAgeMs` ago; never throws, never waits long. */
+  refresh(maxAgeMs: number): Promise<void>;
+  /** Updates that came with work: taken as if they came from the ledger. Ignores what does not follow. */
+  offer(updates: readonly Envelope[]): Promise<void>;
+}
+
+interface AdmissionDeps {
+  readonly journal: Journal;
+  readonly authority: AuthorityView;
+  readonly verifier: Verifier;
+  readonly clock: Clock;
+  /** Undefined until the node has enrolled. */
+  readonly membership: () => Membership | undefined;
+  /** All this node has to give. */
+  readonly capacity: () => ResourceLimits;
+  /** How old the known authority may be when new work is judged, milliseconds. */
+  readonly authorityAgeMs: number;
+}
+
+/**
+ * The one way work comes in, from the API and from the inbox alike. Resolves once the run is durable in this
+ * node's own journal (G2). Throws what the operator has to know, and then nothing was kept.
+ */
+export class NodeAdmission {
+  readonly #deps: AdmissionDeps;
+
+  constructor(deps: AdmissionDeps) {
+    this.#deps = deps;
+  }
+
+  async submit(
+    { envelope, authority: stapled = [] }: Submission,
+    source: RunSource,
+  ): Promise<{ readonly entry: RunEntry; readonly existing: boolean }> {
+    const { journal, authority, verifier, clock } = this.#deps;
+    const node = this.#deps.membership();
+    if (node === undefined) {
+      throw new HyphaError('E_UNAVAILABLE', 'cannot accept work: this node has not enrolled', {
+        hint: 'see why with hypha status; the ledger has to know the node first',
+      });
+    }
+    await authority.offer(stapled);
+    await authority.refresh(this.#deps.authorityAgeMs);
+    const { digest } = openEnvelope(verifier, envelope, 'script');
+    const known = await journal.runs.findByDigest(digest);
+    const { payload, keyids } = verifyScript(verifier, {
+      envelope,
+      authority: authority.current(),
+      profile: 'admit',
+      nowSeconds: Math.floor(clock.nowMs() / 1000),
+      node,
+      // Ids and nonces are looked up by the journal, in the write that uses them up.
+      replay: {
+        hasDigest: () => known !== undefined,
+        findId: () => undefined,
+        findNonce: () => undefined,
+      },
+    });
+    if (known !== undefined) return { entry: known, existing: true };
+    demandSupported(payload);
+    if (payload.script !== undefined) checkScriptSyntax(payload.script.source);
+    return await journal.admit({
+      run: runIdOf(verifier, digest, node.id),
+      digest,
+      envelope,
+      payload,
+      keyids,
+      authoritySeq: authority.current().seq,
+      source,
+      capacity: this.#deps.capacity(),
+    });
+  }
+}
+
+/** What is signed must happen as signed, or be refused: nothing is left out silently. */
+function demandSupported({ id, mode, secrets, expect }: ScriptPayload): void {
+  const refuse = (path: string, what: string) => {
+    throw new HyphaError('E_UNSUPPORTED', `cannot accept ${id}: ${what}`, { where: { path } });
+  };
+  if (mode !== 'apply' && mode !== 'destroy') refuse('mode', `this version runs no ${mode}`);
+  if (Object.keys(secrets).length > 0) refuse('secrets', 'this version opens no secrets');
+  if (expect !== undefined) refuse('expect', 'this version compares no plans');
+}

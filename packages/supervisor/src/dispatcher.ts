@@ -1,0 +1,93 @@
+import { isClaimable, type Journal, type Lane, type RunEntry } from '@hypha/journal';
+import { HyphaError } from '@hypha/protocol';
+import type { Logger } from '@hypha/service';
+import { recordedProblem } from './recorded-problem.ts';
+import type { RunJob } from './run-queue.ts';
+import { LIMITS } from './supervisor-limits.ts';
+
+interface DispatcherDeps {
+  readonly journal: Journal;
+  readonly queue: { add(jobs: readonly RunJob[]): Promise<void> };
+  readonly log: Logger;
+}
+
+/**
+ * Gives each deployment's oldest unfinished run its turn by a job in the queue, and cancels runs that a
+ * higher generation replaced before they began (design §8). Works from the journal alone, so that it can be
+ * repeated at any time and a queue that lost everything is filled again.
+ */
+export class Dispatcher {
+  readonly #deps: DispatcherDeps;
+  readonly #held = new Set<string>();
+  #passes: Promise<void> = Promise.resolve();
+  #isWaiting = false;
+
+  constructor(deps: DispatcherDeps) {
+    this.#deps = deps;
+  }
+
+  /** No job for this run until it is let go. */
+  hold(run: string): void {
+    this.#held.add(run);
+  }
+
+  letGo(run: string): void {
+    this.#held.delete(run);
+    this.kick();
+  }
+
+  /** One more pass soon: one that has not begun yet serves all who ask. */
+  kick(): void {
+    if (this.#isWaiting) return;
+    this.#isWaiting = true;
+    this.#passes = this.#passes.then(() => {
+      this.#isWaiting = false;
+      return this.#pass();
+    });
+  }
+
+  /** Resolves when every pass asked for is done. */
+  async idle(): Promise<void> {
+    await this.#passes;
+  }
+
+  async #pass(): Promise<void> {
+    const { journal, queue, log } = this.#deps;
+    try {
+      for (const run of journal.listLanes().flatMap(superseded)) await this.#supersede(run);
+      const turns = journal.listLanes().flatMap(({ runs }) => runs.slice(0, 1));
+      const waiting = turns.filter((entry) => isWaiting(entry) && !this.#held.has(entry.run));
+      const jobs = waiting.slice(0, LIMITS.jobsPerSweep).map(({ run, epoch }) => ({ run, epoch }));
+      await queue.add(jobs);
+    } catch (err) {
+      // The next sweep tries again.
+      log.error({ err }, 'dispatch failed');
+    }
+  }
+
+  async #supersede(entry: RunEntry): Promise<void> {
+    const { run, realm, deployment, generation } = entry;
+    const error = new HyphaError(
+      'E_SUPERSEDED',
+      `generation ${generation} of ${realm}/${deployment} was replaced before ${run} began`,
+      { hint: 'see the newer generation: hypha deployment show' },
+    );
+    const isCancelled = await this.#deps.journal.finishUnclaimed(run, {
+      type: 'finished',
+      state: 'cancelled',
+      problem: recordedProblem(error),
+      undone: 0,
+      leftovers: [],
+    });
+    if (isCancelled) this.#deps.log.info({ run, generation }, 'run superseded');
+  }
+}
+
+/** Every run but the newest that no runner has begun. */
+function superseded({ runs }: Lane): RunEntry[] {
+  return runs.slice(0, -1).filter((entry) => entry.state === 'accepted' && entry.holder === null);
+}
+
+function isWaiting(entry: RunEntry): boolean {
+  return isClaimable(entry) && entry.holder === null;
+}

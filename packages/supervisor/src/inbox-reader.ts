@@ -1,0 +1,74 @@
+import { followStream, type HyphaClient, inboxPath } from '@hypha/client';
+import {
+  HyphaError,
+  InboxMessage,
+  type OutboxItem,
+  type Submission,
+  toProblem,
+} from '@hypha/protocol';
+import type { Logger } from '@hypha/service';
+import type { AuthorityView } from './admission.ts';
+
+interface InboxReaderDeps {
+  readonly client: Pick<HyphaClient, 'stream'>;
+  readonly node: string;
+  readonly authority: AuthorityView;
+  readonly submit: (
+    submission: Submission,
+  ) => Promise<{ readonly entry: { readonly run: string } }>;
+  readonly acknowledge: (item: OutboxItem) => void;
+  readonly log: Logger;
+}
+
+/**
+ * Listens to the coordinator for as long as the signal lasts. It is believed nothing: what it brings is
+ * verified like any submission. What is not answered comes again.
+ */
+export async function readInbox(deps: InboxReaderDeps, signal: AbortSignal): Promise<void> {
+  const { client, node, log } = deps;
+  let isOpen = false;
+  const events = followStream(client, {
+    path: inboxPath(node),
+    query: { authoritySeq: deps.authority.current().seq },
+    signal,
+    // Whatever a coordinator answers today, the next one may be of another mind.
+    persist: () => true,
+    onLost: (err) => {
+      if (isOpen) log.warn({ err }, 'coordinator lost');
+      else log.debug({ err }, 'coordinator not reached');
+      isOpen = false;
+    },
+  });
+  for await (const { data } of events) {
+    if (!isOpen) log.info('coordinator reached');
+    isOpen = true;
+    const message = parseMessage(data);
+    if (message === undefined) log.warn('inbox message cannot be read');
+    else await take(deps, message);
+  }
+}
+
+function parseMessage(data: string): InboxMessage | undefined {
+  try {
+    return InboxMessage.parse(JSON.parse(data));
+  } catch {
+    return undefined;
+  }
+}
+
+async function take(deps: InboxReaderDeps, message: InboxMessage): Promise<void> {
+  const { authority, submit, acknowledge, log } = deps;
+  if (message.type === 'authority') {
+    await authority.offer(message.authority);
+    return;
+  }
+  const { id: messageId, run } = message;
+  try {
+    const { entry } = await submit(message.submission);
+    acknowledge({ type: 'accepted', messageId, run: entry.run });
+  } catch (error) {
+    const isFinal = error instanceof HyphaError && !error.retryable && error.code !== 'E_INTERNAL';
+    log.warn({ err: error, run, isFinal }, 'work from the coordinator refused');
+    if (isFinal) acknowledge({ type: 'refused', messageId, run, problem: toProblem(error) });
+  }
+}

@@ -1,0 +1,25 @@
+import type { LedgerClient } from '@hypha/client';
+import type { Journal } from '@hypha/journal';
+import { LIMITS } from './supervisor-limits.ts';
+
+/** The cursor by which the ledger confirms receipts: one for the whole chain, in its order. */
+export const LEDGER_RECEIPTS = { destination: 'ledger', topic: 'receipts' } as const;
+
+/**
+ * Brings receipts to the ledger in the order they were signed. What was appended is never sent again; what
+ * was not is on disk until it is. Returns whether more are left.
+ */
+export async function deliverReceipts(
+  journal: Journal,
+  ledger: Pick<LedgerClient, 'appendEntry'>,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const { destination, topic } = LEDGER_RECEIPTS;
+  const after = await journal.cursors.read(destination, topic);
+  const receipts = await journal.runs.listReceipts(after, LIMITS.receiptsPerPage);
+  for (const { seq, envelope } of receipts) {
+    await ledger.appendEntry(envelope, { signal });
+    await journal.cursors.advance(destination, topic, seq);
+  }
+  return receipts.length === LIMITS.receiptsPerPage;
+}

@@ -1,0 +1,308 @@
+import type { DesiredWorld, Journal, ResourceEntry, RunEntry } from '@hypha/journal';
+import { HyphaError, type JournalEvent, type Leftover } from '@hypha/protocol';
+import type { ResourceKind, Sals } from '@hypha/sal';
+import type { Logger } from '@hypha/service';
+import type { Clock } from './clock.ts';
+import { InFlightWork } from './in-flight-work.ts';
+import { planReconcile, type ReconcileTask } from './reconcile-plan.ts';
+import { RepairHistory } from './repair-history.ts';
+import { LIMITS } from './supervisor-limits.ts';
+import { Turns } from './turns.ts';
+
+interface ReconcilerDeps {
+  readonly journal: Journal;
+  readonly sals: Sals;
+  readonly log: Logger;
+  readonly clock: Clock;
+}
+
+/**
+ * Makes the node match its record, for ever (design §3): brings back what is not as recorded, removes what is
+ * no longer declared, drops what a replace had parked. Takes no input but the record, so a reboot, a crash
+ * and a quiet day are one path. Leaves alone whatever an unfinished run has an intent on.
+ *
+ * R1  Nothing is removed in a deployment while a run of it is under way.
+ * R2  A run's intent is durable only after work on its resource has ended here.
+ * R3  Data is removed only where a signed `deleteData` said so: the record carries it.
+ */
+export class Reconciler {
+  readonly #deps: ReconcilerDeps;
+  readonly #history: RepairHistory;
+  readonly #work = new InFlightWork<ReconcileTask>();
+  readonly #turns = new Turns(LIMITS.deploymentsAtOnce);
+  readonly #stopping = new AbortController();
+  // rid → run that has an intent on it
+  readonly #intents = new Map<string, string>();
+  #world: DesiredWorld | undefined;
+  #wake = new AbortController();
+  #loop: Promise<void> = Promise.resolve();
+
+  constructor(deps: ReconcilerDeps) {
+    this.#deps = deps;
+    this.#history = new RepairHistory(deps.clock);
+  }
+
+  /** Learns what unfinished runs have an intent on, then works until `stop`. */
+  async start(): Promise<void> {
+    const { journal } = this.#deps;
+    journal.subscribe((entry, events) => this.#follow(entry, events));
+    for (const { runs } of journal.listLanes()) {
+      for (const entry of runs) this.#follow(entry, await journal.runs.readAllEvents(entry.run));
+    }
+    this.#loop = this.#run();
+  }
+
+  /** Ends what is being done; everything stays as it is. */
+  async stop(): Promise<void> {
+    this.#stopping.abort();
+    await this.#loop;
+    await this.#turns.idle();
+  }
+
+  /** Look again now. */
+  kick(): void {
+    this.#world = undefined;
+    this.#wake.abort();
+  }
+
+  /** Before a run goes on: what its deployment no longer declares is left until it ends (R1). */
+  async makeWay({ realm, deployment, run }: RunEntry): Promise<void> {
+    await this.#work.interrupt(
+      ({ action, entry }) =>
+        action !== 'converge' && entry.realm === realm && entry.deployment === deployment,
+      new HyphaError('E_CONFLICT', `${run} of ${realm}/${deployment} goes on`),
+    );
+  }
+
+  /** Before an intent on this resource is durable (R2). Holds until the run ends. */
+  async leaveAlone(rid: string, run: string): Promise<void> {
+    if (this.#intents.get(rid) === run) return;
+    this.#intents.set(rid, run);
+    await this.#work.interrupt(
+      ({ entry }) => entry.rid === rid,
+      new HyphaError('E_CONFLICT', `${run} works on ${rid}`),
+    );
+  }
+
+  /** Why the resource is not as recorded, after the last try; null when nothing is known against it. */
+  reasonOf(rid: string): string | null {
+    return this.#history.reasonOf(rid);
+  }
+
+  /**
+   * After a commit: removes what is no longer declared and drops what was parked. Resolves when that is done or
+   * took too long, with what is left and why; it is tried for ever after.
+   */
+  async settle(run: RunEntry): Promise<Leftover[]> {
+    const { journal, clock } = this.#deps;
+    const deadline = this.#within(LIMITS.settleMs);
+    for (;;) {
+      const records = await journal.records.listRecords(run);
+      const tasks = this.#plan({ records, provisional: [] }).flatMap((deployment) =>
+        deployment.tasks.filter(({ action }) => action !== 'converge'),
+      );
+      if (tasks.length === 0) return [];
+      if (deadline.aborted) return tasks.map((task) => this.#leftoverOf(task));
+      await this.#turns.take(keyOf(run), () => this.#workOff(tasks, deadline, 'at once'));
+      await clock.sleep(LIMITS.settleRetryMs, deadline);
+    }
+  }
+
+  /**
+   * After a reboot: what an unfinished run had made is made again before the run goes on (design §10). What
+   * cannot be is left to the run's own next steps.
+   */
+  async restore(run: RunEntry): Promise<void> {
+    const { journal, log } = this.#deps;
+    const steps = await journal.records.listProvisional(run);
+    const made = steps.filter((step) => step.run === run.run && step.settled);
+    for (const step of new Map(made.map((each) => [each.rid, each])).values()) {
+      try {
+        await this.#kindOf(step.kind).converge(step, this.#within(LIMITS.convergeMsMax));
+      } catch (err) {
+        log.error({ err, run: run.run, rid: step.rid }, 'resource not restored after a reboot');
+      }
+    }
+  }
+
+  /** Stops everything that runs, without forgetting it: for a node that shuts down. Call after `stop`. */
+  async halt(): Promise<void> {
+    const { journal, log } = this.#deps;
+    const { records, provisional } = await journal.records.readWorld();
+    await Promise.all(
+      [...records, ...provisional].map(async (record) => {
+        try {
+          await this.#kindOf(record.kind).halt?.(record, AbortSignal.timeout(LIMITS.haltMsMax));
+        } catch (err) {
+          log.error({ err, rid: record.rid }, 'resource not halted');
+        }
+      }),
+    );
+  }
+
+  #follow({ run }: RunEntry, events: readonly JournalEvent[]): void {
+    for (const { body } of events) {
+      if (body.type === 'step-intent' && body.rid !== null) this.#intents.set(body.rid, run);
+      if (body.type !== 'committed' && body.type !== 'finished') continue;
+      for (const [rid, owner] of this.#intents) if (owner === run) this.#intents.delete(rid);
+      this.kick();
+    }
+  }
+
+  async #run(): Promise<void> {
+    const { log, clock } = this.#deps;
+    while (!this.#stopping.signal.aborted) {
+      this.#wake = new AbortController();
+      try {
+        await this.#pass();
+      } catch (err) {
+        log.error({ err }, 'reconcile pass failed');
+      }
+      const wake = AbortSignal.any([this.#wake.signal, this.#stopping.signal]);
+      await clock.sleep(LIMITS.observeMs, wake);
+    }
+  }
+
+  /** Begins work where none is under way: a slow deployment keeps no other waiting. */
+  async #pass(): Promise<void> {
+    this.#world ??= await this.#deps.journal.records.readWorld();
+    for (const deployment of this.#plan(this.#world)) {
+      const key = keyOf(deployment);
+      if (this.#turns.isTaken(key)) continue;
+      // `workOff` never rejects.
+      void this.#turns.take(key, () =>
+        this.#workOff(deployment.tasks, this.#stopping.signal, 'when due'),
+      );
+    }
+  }
+
+  #plan(world: DesiredWorld) {
+    const { journal } = this.#deps;
+    const busy = new Set(journal.listLanes().filter(isUnderWay).map(keyOf));
+    return planReconcile(world, {
+      isLeftAlone: (rid) => this.#intents.has(rid),
+      isBusy: (of) => busy.has(keyOf(of)),
+    });
+  }
+
+  async #workOff(
+    tasks: readonly ReconcileTask[],
+    signal: AbortSignal,
+    pace: 'at once' | 'when due',
+  ): Promise<void> {
+    let isBlocked = false;
+    for (const task of tasks) {
+      if (signal.aborted) return;
+      // What still stands on a resource keeps that one too.
+      if (task.action === 'remove' && isBlocked) continue;
+      const { rid } = task.entry;
+      if (task.action !== 'converge' && pace === 'when due' && !this.#history.isDue(rid)) continue;
+      const isDone = await this.#attempt(task, signal);
+      if (task.action === 'remove') isBlocked ||= !isDone;
+    }
+  }
+
+  /** Never rejects. True when the resource is as the record wants it. */
+  async #attempt(task: ReconcileTask, signal: AbortSignal): Promise<boolean> {
+    const { action, entry } = task;
+    const { rid, kind, name } = entry;
+    let isInterrupted = false;
+    try {
+      await this.#work.run(task, signal, async (stop) => {
+        if (!this.#isWanted(task)) return;
+        stop.addEventListener('abort', () => {
+          isInterrupted = true;
+        });
+        if (action === 'converge') await this.#converge(entry, stop);
+        if (action === 'remove') await this.#remove(entry, stop);
+        if (action === 'settle') await this.#settleOne(entry, stop);
+      });
+      return true;
+    } catch (err) {
+      // Not its fault: a run has something to do with it, or we stop.
+      if (isInterrupted) return false;
+      const reason = err instanceof HyphaError ? `${err.code}: ${err.message}` : 'internal error';
+      this.#history.note(rid, reason);
+      this.#deps.log.warn({ err, rid, kind, resource: name, action }, 'reconcile failed');
+      return false;
+    }
+  }
+
+  /** Time may have passed since the plan. */
+  #isWanted({ action, entry }: ReconcileTask): boolean {
+    if (this.#intents.has(entry.rid)) return false;
+    if (action === 'converge') return this.#world?.records.includes(entry) === true;
+    return !this.#deps.journal
+      .listLanes()
+      .some((lane) => isUnderWay(lane) && keyOf(lane) === keyOf(entry));
+  }
+
+  async #converge(entry: ResourceEntry, stop: AbortSignal): Promise<void> {
+    const { rid, name } = entry;
+    const kind = this.#kindOf(entry.kind);
+    const { converged, state } = await kind.observe(entry, within(LIMITS.observeMsMax, stop));
+    if (converged) {
+      this.#history.noteWhole(rid);
+      return;
+    }
+    if (!this.#history.isDue(rid)) return;
+    this.#deps.log.info({ rid, kind: entry.kind, resource: name, state }, 'resource is repaired');
+    await kind.converge(entry, within(LIMITS.convergeMsMax, stop));
+    this.#history.note(rid, null);
+  }
+
+  async #remove(entry: ResourceEntry, stop: AbortSignal): Promise<void> {
+    const { rid, kind, name, deleteData } = entry;
+    const signal = within(LIMITS.removeMsMax, stop);
+    await this.#kindOf(kind).remove(entry, { deleteData, signal });
+    const isGone = await this.#deps.journal.records.dropRecord(entry);
+    this.#history.forget(rid);
+    this.#replace(entry, []);
+    if (isGone) this.#deps.log.info({ rid, kind, resource: name }, 'resource removed');
+  }
+
+  async #settleOne(entry: ResourceEntry, stop: AbortSignal): Promise<void> {
+    await this.#kindOf(entry.kind).settle?.(entry, within(LIMITS.removeMsMax, stop));
+    await this.#deps.journal.records.markSettled(entry);
+    this.#replace(entry, [{ ...entry, unsettled: false }]);
+  }
+
+  /** The rest of what is known stays as it is, and with it what is planned. */
+  #replace(entry: ResourceEntry, by: readonly ResourceEntry[]): void {
+    if (this.#world === undefined) return;
+    const records = this.#world.records.flatMap((each) => (each === entry ? by : [each]));
+    this.#world = { ...this.#world, records };
+  }
+
+  #leftoverOf({ entry, action }: ReconcileTask): Leftover {
+    const { rid, kind, name } = entry;
+    const doing =
+      action === 'remove' ? 'it is still being removed' : 'its predecessor is still there';
+    return { rid, kind, name, reason: this.#history.reasonOf(rid) ?? doing };
+  }
+
+  #kindOf(kind: string): ResourceKind {
+    const found = this.#deps.sals.findKind(kind);
+    if (found !== undefined) return found;
+    throw new HyphaError('E_SAL_UNAVAILABLE', `this node has nothing that knows a ${kind}`);
+  }
+
+  #within(ms: number): AbortSignal {
+    return within(ms, this.#stopping.signal);
+  }
+}
+
+function within(ms: number, signal: AbortSignal): AbortSignal {
+  return AbortSignal.any([signal, AbortSignal.timeout(ms)]);
+}
+
+/** A runner may be at work in this deployment: its oldest run is neither waiting nor past its commit. */
+function isUnderWay({ runs }: { readonly runs: readonly RunEntry[] }): boolean {
+  const [first] = runs;
+  if (first === undefined) return false;
+  return first.state === 'accepted' ? first.holder !== null : first.state !== 'committed';
+}
+
+function keyOf({ realm, deployment }: { readonly realm: string; readonly deployment: string }) {
+  return `${realm}/${deployment}`;
+}

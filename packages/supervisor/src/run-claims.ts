@@ -1,0 +1,98 @@
+import type { Journal } from '@hypha/journal';
+import type { ClaimAnswer, RunnerRequest } from '@hypha/journal/client';
+import { type Envelope, HyphaError, isHyphaError } from '@hypha/protocol';
+import type { Logger } from '@hypha/service';
+import type { Reconciler } from './reconciler.ts';
+
+type Claim = Extract<RunnerRequest, { method: 'claim' }>;
+type Append = Extract<RunnerRequest, { method: 'append' }>;
+type Hello = Extract<RunnerRequest, { method: 'hello' }>;
+
+/** What a runner learns of the node it works for. */
+export interface NodeSelf {
+  readonly id: string;
+  readonly name: string;
+  readonly labels: Readonly<Record<string, string>>;
+}
+
+interface ClaimsDeps {
+  readonly journal: Journal;
+  readonly reconciler: Pick<Reconciler, 'makeWay' | 'leaveAlone'>;
+  readonly bootId: string;
+  /** Undefined until the node has enrolled. */
+  readonly self: () => NodeSelf | undefined;
+  /** The newest chain this node knows, genesis first. */
+  readonly authority: () => readonly Envelope[];
+  readonly log: Logger;
+}
+
+/** What runners may do with runs: take the epoch that a job names, and append as its owner. */
+export class RunClaims {
+  readonly #deps: ClaimsDeps;
+
+  constructor(deps: ClaimsDeps) {
+    this.#deps = deps;
+  }
+
+  /** Throws `E_STALE_EPOCH` when something the runner holds was given to another. */
+  async reattach(runner: string, holding: Hello['holding']): Promise<void> {
+    const { journal, bootId, log } = this.#deps;
+    for (const { run, epoch } of holding) {
+      await journal.reattach(run, { runner, epoch, bootId });
+      log.info({ runner, run, epoch }, 'runner came back with its run');
+    }
+  }
+
+  /** Throws `E_STALE_EPOCH` for a job that is stale or was never ours. */
+  async claim(runner: string, { run, epoch }: Claim): Promise<ClaimAnswer> {
+    const { journal, reconciler, bootId, log } = this.#deps;
+    const node = this.#deps.self();
+    if (node === undefined) {
+      throw new HyphaError('E_UNAVAILABLE', `cannot grant ${run}: the node has not enrolled`);
+    }
+    const entry = await journal.claim(run, { runner, epoch, bootId }).catch((err: unknown) => {
+      const known = journal.findUnfinished(run);
+      const fields = { runner, run, epoch, newest: known?.epoch, alarm: true };
+      if (isHyphaError(err, 'E_STALE_EPOCH')) log.warn({ ...fields, err }, 'queue job refused');
+      throw err;
+    });
+    await reconciler.makeWay(entry);
+    const [envelope, events, records] = await Promise.all([
+      journal.runs.readEnvelope(run),
+      journal.runs.readAllEvents(run),
+      journal.records.listRecords(entry),
+    ]);
+    return {
+      run,
+      epoch,
+      envelope,
+      authority: [...this.#deps.authority()],
+      node: { id: node.id, name: node.name, labels: { ...node.labels } },
+      bootId,
+      events,
+      committed: records
+        .filter(({ status }) => status === 'committed')
+        .map(({ rid, kind, name, spec, specHash }) => ({ rid, kind, name, spec, specHash })),
+    };
+  }
+
+  /** Durable when it resolves. */
+  async append(
+    runner: string,
+    { run, epoch, after, bodies }: Append,
+  ): Promise<{ readonly seq: number }> {
+    const { journal, reconciler } = this.#deps;
+    for (const body of bodies) {
+      if (body.type === 'finished' && body.state === 'succeeded') {
+        throw new HyphaError('E_FORBIDDEN', `only the supervisor ends ${run} as succeeded`);
+      }
+      // Before the intent is durable the reconciler has let go: no two ever work on one resource.
+      if (body.type === 'step-intent' && body.rid !== null) {
+        await reconciler.leaveAlone(body.rid, run);
+      }
+    }
+    const author = { by: 'runner' as const, runner, epoch, after };
+    const events = await journal.append(run, author, bodies);
+    return { seq: events.at(-1)?.seq ?? after };
+  }
+}

@@ -1,0 +1,85 @@
+import type { Logger } from '@hypha/service';
+import { Queue } from 'bullmq';
+import { Redis } from 'ioredis';
+
+/** What a job says; everything else is asked of the journal. */
+export interface RunJob {
+  readonly run: string;
+  readonly epoch: number;
+}
+
+export const QUEUE_NAME = 'runs';
+
+/** Nodes that share a Redis have prefixes of their own. The braces keep one node's keys in one slot. */
+export function queuePrefix(node: string): string {
+  return `{hypha-${node.slice(0, 13)}}`;
+}
+
+/** At most one job exists for an epoch of a run, however often it is added. */
+export function jobIdOf({ run, epoch }: RunJob): string {
+  return `${run}-${epoch}`;
+}
+
+/**
+ * The node's queue in Redis. It only carries hints: adding decides nothing and a lost job is added again, so
+ * every failure here is logged and forgotten. Redis may go and come at any time.
+ */
+export class RunQueue {
+  readonly #redis: Redis;
+  readonly #queue: Queue<RunJob>;
+  readonly #log: Logger;
+  #down = false;
+
+  /** @param options.redis path of a unix socket, or a URL */
+  constructor(options: { redis: string; node: string; log: Logger }) {
+    this.#log = options.log;
+    this.#redis = new Redis(options.redis, {
+      // A hint that has to wait is worth nothing: the sweep adds it again.
+      enableOfflineQueue: false,
+      maxRetriesPerRequest: 0,
+      commandTimeout: 5_000,
+      retryStrategy: (attempt) => Math.min(50 * 2 ** Math.min(attempt, 10), 1_000),
+    });
+    this.#redis.on('error', (err) => this.#noteDown(err));
+    this.#redis.on('ready', () => this.#noteUp());
+    this.#queue = new Queue<RunJob>(QUEUE_NAME, {
+      connection: this.#redis,
+      prefix: queuePrefix(options.node),
+      skipVersionCheck: true,
+      skipWaitingForReady: true,
+      defaultJobOptions: { attempts: 1, removeOnComplete: true, removeOnFail: true },
+    });
+    this.#queue.on('error', (err) => this.#noteDown(err));
+  }
+
+  get isUp(): boolean {
+    return this.#redis.status === 'ready';
+  }
+
+  /** Never throws. */
+  async add(jobs: readonly RunJob[]): Promise<void> {
+    if (jobs.length === 0 || !this.isUp) return;
+    try {
+      await this.#queue.addBulk(
+        jobs.map((job) => ({ name: 'run', data: job, opts: { jobId: jobIdOf(job) } })),
+      );
+    } catch (err) {
+      this.#noteDown(err);
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#queue.close().catch(() => undefined);
+    this.#redis.disconnect();
+  }
+
+  #noteDown(err: unknown): void {
+    if (!this.#down) this.#log.warn({ err }, 'queue is not reachable');
+    this.#down = true;
+  }
+
+  #noteUp(): void {
+    if (this.#down) this.#log.info('queue is reachable again');
+    this.#down = false;
+  }
+}

@@ -1,0 +1,60 @@
+/** Bounds of one supervisor. Milliseconds end the names of times. */
+export const LIMITS = {
+  /** Between two looks at everything: settles what a lost message, job or event left behind. */
+  sweepMs: 1_000,
+  /** Jobs put back by one sweep; the rest follows as those are taken. */
+  jobsPerSweep: 500,
+  /** How long runners of a former supervisor may take to come back. */
+  reattachMs: 5_000,
+  /** A runner that ended is started again after this, doubled each time it does not last. */
+  respawnMsMin: 100,
+  respawnMsMax: 10_000,
+  /** A runner that lasted this long starts with the shortest delay again. */
+  respawnSteadyMs: 30_000,
+  /** Runners may finish the step in flight for this long when the supervisor stops. */
+  drainMs: 10_000,
+  /** Between two looks at a resource. */
+  observeMs: 2_000,
+  /** One observation, one repair, one removal. */
+  observeMsMax: 10_000,
+  convergeMsMax: 180_000,
+  removeMsMax: 60_000,
+  /** Stopping one resource when the node shuts down. */
+  haltMsMax: 15_000,
+  /** A resource that failed is tried again after this, doubled each time. */
+  repairMsMin: 1_000,
+  repairMsMax: 60_000,
+  /** A resource that stayed whole for this long is repaired at once again. */
+  repairSteadyMs: 60_000,
+  /** Deployments that are worked on at once. */
+  deploymentsAtOnce: 8,
+  /** How long a run's end waits for the removal of what it no longer declares. */
+  settleMs: 20_000,
+  settleRetryMs: 250,
+  /** Delivery to ledger and coordinator. */
+  deliveryMsMin: 200,
+  deliveryMsMax: 30_000,
+  /** One batch to the coordinator, bytes of JSON; its body limit is 4 MiB. */
+  batchBytesMax: 3_500_000,
+  batchItemsMax: 100,
+  eventsPerItem: 200,
+  runsPerBatch: 50,
+  receiptsPerPage: 50,
+  /** Acknowledgements that wait; the coordinator repeats what it was not told. */
+  acksMax: 1_000,
+  /** Sealed journals are dropped whole after this (design §10). */
+  retentionMs: 30 * 86_400_000,
+  retentionSweepMs: 600_000,
+  /** How old the authority may be when new work is judged. */
+  authorityAgeMs: 1_000,
+} as const;
+
+/** Doubles with every attempt, from 1; half of it is spread by `jitter` in [0, 1). */
+export function backoffMs(
+  attempt: number,
+  bounds: { readonly min: number; readonly max: number },
+  jitter: number,
+): number {
+  const ceiling = Math.min(bounds.max, bounds.min * 2 ** Math.min(attempt - 1, 30));
+  return ceiling / 2 + (ceiling / 2) * jitter;
+}
