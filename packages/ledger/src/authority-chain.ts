@@ -10,7 +10,7 @@ import {
   parseJsonAs,
   type Verifier,
 } from '@hypha/protocol';
-import { isStoreConflict, type Store, type Write } from '@hypha/store';
+import type { Store, Write } from '@hypha/store';
 import type { LedgerDb } from './ledger-schema.ts';
 import { type LogEntries, parseStoredEnvelope } from './log-entries.ts';
 
@@ -28,6 +28,7 @@ interface Deps {
 export class AuthorityChain {
   readonly #deps: Deps;
   #current: Authority;
+  #last: Promise<unknown> = Promise.resolve();
 
   private constructor(deps: Deps, current: Authority) {
     this.#deps = deps;
@@ -81,25 +82,23 @@ export class AuthorityChain {
 
   /**
    * Durable when it resolves with the new head. An update the chain has already is answered alike.
-   * @throws HyphaError the codes of `Authority.apply`; `E_AUTHORITY` for the loser of a race
+   * @throws HyphaError the codes of `Authority.apply`: `E_AUTHORITY` for one that came second
    */
-  async append(envelope: Envelope): Promise<AuthorityPage['head']> {
-    const { store, entries, verifier } = this.#deps;
+  append(envelope: Envelope): Promise<AuthorityPage['head']> {
+    // One at a time: each is judged against the state that the one before it left.
+    const appended = this.#last.then(() => this.#appendNext(envelope));
+    this.#last = appended.catch(() => undefined);
+    return appended;
+  }
+
+  async #appendNext(envelope: Envelope): Promise<AuthorityPage['head']> {
+    const { store, entries, verifier, nowMs } = this.#deps;
     const digest = envelopeDigest(verifier, envelope, 'authority');
-    const nowSeconds = Math.floor(this.#deps.nowMs() / 1000);
     if ((await entries.findByDigest(digest)) === undefined) {
+      const nowSeconds = Math.floor(nowMs() / 1000);
       const next = this.#current.apply(envelope, { nowSeconds });
-      try {
-        await store.write(this.#appendWrites(envelope, next));
-        this.#current = next;
-      } catch (error) {
-        if (!isStoreConflict(error)) throw error;
-        // Another update took the place meanwhile. Against the head as it is now, this one names its fault.
-        if ((await entries.findByDigest(digest)) === undefined) {
-          this.#current.apply(envelope, { nowSeconds });
-          throw error;
-        }
-      }
+      await store.write(this.#appendWrites(envelope, next));
+      this.#current = next;
     }
     return { seq: this.#current.seq, hash: this.#current.head };
   }
