@@ -30,10 +30,12 @@ const SCENARIOS: readonly Scenario[] = [
       const before = await call('box.peek', 'b');
       await call('box.paint', 'b', { colour: 'red' });
       await call('box.ensure', 'a', { size: 4 });
-      try {
-        await call('box.ensure', 'd', { size: -1 });
-      } catch {
-        log('refused');
+      for (const args of [{ size: -1 }, { blind: true }]) {
+        try {
+          await call('box.ensure', 'd', args);
+        } catch (error) {
+          log('refused', { code: (error as { code: string }).code });
+        }
       }
       return { before, after: await call('box.peek', 'b'), second } as Json;
     },
@@ -142,4 +144,28 @@ describe.each(SCENARIOS)('$name', (scenario) => {
     );
     expect(points.length).toBeGreaterThan(1);
   });
+});
+
+test('a cancelled run ends cancelled and undone after a crash at any point', async () => {
+  const cancelledRig = () => {
+    const rig = new SagaRig(async ({ call }) => {
+      await call('box.ensure', 'a');
+      await call('box.ensure', 'b');
+      await call('box.ensure', 'c');
+    });
+    rig.world.onApply = ({ step }) => {
+      if (step === 2) rig.cancel.abort();
+    };
+    return rig;
+  };
+  const { points } = await cancelledRig().runWithCrashes([]);
+  for (const [index, point] of points.entries()) {
+    const rig = cancelledRig();
+    const { outcome } = await rig.runWithCrashes([index + 1]);
+    expect(outcome, point).toMatchObject({ state: 'cancelled', problem: { code: 'E_CANCELLED' } });
+    expect(rig.world.snapshot(), point).toEqual({});
+    expect(rig.bodiesOf('step-intent').length, point).toBeLessThanOrEqual(2);
+    expect(rig.bodiesOf('finished').length, point).toBe(1);
+  }
+  process.stdout.write(`a cancelled run: ${points.length} crash points\n`);
 });

@@ -1,6 +1,4 @@
-import { HyphaError } from '@hypha/protocol';
 import { describe, expect, test } from 'vitest';
-import { Fuse } from './testing/fuse.ts';
 import { SagaRig } from './testing/saga-rig.ts';
 
 describe('a run that succeeds', () => {
@@ -103,6 +101,60 @@ describe('a run that succeeds', () => {
   });
 });
 
+describe('a step that fails', () => {
+  test('leaves nothing behind when the script copes with it', async () => {
+    const rig = new SagaRig(async ({ call }) => {
+      try {
+        await call('box.ensure', 'a', { broken: true });
+      } catch {
+        return await call('box.ensure', 'b');
+      }
+    });
+    expect((await rig.run()).state).toBe('committed');
+    expect(Object.keys(rig.world.snapshot())).toEqual(['b']);
+    expect(rig.bodiesOf('committed')[0]?.desired.map(({ name }) => name)).toEqual(['b']);
+    expect(rig.bodiesOf('undo-intent')).toEqual([]);
+  });
+
+  test('brings back what existed before when the script copes with it', async () => {
+    const rig = new SagaRig(async ({ call }) => {
+      try {
+        await call('box.ensure', 'old', { size: 9, broken: true });
+      } catch {
+        return 'coped';
+      }
+    });
+    rig.world.boxes.set('old', { size: 5, colour: 'blue', whole: true, lastOp: 'x/1' });
+    const before = rig.world.snapshot();
+    expect((await rig.run()).state).toBe('committed');
+    expect(rig.world.snapshot()).toEqual(before);
+  });
+
+  test('in its plan has no effect and is not undone', async () => {
+    const rig = new SagaRig(async ({ call }) => {
+      await call('box.ensure', 'a');
+      await call('box.ensure', 'b', { blind: true });
+    });
+    expect(await rig.run()).toMatchObject({
+      state: 'failed',
+      problem: { code: 'E_IMAGE', where: { step: 2 } },
+    });
+    expect(rig.bodiesOf('undo-intent').map(({ step }) => step)).toEqual([1]);
+  });
+
+  test('without a code of its own says no more than that', async () => {
+    const rig = new SagaRig(async ({ call }) => await call('box.ensure', 'a'));
+    rig.world.onApply = () => {
+      throw new TypeError('a secret of the adapter');
+    };
+    expect(await rig.run()).toMatchObject({
+      state: 'failed',
+      problem: { code: 'E_INTERNAL', detail: 'step 1, box.ensure, failed for no known reason' },
+    });
+    expect(rig.faults).toMatchObject([{ phase: 'apply', error: expect.any(TypeError) }]);
+  });
+});
+
 describe('a run that fails', () => {
   test('undoes its steps newest first and leaves what existed before as it was', async () => {
     const rig = new SagaRig(async ({ call }) => {
@@ -193,11 +245,7 @@ describe('a run that fails', () => {
       await call('box.ensure', 'a');
       throw new Error('boom');
     });
-    const probe = new SagaRig(rig.script);
-    const { points } = await probe.runWithCrashes([]);
-    const undo = points.indexOf('undo begins a') + 1;
-    const fuse = new Fuse(undo);
-    expect(await Promise.race([rig.run(fuse), fuse.blown])).toBe('blown');
+    await rig.crashAt('undo begins a');
     rig.cancel.abort();
     expect(await rig.run()).toMatchObject({
       state: 'failed',
@@ -219,222 +267,5 @@ describe('a run that fails', () => {
       problem: { code: 'E_UNSUPPORTED' },
     });
     expect(rig.journal.bodies().map((body) => body.type)).toEqual(['finished']);
-  });
-});
-
-describe('replay', () => {
-  test('shows both sides when the script takes another path', async () => {
-    const rig = new SagaRig(async ({ call }) => {
-      await call('box.ensure', 'a', { size: 1 });
-      await call('box.ensure', 'b');
-    });
-    const fuse = new Fuse((await pointsOf(rig)).indexOf('apply begins b') + 1);
-    expect(await Promise.race([rig.run(fuse), fuse.blown])).toBe('blown');
-    rig.script = async ({ call }) => await call('box.ensure', 'a', { size: 2 });
-    const outcome = await rig.run();
-    expect(outcome).toMatchObject({
-      state: 'failed',
-      problem: {
-        code: 'E_NONDETERMINISM',
-        where: { step: 1 },
-        details: { recorded: { args: { size: 1 } }, made: { args: { size: 2 } } },
-      },
-    });
-    expect(rig.world.snapshot()).toEqual({});
-  });
-
-  test('notices a script that ends before a step on record', async () => {
-    const rig = new SagaRig(async ({ call }) => {
-      await call('box.ensure', 'a');
-      await call('box.ensure', 'b');
-    });
-    const fuse = new Fuse((await pointsOf(rig)).indexOf('apply begins b') + 1);
-    expect(await Promise.race([rig.run(fuse), fuse.blown])).toBe('blown');
-    rig.script = async () => 'nothing to do';
-    expect(await rig.run()).toMatchObject({
-      state: 'failed',
-      problem: { code: 'E_NONDETERMINISM', where: { step: 1 } },
-    });
-    expect(rig.world.snapshot()).toEqual({});
-  });
-
-  test('gives the script the clock of its first start', async () => {
-    const rig = new SagaRig(async ({ call, program }) => {
-      await call('box.ensure', 'a');
-      return program.nowMs;
-    });
-    const startedAt = rig.clock.nowMs();
-    const fuse = new Fuse((await pointsOf(rig)).indexOf('apply done a') + 1);
-    expect(await Promise.race([rig.run(fuse), fuse.blown])).toBe('blown');
-    rig.clock.advance(60_000);
-    expect(await rig.run()).toEqual({ state: 'committed', output: String(startedAt) });
-  });
-
-  test('never repeats a call that cannot be probed', async () => {
-    const rig = new SagaRig(async ({ call }) => {
-      await call('box.ensure', 'a');
-      await call('box.run', 'a');
-    });
-    const fuse = new Fuse((await pointsOf(rig)).indexOf('run done a') + 1);
-    expect(await Promise.race([rig.run(fuse), fuse.blown])).toBe('blown');
-    expect(await rig.run()).toMatchObject({
-      state: 'failed',
-      problem: { code: 'E_UNKNOWN_OUTCOME', where: { step: 2 } },
-    });
-    expect(rig.world.count('run a')).toBe(1);
-  });
-
-  test('repeats such a call when it was declared idempotent', async () => {
-    const rig = new SagaRig(async ({ call }) => {
-      await call('box.ensure', 'a');
-      return await call('box.run', 'a', { idempotent: true });
-    });
-    const fuse = new Fuse((await pointsOf(rig)).indexOf('run done a') + 1);
-    expect(await Promise.race([rig.run(fuse), fuse.blown])).toBe('blown');
-    expect(await rig.run()).toEqual({ state: 'committed', output: '2' });
-  });
-
-  test('keeps what became of such a call before anything else happens', async () => {
-    const rig = new SagaRig(async ({ call }) => {
-      await call('box.ensure', 'a');
-      await call('box.run', 'a');
-      await call('box.ensure', 'b');
-    });
-    const fuse = new Fuse((await pointsOf(rig)).indexOf('plan b') + 1);
-    expect(await Promise.race([rig.run(fuse), fuse.blown])).toBe('blown');
-    expect((await rig.run()).state).toBe('committed');
-    expect(rig.world.count('run a')).toBe(1);
-  });
-
-  test('leads a fresh guest through the record when the first one dies', async () => {
-    const rig = new SagaRig(async ({ call, log }) => {
-      await call('box.ensure', 'a');
-      log('half way');
-      await call('box.ensure', 'b');
-      return 'both';
-    });
-    rig.guestDeaths = [3];
-    expect(await rig.run()).toEqual({ state: 'committed', output: '"both"' });
-    expect(rig.guests.length).toBe(2);
-    expect(rig.guests.every((guest) => guest.closed)).toBe(true);
-    expect(rig.world.effects).toEqual(['create a', 'size a 1', 'create b', 'size b 1']);
-    expect(rig.bodiesOf('log').length).toBe(1);
-  });
-
-  test('fails the run when the second guest dies too', async () => {
-    const rig = new SagaRig(async ({ call }) => {
-      await call('box.ensure', 'a');
-      await call('box.ensure', 'b');
-    });
-    rig.guestDeaths = [2, 3];
-    expect(await rig.run()).toMatchObject({ state: 'failed', problem: { code: 'E_SANDBOX' } });
-    expect(rig.world.snapshot()).toEqual({});
-  });
-});
-
-/** The points a calm run of the same script passes. */
-async function pointsOf(rig: SagaRig): Promise<string[]> {
-  const calm = new SagaRig(rig.script);
-  const { points } = await calm.runWithCrashes([]);
-  return points;
-}
-
-describe('stopping', () => {
-  test('starts no further step once cancelled, undoes, and is cancelled', async () => {
-    const rig = new SagaRig(async ({ call }) => {
-      await call('box.ensure', 'a');
-      await call('box.ensure', 'b');
-      await call('box.ensure', 'c');
-    });
-    rig.world.onApply = ({ step }) => {
-      if (step === 2) rig.cancel.abort();
-    };
-    expect(await rig.run()).toMatchObject({
-      state: 'cancelled',
-      problem: { code: 'E_CANCELLED' },
-    });
-    expect(rig.bodiesOf('step-intent').map(({ step }) => step)).toEqual([1, 2]);
-    expect(rig.world.snapshot()).toEqual({});
-    expect(rig.world.count('create b')).toBe(0);
-  });
-
-  test('is cancelled without a guest when the cancel came first', async () => {
-    const rig = new SagaRig(async () => null);
-    rig.cancel.abort();
-    expect(await rig.run()).toMatchObject({ state: 'cancelled' });
-    expect(rig.guests.length).toBe(0);
-    expect(rig.journal.bodies().map((body) => body.type)).toEqual(['finished']);
-  });
-
-  test('takes a refused commit of the journal as the cancel it is', async () => {
-    const rig = new SagaRig(async ({ call }) => await call('box.ensure', 'a'));
-    const error = new HyphaError('E_CANCELLED', 'the run was cancelled');
-    rig.journal.refuseNext = { type: 'committed', error };
-    expect(await rig.run()).toMatchObject({ state: 'cancelled' });
-    expect(rig.bodiesOf('committed')).toEqual([]);
-    expect(rig.world.snapshot()).toEqual({});
-    expect(rig.bodiesOf('step-result').length).toBe(1);
-  });
-
-  test('ends at the deadline, counted from the first start', async () => {
-    const rig = new SagaRig(
-      async ({ call }) => {
-        await call('box.ensure', 'a');
-        await call('box.ensure', 'b');
-      },
-      { limits: { wallMs: 60_000 } },
-    );
-    const fuse = new Fuse((await pointsOf(rig)).indexOf('plan b') + 1);
-    expect(await Promise.race([rig.run(fuse), fuse.blown])).toBe('blown');
-    rig.clock.advance(50_000);
-    rig.world.onApply = ({ step }) => {
-      if (step === 2) rig.clock.advance(15_000);
-    };
-    expect(await rig.run()).toMatchObject({ state: 'failed', problem: { code: 'E_DEADLINE' } });
-    expect(rig.world.snapshot()).toEqual({});
-  });
-
-  test('finishes the step in flight when drained, and the next runner goes on', async () => {
-    const rig = new SagaRig(async ({ call }) => {
-      await call('box.ensure', 'a');
-      await call('box.ensure', 'b');
-      return 'both';
-    });
-    const drained = new SagaRig(rig.script);
-    drained.world.onApply = ({ step }) => {
-      if (step === 1) drained.drain.abort();
-    };
-    expect(await drained.run()).toEqual({ state: 'released' });
-    expect(drained.bodiesOf('step-result').map(({ step }) => step)).toEqual([1]);
-    expect(drained.bodiesOf('step-intent').length).toBe(1);
-    // The journal is what the next runner has.
-    for (const event of drained.journal.events) rig.journal.events.push(event);
-    rig.world.boxes.set('a', { size: 1, colour: 'plain', whole: true, lastOp: 'x' });
-    expect(await rig.run()).toEqual({ state: 'committed', output: '"both"' });
-    expect(rig.world.count('create a')).toBe(0);
-  });
-
-  test('touches nothing more once another runner owns the run', async () => {
-    const rig = new SagaRig(async ({ call }) => {
-      await call('box.ensure', 'a');
-      await call('box.ensure', 'b');
-    });
-    rig.world.onApply = () => {
-      rig.journal.epoch += 1;
-    };
-    await expect(rig.run()).rejects.toMatchObject({ code: 'E_STALE_EPOCH' });
-    expect(rig.world.effects).toEqual(['create a', 'size a 1']);
-    expect(rig.guests.every((guest) => guest.closed)).toBe(true);
-  });
-
-  test('halts when a call goes on after it was aborted', async () => {
-    const rig = new SagaRig(async ({ call }) => await call('box.ensure', 'a'));
-    rig.world.deaf = true;
-    rig.world.onApply = () => {
-      rig.cancel.abort();
-      setImmediate(() => rig.clock.advance(30_000));
-    };
-    await expect(rig.run()).rejects.toMatchObject({ code: 'E_INTERNAL' });
-    expect(rig.bodiesOf('undo-intent')).toEqual([]);
   });
 });

@@ -143,7 +143,8 @@ function stopSignal(input: SagaInput, record: RunRecord, over: AbortSignal): Abo
   if (cancel.aborted) onCancel();
   else cancel.addEventListener('abort', onCancel, { once: true, signal: over });
   const nowMs = clock.nowMs();
-  const leftMs = (record.startedAtMs ?? nowMs) + wallMs - nowMs;
+  // A wall clock that was set back does not lengthen a run.
+  const leftMs = Math.min(wallMs, (record.startedAtMs ?? nowMs) + wallMs - nowMs);
   const onDeadline = () =>
     stop.abort(new HyphaError('E_DEADLINE', `${grant.run} took longer than ${wallMs} ms`));
   if (leftMs <= 0) onDeadline();

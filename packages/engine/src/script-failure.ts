@@ -35,12 +35,13 @@ export function scriptFailure(record: RunRecord, failure: GuestFailure): HyphaEr
   });
 }
 
-/** The newest step that failed with this code: the error the script let through. */
+/** The newest step that failed like this: the error the script let through. */
 function findFailedStep(record: RunRecord, failure: GuestFailure): number | undefined {
-  const failed = [...record.outcomes.values()].filter(
-    (outcome) => outcome.type === 'step-error' && outcome.error.code === failure.code,
-  );
-  return failed.at(-1)?.step;
+  const failed = [...record.outcomes.values()]
+    .filter((outcome) => outcome.type === 'step-error')
+    .filter(({ error }) => error.code === failure.code);
+  const same = failed.filter(({ error }) => error.message === failure.message);
+  return (same.at(-1) ?? failed.at(-1))?.step;
 }
 
 /** Throws `E_NONDETERMINISM` with both sides when a call is not the one that was recorded as this step. */

@@ -62,7 +62,7 @@ async function runGuest(
     await session.absorb(await inGuest(context, () => opened.start(program, stop)));
     for (;;) {
       assertGoingOn(context);
-      if (drain.aborted && !session.isReplaying) return { ended: false };
+      if (drain.aborted && session.isAtNewStep) return { ended: false };
       const outcome = await session.nextOutcome();
       if (outcome === undefined) return { ended: true, output: outputOf(session) };
       await session.absorb(await inGuest(context, () => opened.deliver(outcome, stop)));

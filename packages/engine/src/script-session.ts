@@ -50,13 +50,18 @@ export class ScriptSession {
     this.output = turn.end.output;
   }
 
-  get isReplaying(): boolean {
+  /** True when the next outcome has to be made, not replayed. */
+  get isAtNewStep(): boolean {
+    return !this.#isReplaying && this.#pending.size > 0;
+  }
+
+  get #isReplaying(): boolean {
     return this.#delivered < this.#recorded.length;
   }
 
   /** The next outcome to deliver, or undefined when no call waits for one. */
   async nextOutcome(): Promise<GuestOutcome | undefined> {
-    const outcome = this.isReplaying ? this.#replayOutcome() : await this.#makeOutcome();
+    const outcome = this.#isReplaying ? this.#replayOutcome() : await this.#makeOutcome();
     if (outcome === undefined) return undefined;
     this.#pending.delete(outcome.step);
     if (outcome.type === 'step-result') {
@@ -68,7 +73,7 @@ export class ScriptSession {
 
   /** A script that ended must have come by every step on record. */
   assertReplayed(): void {
-    if (!this.isReplaying) return;
+    if (!this.#isReplaying) return;
     const step = this.#recorded[this.#delivered]?.step ?? 0;
     throw new RunFailure(
       new HyphaError(

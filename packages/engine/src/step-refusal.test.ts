@@ -1,6 +1,5 @@
 import type { Json } from '@hypha/protocol';
 import { describe, expect, test } from 'vitest';
-import { Fuse } from './testing/fuse.ts';
 import { SagaRig } from './testing/saga-rig.ts';
 import type { Script } from './testing/scripted-guest.ts';
 
@@ -112,10 +111,8 @@ describe('a call is refused', () => {
       await call('box.ensure', 'b', { size: 50 });
     };
     const limits = { limits: { resources: { storageBytes: 100 } } };
-    const { points } = await new SagaRig(script, limits).runWithCrashes([]);
     const rig = new SagaRig(script, limits);
-    const fuse = new Fuse(points.indexOf('apply begins c') + 1);
-    expect(await Promise.race([rig.run(fuse), fuse.blown])).toBe('blown');
+    await rig.crashAt('apply begins c');
     expect(await rig.run()).toMatchObject({ state: 'failed', problem: { code: 'E_RESOURCES' } });
   });
 

@@ -29,13 +29,13 @@ export async function runStep(
 ): Promise<StepOutcome> {
   const begunMs = context.clock.monotonicMs();
   const durationMs = () => Math.max(0, Math.round(context.clock.monotonicMs() - begunMs));
+  let admitted: StepCall | undefined;
   let outcome: StepOutcome;
-  let isOnce = false;
   try {
-    const parsed = await admitCall(context, account, call);
-    isOnce = parsed.verb.class === 'once';
-    const result = await executeCall(context, parsed);
-    if (parsed.rid !== null && parsed.uses !== null) account.set(parsed.rid, parsed.uses);
+    admitted = admitCall(context, account, call);
+    const result = await executeCall(context, admitted);
+    const { rid, uses } = admitted;
+    if (rid !== null && uses !== null) account.set(rid, uses);
     outcome = { type: 'step-result', step: call.call, result, durationMs: durationMs() };
   } catch (error) {
     if (isWayOut(error)) throw error;
@@ -44,38 +44,29 @@ export async function runStep(
     const stepError = toStepError(error, call);
     outcome = { type: 'step-error', step: call.call, error: stepError, durationMs: durationMs() };
   }
-  await context.writer.buffer(outcome);
+  // A call without effect has its intent only so that a replay is held to it: never without outcome.
+  if (context.record.intents.has(call.call)) await context.writer.buffer(outcome);
+  else await context.writer.buffer(refusalOf(call), outcome);
   // A call that cannot be probed must not lose what became of it.
-  if (isOnce) await context.writer.flush();
+  if (admitted?.verb.class === 'once') await context.writer.flush();
   return outcome;
 }
 
-/** Checks the call. A refusal gets an intent without effect, so that a replay is held to it too. */
-async function admitCall(
-  context: SagaContext,
-  account: ResourceAccount,
-  call: GuestCall,
-): Promise<StepCall> {
-  try {
-    const parsed = parseCall(
-      {
-        grant: context.grant,
-        sals: context.sals,
-        verifier: context.verifier,
-        isDeclared: (rid) =>
-          context.record.declared.has(rid) ||
-          context.grant.committed.some((resource) => resource.rid === rid),
-      },
-      call,
-    );
-    if (parsed.rid !== null && parsed.uses !== null) {
-      account.assertFits(parsed.rid, parsed.uses, `${parsed.verb.kind} ${parsed.name}`);
-    }
-    return parsed;
-  } catch (error) {
-    if (!context.record.intents.has(call.call)) await context.writer.buffer(refusalOf(call));
-    throw error;
-  }
+function admitCall(context: SagaContext, account: ResourceAccount, call: GuestCall): StepCall {
+  const { grant, sals, verifier, record } = context;
+  const admitted = parseCall(
+    {
+      grant,
+      sals,
+      verifier,
+      isDeclared: (rid) =>
+        record.declared.has(rid) || grant.committed.some((resource) => resource.rid === rid),
+    },
+    call,
+  );
+  const { rid, uses, verb, name } = admitted;
+  if (rid !== null && uses !== null) account.assertFits(rid, uses, `${verb.kind} ${name}`);
+  return admitted;
 }
 
 function refusalOf(call: GuestCall): StepIntent {

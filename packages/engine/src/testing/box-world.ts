@@ -26,6 +26,8 @@ const BoxArgs = z.strictObject({
   /** Fail for good after the effect. */
   broken: z.boolean().default(false),
   inside: z.unknown().optional(),
+  /** Fail before any effect. */
+  blind: z.boolean().default(false),
   /** Fail to be undone for good. */
   sticky: z.boolean().default(false),
 });
@@ -57,6 +59,7 @@ export class BoxWorld {
   readonly #tries = new Map<string, number>();
   /** Ignores its abort signal for ever. */
   deaf = false;
+  onUndo: (() => void) | undefined;
   /** Called when an apply has begun. */
   onApply: ((context: StepContext) => void | Promise<void>) | undefined;
 
@@ -93,8 +96,9 @@ export class BoxWorld {
       kind: 'box',
       parse: parser(BoxArgs),
       spec: ({ size }) => ({ spec: { size }, uses: { ...NO_USE, storageBytes: size } }),
-      plan: async ({ name }, { size }) => {
+      plan: async ({ name }, { size, blind }) => {
         await fuse.pass(`plan ${name}`);
+        if (blind) throw new HyphaError('E_IMAGE', `nothing to make box ${name} from`);
         const box = this.boxes.get(name ?? '');
         const action = box === undefined ? 'create' : box.size === size ? 'no-op' : 'update';
         return { action, before: box === undefined ? null : { ...box } };
@@ -135,6 +139,7 @@ export class BoxWorld {
       undo: async (context, args, before) => {
         const name = context.name ?? '';
         await fuse.pass(`undo begins ${name}`);
+        this.onUndo?.();
         if (args.sticky) throw new HyphaError('E_SAL', `box ${name} is stuck`);
         if (before === null) {
           if (this.boxes.delete(name)) this.effects.push(`delete ${name}`);
@@ -220,7 +225,12 @@ export class BoxWorld {
   async #enter(context: StepContext): Promise<void> {
     this.#running += 1;
     if (this.#running > 1) this.violations.push(`two calls at once at ${context.op}`);
-    await this.onApply?.(context);
+    try {
+      await this.onApply?.(context);
+    } catch (error) {
+      this.#running -= 1;
+      throw error;
+    }
     if (this.deaf) await new Promise<never>(() => undefined);
     if (!context.signal.aborted) return;
     this.#running -= 1;

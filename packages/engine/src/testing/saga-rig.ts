@@ -1,5 +1,6 @@
 import {
   type DesiredResource,
+  HyphaError,
   type JournalBody,
   RunLimits,
   ridOf,
@@ -49,13 +50,17 @@ export class SagaRig {
   readonly faults: Fault[] = [];
   /** Turns the guests of the next epoch die in, one number a guest. */
   guestDeaths: number[] = [];
+  /** Times that no guest can be opened. */
+  guestRefusals = 0;
   guests: ScriptedGuest[] = [];
   committed: DesiredResource[] = [];
   readonly payload: ScriptPayload;
+  readonly #changes: Partial<ScriptPayloadInput>;
   script: Script;
 
   constructor(script: Script, changes: Partial<ScriptPayloadInput> = {}) {
     this.script = script;
+    this.#changes = changes;
     this.payload = payloadWith(changes);
   }
 
@@ -76,6 +81,10 @@ export class SagaRig {
       journal: this.journal.open(fuse),
       sals: this.world.sals(fuse),
       openGuest: async () => {
+        if (this.guestRefusals > 0) {
+          this.guestRefusals -= 1;
+          throw new HyphaError('E_UNAVAILABLE', 'no sandbox host can be started');
+        }
         const guest = new ScriptedGuest(this.script, deaths.shift());
         this.guests.push(guest);
         return guest;
@@ -97,6 +106,18 @@ export class SagaRig {
     }
     const fuse = new Fuse(Number.POSITIVE_INFINITY);
     return { outcome: await this.run(fuse), points: fuse.points };
+  }
+
+  /** One epoch that dies the first time it passes a point of this name in a calm run. */
+  async crashAt(point: string): Promise<void> {
+    const calm = new SagaRig(this.script, this.#changes);
+    calm.committed = this.committed;
+    const { points } = await calm.runWithCrashes([]);
+    const at = points.indexOf(point);
+    if (at === -1) throw new Error(`no point ${point} in ${points.join(', ')}`);
+    const fuse = new Fuse(at + 1);
+    const ended = await Promise.race([this.run(fuse), fuse.blown]);
+    if (ended !== 'blown') throw new Error(`the run ended before ${point}`);
   }
 
   bodiesOf<T extends JournalBody['type']>(type: T): Extract<JournalBody, { type: T }>[] {
