@@ -29,8 +29,8 @@ export interface StoreCounts {
 /** One SQLite file, owned by this process. */
 export interface Store<DB> extends AsyncDisposable {
   /**
-   * Builds queries, and runs those that only read, in the order they were asked among the writes: a read
-   * sees every `write()` called before it.
+   * Builds queries, and runs those that only read. A read sees every `write()` called before it, resolved
+   * or not, and is answered once those are durable.
    */
   readonly db: Kysely<DB>;
   /**

@@ -1,0 +1,189 @@
+import { spawn } from 'node:child_process';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, test } from 'vitest';
+import { isStoreConflict } from './index.ts';
+import { insertNote, noteIds, openNotes, temporaryFolder } from './testing/note-store.ts';
+
+describe('write', () => {
+  test('is there after SIGKILL when it was acknowledged, and whole when it was not', async () => {
+    await using folder = await temporaryFolder();
+    const writer = fileURLToPath(new URL('./testing/note-writer.ts', import.meta.url));
+    const child = spawn(process.execPath, [writer, folder.path], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    const acknowledged: number[] = [];
+    for await (const line of createInterface(child.stdout)) {
+      acknowledged.push(Number(line));
+      if (acknowledged.length === 500) child.kill('SIGKILL');
+    }
+    await using store = await openNotes(folder.path);
+    const kept = new Set(await noteIds(store));
+    expect(acknowledged.length).toBeGreaterThanOrEqual(500);
+    expect(acknowledged.filter((id) => !kept.has(id))).toEqual([]);
+    expect([...kept].filter((id) => !kept.has(id ^ 1))).toEqual([]);
+  });
+
+  test('shares one fsync among lists that are written at the same time', async () => {
+    await using folder = await temporaryFolder();
+    await using store = await openNotes(folder.path);
+    const before = store.counts().commits;
+    const ids = Array.from({ length: 1000 }, (_, id) => id);
+    await Promise.all(ids.map((id) => store.write([insertNote(store, id)])));
+    expect(store.counts().commits - before).toBeLessThan(100);
+    expect(await noteIds(store)).toEqual(ids);
+    expect(store.counts().pending).toBe(0);
+  });
+
+  test('commits by itself when it is alone', async () => {
+    await using folder = await temporaryFolder();
+    await using store = await openNotes(folder.path);
+    const before = store.counts().commits;
+    for (const id of [1, 2, 3]) await store.write([insertNote(store, id)]);
+    expect(store.counts().commits - before).toBe(3);
+  });
+
+  test('undoes only its own list when a row count does not hold', async () => {
+    await using folder = await temporaryFolder();
+    await using store = await openNotes(folder.path);
+    const rename = (id: number) => ({
+      query: store.db.updateTable('notes').set({ text: 'renamed' }).where('id', '=', id),
+      expectRows: 1,
+    });
+    const outcomes = await Promise.allSettled([
+      store.write([insertNote(store, 1)]),
+      store.write([insertNote(store, 2), rename(1), rename(99), insertNote(store, 3)]),
+      store.write([insertNote(store, 4)]),
+    ]);
+    expect(outcomes.map(({ status }) => status)).toEqual(['fulfilled', 'rejected', 'fulfilled']);
+    const refusal = outcomes[1]?.status === 'rejected' ? outcomes[1].reason : undefined;
+    expect(isStoreConflict(refusal)).toBe(true);
+    expect(refusal).toMatchObject({ code: 'E_CONFLICT', reason: 'rows', position: 2 });
+    const notes = await store.db.selectFrom('notes').selectAll().orderBy('id').execute();
+    expect(notes).toEqual([
+      { id: 1, text: 'note' },
+      { id: 4, text: 'note' },
+    ]);
+  });
+
+  test('is a conflict when a key or a reference stands against it', async () => {
+    await using folder = await temporaryFolder();
+    await using store = await openNotes(folder.path);
+    await store.write([insertNote(store, 1)]);
+    await expect(store.write([insertNote(store, 2), insertNote(store, 1)])).rejects.toMatchObject({
+      code: 'E_CONFLICT',
+      reason: 'constraint',
+      position: 1,
+    });
+    const orphan = { query: store.db.insertInto('replies').values({ id: 1, note: 7 }) };
+    await expect(store.write([orphan])).rejects.toMatchObject({ reason: 'constraint' });
+    expect(await noteIds(store)).toEqual([1]);
+  });
+
+  test('answers the rows of returning, and counts those it changed', async () => {
+    await using folder = await temporaryFolder();
+    await using store = await openNotes(folder.path);
+    const values = [1, 2, 3].map((id) => ({ id, text: 'x' }));
+    const [inserted, deleted] = await store.write([
+      { query: store.db.insertInto('notes').values(values).returning('id') },
+      { query: store.db.deleteFrom('notes').where('id', '>', 1) },
+    ]);
+    expect(inserted).toEqual({ rowsAffected: 3, rows: [{ id: 1 }, { id: 2 }, { id: 3 }] });
+    expect(deleted).toEqual({ rowsAffected: 2, rows: [] });
+  });
+
+  test('fails with its own error on a statement that is wrong, and the store goes on', async () => {
+    await using folder = await temporaryFolder();
+    await using store = await openNotes(folder.path);
+    const wrong = { query: store.db.insertInto('notes').values({ id: 1, text: {} as string }) };
+    await expect(store.write([wrong])).rejects.toMatchObject({ code: 'E_INTERNAL' });
+    const outcomes = await Promise.allSettled([
+      store.write([insertNote(store, 2)]),
+      store.write([{ query: { compile: () => ({ ...wrong.query.compile(), sql: 'nonsense' }) } }]),
+    ]);
+    expect(outcomes.map(({ status }) => status)).toEqual(['fulfilled', 'rejected']);
+    expect(await noteIds(store)).toEqual([2]);
+  });
+});
+
+describe('a read', () => {
+  test('sees every write that was called before it, though none has resolved', async () => {
+    await using folder = await temporaryFolder();
+    await using store = await openNotes(folder.path);
+    const reads: Promise<number[]>[] = [];
+    const writes = [1, 2, 3].map((id) => {
+      const write = store.write([insertNote(store, id)]);
+      reads.push(noteIds(store));
+      return write;
+    });
+    const seen = await Promise.all(reads);
+    expect(seen.map((ids, index) => ids.slice(0, index + 1))).toEqual([[1], [1, 2], [1, 2, 3]]);
+    await Promise.all(writes);
+  });
+
+  test('does not see a list that failed before it', async () => {
+    await using folder = await temporaryFolder();
+    await using store = await openNotes(folder.path);
+    const failed = store.write([insertNote(store, 1), insertNote(store, 1)]);
+    const seen = noteIds(store);
+    await expect(failed).rejects.toMatchObject({ code: 'E_CONFLICT' });
+    expect(await seen).toEqual([]);
+  });
+
+  test('is all that the query builder runs', async () => {
+    await using folder = await temporaryFolder();
+    await using store = await openNotes(folder.path);
+    await expect(
+      store.db.insertInto('notes').values({ id: 1, text: '' }).execute(),
+    ).rejects.toThrow('store.write()');
+    await expect(store.db.transaction().execute(async () => undefined)).rejects.toThrow(
+      'no interactive transactions',
+    );
+    expect(await noteIds(store)).toEqual([]);
+  });
+});
+
+describe('close', () => {
+  test('lets writes that were called finish, refuses later ones, and leaves one file', async () => {
+    await using folder = await temporaryFolder();
+    const store = await openNotes(folder.path);
+    const write = store.write([insertNote(store, 1)]);
+    await Promise.all([store.close(), store.close()]);
+    await write;
+    await expect(store.write([insertNote(store, 2)])).rejects.toMatchObject({
+      code: 'E_UNAVAILABLE',
+    });
+    await expect(noteIds(store)).rejects.toMatchObject({ code: 'E_UNAVAILABLE' });
+    await using again = await openNotes(folder.path);
+    expect(await noteIds(again)).toEqual([1]);
+  });
+});
+
+describe('the file', () => {
+  test('has one owner: another opener is told so', async () => {
+    await using folder = await temporaryFolder();
+    await using store = await openNotes(folder.path);
+    await expect(openNotes(folder.path)).rejects.toMatchObject({
+      code: 'E_UNAVAILABLE',
+      message: `store ${join(folder.path, 'notes.db')} is owned by another process`,
+    });
+    await store.write([insertNote(store, 1)]);
+    expect(await noteIds(store)).toEqual([1]);
+  });
+
+  test('is free again when its owner was killed', async () => {
+    await using folder = await temporaryFolder();
+    const writer = fileURLToPath(new URL('./testing/note-writer.ts', import.meta.url));
+    const child = spawn(process.execPath, [writer, folder.path], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    for await (const _line of createInterface(child.stdout)) {
+      if (child.killed) continue;
+      await expect(openNotes(folder.path)).rejects.toMatchObject({ code: 'E_UNAVAILABLE' });
+      child.kill('SIGKILL');
+    }
+    await using store = await openNotes(folder.path);
+    expect((await noteIds(store)).length).toBeGreaterThan(0);
+  });
+});
