@@ -20,7 +20,7 @@ export const SnapshotLabel = z.strictObject({
   /** Of the volume. */
   rid: RidSchema,
   /** A name from a script, or the id of a run whose undo needs it. */
-  name: z.string().regex(/^[a-z0-9_-]{1,63}$/),
+  name: z.string().regex(/^[a-z0-9][a-z0-9_-]{0,62}$/),
   /** `<run>/<step>` that took it. */
   createdBy: z.string(),
 });
