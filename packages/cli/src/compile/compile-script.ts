@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { basename } from 'node:path';
 import { HyphaError, isHyphaError } from '@hypha/protocol';
 import { SandboxPool } from '@hypha/sandbox';
 import { type DeploymentMeta, parseDeploymentMeta } from './deployment-meta.ts';
@@ -25,7 +26,7 @@ const READ_MS_MAX = 30_000;
  */
 export async function compileScript(file: string): Promise<CompiledScript> {
   const bundle = await bundleScript(file);
-  const caps = readCapabilities(bundle.source, bundle.sourceMap);
+  const caps = readCapabilities(bundle, basename(file));
   const deployment = parseDeploymentMeta(await readDeployment(bundle));
   const sha256 = createHash('sha256').update(bundle.source).digest('hex');
   return { ...bundle, deployment, caps, sha256 };

@@ -1,5 +1,6 @@
 import { HyphaError } from '@hypha/protocol';
 import { type Node, type Program, parse } from 'acorn';
+import type { ScriptBundle } from './script-bundle.ts';
 import { mapPlace } from './source-map.ts';
 
 /** What module 'hypha' offers a script, and the capability that using it takes. */
@@ -15,9 +16,9 @@ const HYPHA_EXPORTS: Readonly<Record<string, string | null>> = {
 /**
  * The capabilities a script asks for: those of what it imports. Throws `E_SCRIPT_SYNTAX`, with the place in
  * the operator's file, for what would only fail on the node.
- * @param source the bundle
+ * @param file the operator's own, for what is nowhere in it
  */
-export function readCapabilities(source: string, sourceMap: string): string[] {
+export function readCapabilities({ source, sourceMap }: ScriptBundle, file: string): string[] {
   const refuse = (message: string, node: Node) => refuseAt(sourceMap, message, node);
   const program = parseBundle(source);
   const caps = new Set<string>();
@@ -43,7 +44,10 @@ export function readCapabilities(source: string, sourceMap: string): string[] {
   }
   const dynamic = findNode(program, 'ImportExpression');
   if (dynamic !== undefined) throw refuse('a script cannot import while it runs', dynamic);
-  if (!hasDefault) throw refuse('the script exports no default function', program);
+  if (!hasDefault) {
+    const where = { file, line: 1, column: 1 };
+    throw new HyphaError('E_SCRIPT_SYNTAX', 'the script exports no default function', { where });
+  }
   return [...caps].sort();
 }
 
