@@ -9,11 +9,13 @@ export const CoordinatorConfig = z.object({
   port: z.int().min(0).max(65_535).default(7402),
   /** Folder of the store; made when absent. */
   state: z.string().min(1),
-  ledgerUrl: z.url({ protocol: /^https?$/ }).default('http://127.0.0.1:7401'),
+  ledger: z.url({ protocol: /^https?$/ }).default('http://127.0.0.1:7401'),
   /** Digest the authority has to start with. Without it the first genesis the ledger shows is kept. */
   genesis: Sha256Hex.optional(),
   /** Time between two readings of the ledger when nobody asks, milliseconds. */
   ledgerPollMs: z.int().min(100).max(600_000).default(2_000),
+  /** After an envelope's `exp`, how long its node may still answer, milliseconds. */
+  expiryGraceMs: z.int().min(0).max(3_600_000).default(60_000),
   /** How long an ended revision can be read, days (design §10). */
   retentionDays: z.int().min(1).max(3650).default(30),
   logLevel: z.enum(LOG_LEVELS).default('info'),

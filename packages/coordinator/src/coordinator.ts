@@ -56,7 +56,7 @@ export async function startCoordinator(deps: {
     file: join(config.state, 'coordinator.sqlite'),
     migrations: COORDINATOR_MIGRATIONS,
   });
-  const client = new LedgerClient({ baseUrl: config.ledgerUrl });
+  const client = new LedgerClient({ baseUrl: config.ledger });
   const stopping = new AbortController();
   const background: Promise<void>[] = [];
   let server: HyphaServer | undefined;
@@ -127,7 +127,7 @@ async function compose(deps: {
   return {
     ...shared,
     inbox,
-    submissions: new Submissions(shared),
+    submissions: new Submissions({ ...shared, expiryGraceMs: config.expiryGraceMs }),
     outbox: new Outbox({ ...shared, runs }),
     runs: new RunReader({ store, bell }),
     deployments: new DeploymentReader({ store }),

@@ -148,8 +148,7 @@ export class Inbox {
       .where('inbox_messages.node', '=', node)
       .where('due_at', '<=', nowMs)
       .where('expires_at', '>', nowMs)
-      .orderBy('queued_at')
-      .orderBy('inbox_messages.id')
+      .orderBy('inbox_messages.position')
       .limit(limit)
       .execute();
   }

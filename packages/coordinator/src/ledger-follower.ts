@@ -24,10 +24,12 @@ export class LedgerFollower {
    * Best effort: resolves when the copy here is at most `ledgerAgeMsMax` old, or when the ledger did not
    * answer in `ledgerWaitMsMax`, or at once while it is known to be away. Never rejects. Answers whether
    * the copy is that fresh.
+   *
+   * @param how `now`: also when the copy is that fresh already
    */
-  async freshen(): Promise<boolean> {
+  async freshen(how: 'when-old' | 'now' = 'when-old'): Promise<boolean> {
     const { clock } = this.#deps;
-    if (this.#isFresh()) return true;
+    if (how === 'when-old' && this.#isFresh()) return true;
     if (this.#failures > 0) return false;
     const waited = new AbortController();
     const reading = this.#read();

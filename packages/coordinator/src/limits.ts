@@ -8,8 +8,6 @@ export const COORDINATOR_LIMITS = {
   inFlightPerNodeMax: 64,
   /** Messages read from the store for one node at once. */
   inboxClaimMax: 8,
-  /** After the envelope's `exp`, how long a message may still be answered, milliseconds. */
-  expiryGraceMs: 60_000,
   /** Delay before a message that was sent is sent again, milliseconds; doubles per attempt. */
   resendDelayMsMin: 2_000,
   resendDelayMsMax: 30_000,

@@ -14,7 +14,10 @@ export function nextSendAt(nowMs: number, attempts: number, random: number): num
   return nowMs + Math.round(delay * (0.5 + random / 2));
 }
 
-/** When a message nobody answered is given up: the envelope cannot be admitted after `exp`. */
-export function expiresAt(expSeconds: number): number {
-  return expSeconds * 1000 + LIMITS.expiryGraceMs;
+/**
+ * When a message nobody answered is given up: the envelope cannot be admitted after `exp`, and the grace
+ * is for an answer on its way.
+ */
+export function expiresAt(expSeconds: number, graceMs: number): number {
+  return expSeconds * 1000 + graceMs;
 }

@@ -60,10 +60,11 @@ export interface CoordinatorDb {
   };
   /** Messages no node has answered. `due_at`: the lease; not sent again before. */
   inbox_messages: {
+    /** Order in which they are sent. */
+    position: Generated<number>;
     id: string;
     node: string;
     run: string;
-    queued_at: number;
     attempts: number;
     due_at: number;
     expires_at: number;
@@ -107,10 +108,11 @@ export const COORDINATOR_MIGRATIONS: readonly Migration[] = [
       'create index runs_holding on runs (realm, deployment, node, generation)',
       'create index runs_node on runs (node, submitted_at)',
       `create table inbox_messages (
-        id text primary key, node text not null, run text not null,
-        queued_at integer not null, attempts integer not null, due_at integer not null,
+        position integer primary key autoincrement, id text not null unique, node text not null,
+        run text not null, attempts integer not null, due_at integer not null,
         expires_at integer not null)`,
       'create index inbox_messages_node on inbox_messages (node, due_at)',
+      'create index inbox_messages_run on inbox_messages (run)',
       'create index inbox_messages_expiry on inbox_messages (expires_at)',
       `create table journal_events (
         run text not null, seq integer not null, type text not null, hash text not null,

@@ -22,17 +22,16 @@ interface Acceptance {
  * Everything a 202 promises, as one list. Each row count is a condition that was read before; one that no
  * longer holds undoes the whole list (`StoreConflict`), and the reader judges again.
  */
-export function acceptanceWrites(acceptance: Acceptance): readonly Write[] {
-  const { store, script, runs, nowMs } = acceptance;
+export function acceptanceWrites(acceptance: Acceptance, graceMs: number): readonly Write[] {
+  const { store, script, runs } = acceptance;
   const messages = runs.map(({ run, node }) => ({
     query: store.db.insertInto('inbox_messages').values({
       id: run,
       node,
       run,
-      queued_at: nowMs,
       attempts: 0,
       due_at: 0,
-      expires_at: expiresAt(script.payload.exp),
+      expires_at: expiresAt(script.payload.exp, graceMs),
     }),
   }));
   return [

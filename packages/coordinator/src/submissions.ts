@@ -2,6 +2,7 @@ import {
   checkScriptSyntax,
   envelopeDigest,
   HyphaError,
+  isHyphaError,
   runIdOf,
   type Submission,
   type SubmissionAccepted,
@@ -48,7 +49,7 @@ export class Submissions {
     await authority.growFromStaple(submission.authority ?? []);
     for (let attempt = 1; ; attempt++) {
       const existing = await this.#isPlaced(digest);
-      const script = this.#verify(submission, existing);
+      const script = await this.#verifyFresh(submission, existing);
       if (existing) return await this.#answerExisting(script);
       try {
         return await this.#accept(script);
@@ -56,6 +57,18 @@ export class Submissions {
         // Another submission came between our reads and our write: judge by what is there now.
         if (!isStoreConflict(error) || attempt === LIMITS.writeAttemptsMax) throw error;
       }
+    }
+  }
+
+  /** Asks the ledger once more for a key or an update of this very second. */
+  async #verifyFresh(submission: Submission, existing: boolean): Promise<VerifiedScript> {
+    try {
+      return this.#verify(submission, existing);
+    } catch (error) {
+      if (!isHyphaError(error, 'E_UNKNOWN_KEY') && !isHyphaError(error, 'E_STALE_VIEW'))
+        throw error;
+      await this.#deps.follower.freshen('now');
+      return this.#verify(submission, existing);
     }
   }
 
@@ -84,7 +97,9 @@ export class Submissions {
     const chosen = await this.#place(script, known);
     const nowMs = clock.nowMs();
     const runs = chosen.map(({ id }) => this.#newRun(script, id, nowMs));
-    await store.write(acceptanceWrites({ store, changes, script, runs, nowMs }));
+    await store.write(
+      acceptanceWrites({ store, changes, script, runs, nowMs }, this.#deps.expiryGraceMs),
+    );
     changes.ring();
     for (const { node } of runs) bell.ring(inboxTopic(node));
     return {
@@ -214,4 +229,6 @@ export interface SubmissionsDeps {
   readonly changes: ChangeFeed;
   readonly bell: Doorbell;
   readonly clock: Clock;
+  /** After `exp`, how long a message may still be answered, milliseconds. */
+  readonly expiryGraceMs: number;
 }

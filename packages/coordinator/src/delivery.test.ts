@@ -1,0 +1,165 @@
+import type { SubmissionAccepted } from '@hypha/protocol';
+import { generateKey } from '@hypha/protocol/node';
+import { afterAll, beforeAll, expect, test, vi } from 'vitest';
+import { journalOf, STARTED } from './testing/fake-node.ts';
+import { TestFleet } from './testing/test-fleet.ts';
+
+let fleet: TestFleet;
+beforeAll(async () => {
+  fleet = await TestFleet.start({ 'expiry-grace-ms': 0 });
+});
+afterAll(() => fleet.stop());
+
+function runOf({ runs }: SubmissionAccepted): string {
+  const [first] = runs;
+  if (first === undefined) throw new Error('no run');
+  return first.run;
+}
+
+async function submitted(deployment: string, lifetimeSeconds = 900) {
+  const node = await fleet.addNode(deployment);
+  const script = fleet.script({ deployment, nodes: [node.id], lifetimeSeconds });
+  const run = runOf(await fleet.coordinator.submit({ envelope: script.envelope }));
+  return { node, script, run };
+}
+
+test('a submission waits for its node and comes after the authority', async () => {
+  const { node, script, run } = await submitted('late');
+  await node.open();
+  expect(await node.waitForRun(run)).toEqual(script.envelope);
+  expect(node.received[0]).toMatchObject({ type: 'authority', authority: { length: 3 } });
+});
+
+test('an open inbox gets a new submission at once', async () => {
+  const node = await fleet.addNode('there');
+  await node.open();
+  const { envelope } = fleet.script({ deployment: 'there', nodes: [node.id] });
+  const run = runOf(await fleet.coordinator.submit({ envelope }));
+  expect(await node.waitForRun(run)).toEqual(envelope);
+});
+
+test('a message is sent again until it is answered, and then never again', async () => {
+  const { node, run } = await submitted('deaf');
+  await node.open();
+  await vi.waitFor(() => expect(node.deliveries(run)).toBeGreaterThan(1), { timeout: 10_000 });
+  await node.acknowledge(run);
+  const count = node.deliveries(run);
+  await node.close();
+  await node.open();
+  const other = fleet.script({ deployment: 'deaf', nodes: [node.id], generation: 2 });
+  await node.waitForRun(runOf(await fleet.coordinator.submit({ envelope: other.envelope })));
+  expect(node.deliveries(run)).toBe(count);
+});
+
+test('a node that comes back gets what it did not answer at once, not after its lease', async () => {
+  const { node, run } = await submitted('back');
+  await node.open();
+  await vi.waitFor(() => expect(node.deliveries(run)).toBe(2), { timeout: 5_000 });
+  await node.close();
+  // The lease of a second attempt is two seconds at least.
+  const since = Date.now();
+  await node.open();
+  await vi.waitFor(() => expect(node.deliveries(run)).toBe(3), { timeout: 5_000 });
+  expect(Date.now() - since).toBeLessThan(1_900);
+});
+
+test('several submissions come in the order they were accepted', async () => {
+  const node = await fleet.addNode('ordered');
+  const runs: string[] = [];
+  for (let generation = 1; generation <= 20; generation++) {
+    const script = fleet.script({ deployment: 'ordered', nodes: [node.id], generation });
+    runs.push(runOf(await fleet.coordinator.submit({ envelope: script.envelope })));
+  }
+  await node.open();
+  await node.waitForRun(runs[19] ?? '');
+  const came = node.received.flatMap((each) => (each.type === 'submission' ? [each.run] : []));
+  expect(came.slice(0, 20)).toEqual(runs);
+});
+
+test('a refusal makes the run rejected with the problem of the node', async () => {
+  const { node, run } = await submitted('refusing');
+  await node.open();
+  await node.waitForRun(run);
+  const problem = {
+    type: 'urn:hypha:error:E_CAPACITY',
+    title: 'full',
+    status: 409,
+    detail: 'no room',
+    code: 'E_CAPACITY',
+    hint: 'less',
+  };
+  const refusal = { type: 'refused', messageId: run, run, problem } as const;
+  expect(await node.send(refusal, refusal)).toEqual([{ status: 'ok' }, { status: 'ok' }]);
+  expect(await fleet.coordinator.run(run)).toMatchObject({ state: 'rejected', problem });
+});
+
+test('a run nobody took before exp is rejected, until its node says otherwise', async () => {
+  const { node, script, run } = await submitted('expiring', 1);
+  await vi.waitFor(
+    async () =>
+      expect(await fleet.coordinator.run(run)).toMatchObject({
+        state: 'rejected',
+        problem: { code: 'E_EXPIRED', hint: expect.stringContaining('hypha apply') },
+        endedAt: expect.any(Number),
+      }),
+    { timeout: 10_000 },
+  );
+  await node.open();
+  const journal = journalOf(node, run, script, STARTED);
+  expect(await node.send({ type: 'events', run, events: journal })).toEqual([{ status: 'ok' }]);
+  expect(await fleet.coordinator.run(run)).toMatchObject({
+    state: 'running',
+    problem: null,
+    endedAt: null,
+  });
+  expect(node.deliveries(run)).toBe(0);
+});
+
+test('an answer after the expiry takes the rejection back', async () => {
+  const { node, run } = await submitted('slow', 1);
+  await node.open();
+  await vi.waitFor(async () => expect((await fleet.coordinator.run(run)).state).toBe('rejected'), {
+    timeout: 10_000,
+  });
+  await node.acknowledge(run);
+  expect(await fleet.coordinator.run(run)).toMatchObject({ state: 'accepted', problem: null });
+});
+
+test('a newer connection of the same node takes the inbox over', async () => {
+  const { node, run } = await submitted('twice');
+  await node.open();
+  const older = node.received.length;
+  const end = new AbortController();
+  const messages = node.client.inbox(node.id, { signal: end.signal });
+  await messages.next();
+  await vi.waitFor(() => expect(node.lost).toBe('ended'));
+  expect(node.received.length).toBeGreaterThanOrEqual(older);
+  for await (const { id } of messages) if (id === run) break;
+  end.abort();
+});
+
+test('a new authority update is forwarded to open inboxes', async () => {
+  const node = await fleet.addNode('informed');
+  await node.open();
+  const granted = await fleet.grant(generateKey().signer, 'viewer');
+  await vi.waitFor(
+    () => expect(node.received.at(-1)).toMatchObject({ type: 'authority', authority: [granted] }),
+    { timeout: 10_000 },
+  );
+});
+
+test('a revoked node loses its inbox and does not get it back', async () => {
+  const node = await fleet.addNode('evil');
+  await node.open();
+  await fleet.change({ type: 'revoke-node', node: node.id, reason: 'stolen' });
+  await vi.waitFor(() => expect(node.lost).toBe('ended'), { timeout: 10_000 });
+  await expect(node.open()).rejects.toMatchObject({ code: 'E_UNAUTHENTICATED' });
+  await expect(
+    fleet.coordinator.submit({
+      envelope: fleet.script({ deployment: 'evil', nodes: [node.id] }).envelope,
+    }),
+  ).rejects.toMatchObject({
+    code: 'E_NO_PLACEMENT',
+    details: { nodes: [{ code: 'E_KEY_REVOKED' }] },
+  });
+});

@@ -1,0 +1,137 @@
+import { CoordinatorClient } from '@hypha/client';
+import { generateKey } from '@hypha/protocol/node';
+import { afterAll, beforeAll, expect, test, vi } from 'vitest';
+import type { FakeNode } from './testing/fake-node.ts';
+import { TestFleet } from './testing/test-fleet.ts';
+
+const GIB = 1024 ** 3;
+const RESOURCES = { milliCpus: 2000, memoryBytes: GIB, storageBytes: GIB };
+let fleet: TestFleet;
+let a: FakeNode;
+let b: FakeNode;
+let c: FakeNode;
+beforeAll(async () => {
+  fleet = await TestFleet.start();
+  a = await fleet.addNode('a', { labels: { zone: 'eu' } });
+  b = await fleet.addNode('b', { labels: { zone: 'eu' } });
+  c = await fleet.addNode('c', { labels: { zone: 'us' }, realms: ['other'] });
+  await Promise.all([a.open(), b.open(), c.open()]);
+});
+afterAll(() => fleet.stop());
+
+async function place(
+  deployment: string,
+  nodes: readonly FakeNode[],
+  count: number,
+  generation = 1,
+) {
+  const { envelope } = fleet.script({
+    deployment,
+    generation,
+    nodes: nodes.map(({ id }) => id),
+    count,
+    limits: { resources: RESOURCES },
+  });
+  const { runs } = await fleet.coordinator.submit({ envelope });
+  return runs.map(({ node }) => node);
+}
+
+test('a revision goes to as many of its candidates as it asks for, and stays where it is', async () => {
+  const [first] = await place('sticky', [a, b], 1);
+  // The other one is emptier now.
+  expect(await place('sticky', [a, b], 1, 2)).toEqual([first]);
+  expect(await place('elsewhere', [a, b], 1)).not.toEqual([first]);
+});
+
+test('a revision goes to no node it does not name', async () => {
+  expect(await place('named', [b], 1)).toEqual([b.id]);
+});
+
+test('too few fitting nodes: a reason for every candidate, and nothing kept', async () => {
+  await expect(place('few', [a, b, c], 3)).rejects.toMatchObject({
+    code: 'E_NO_PLACEMENT',
+    details: {
+      asked: 3,
+      fit: 2,
+      nodes: [expect.objectContaining({ name: 'c', code: 'E_AUDIENCE' })],
+    },
+  });
+  expect((await fleet.coordinator.listRuns({ deployment: 'few' })).items).toEqual([]);
+});
+
+test('what was sent since the last report is not given away twice', async () => {
+  const d = await fleet.addNode('d', { free: { ...RESOURCES, milliCpus: 3000 } });
+  expect(await place('one', [d], 1)).toEqual([d.id]);
+  await expect(place('two', [d], 1)).rejects.toMatchObject({
+    details: { nodes: [{ code: 'E_CAPACITY', reason: expect.stringContaining('free 1000') }] },
+  });
+  // The next revision of what it holds takes the place of the one before.
+  expect(await place('one', [d], 1, 2)).toEqual([d.id]);
+});
+
+test('a cordoned node gets no new work until it is uncordoned, but a destroy', async () => {
+  const e = await fleet.addNode('e');
+  expect(await place('kept', [e], 1)).toEqual([e.id]);
+  expect(await fleet.coordinator.cordon(e.id)).toMatchObject({ state: 'cordoned' });
+  await expect(place('kept', [e], 1, 2)).rejects.toMatchObject({
+    details: { nodes: [{ reason: expect.stringContaining('uncordon') }] },
+  });
+  const destroy = fleet.script({
+    deployment: 'kept',
+    nodes: [e.id],
+    generation: 3,
+    mode: 'destroy',
+  });
+  expect(await fleet.coordinator.submit({ envelope: destroy.envelope })).toMatchObject({
+    runs: [{ node: e.id }],
+  });
+  expect(await fleet.coordinator.uncordon(e.id)).toMatchObject({ id: e.id });
+  expect(await place('kept', [e], 1, 4)).toEqual([e.id]);
+});
+
+test('cordon asks for an operator or admin, or for this machine', async () => {
+  const viewer = generateKey().signer;
+  await fleet.grant(viewer, 'viewer');
+  const as = (signer: typeof viewer) =>
+    new CoordinatorClient({ baseUrl: fleet.coordinatorProcess.url, signer });
+  await vi.waitFor(() =>
+    expect(as(viewer).cordon(b.id)).rejects.toMatchObject({ code: 'E_FORBIDDEN' }),
+  );
+  await expect(as(a.signer).cordon(b.id)).rejects.toMatchObject({ code: 'E_FORBIDDEN' });
+  expect(await as(fleet.operator).cordon(b.id)).toMatchObject({ state: 'cordoned' });
+  expect(await as(fleet.admin).uncordon(b.id)).toMatchObject({ state: 'ready' });
+  await expect(fleet.coordinator.cordon(`node_${'z'.repeat(32)}`)).rejects.toMatchObject({
+    code: 'E_NOT_FOUND',
+  });
+});
+
+test('a proposal names nodes by labels, best first, with a reason for all others', async () => {
+  const proposal = await fleet.coordinator.propose({
+    realm: 'default',
+    count: 1,
+    labels: { zone: 'eu' },
+    resources: RESOURCES,
+    nodes: ['a', b.id, 'c'],
+  });
+  expect(proposal.nodes).toHaveLength(1);
+  expect(proposal.refused.map(({ name }) => name)).toContain('c');
+  expect(proposal.refused.every(({ reason }) => reason.length > 0)).toBe(true);
+});
+
+test('a proposal that cannot be made says why for every node', async () => {
+  await expect(
+    fleet.coordinator.propose({
+      realm: 'default',
+      count: 3,
+      labels: { zone: 'eu' },
+      resources: RESOURCES,
+      nodes: ['a', 'b', 'c'],
+    }),
+  ).rejects.toMatchObject({
+    code: 'E_NO_PLACEMENT',
+    details: { asked: 3, fit: 2, nodes: [{ name: 'c' }] },
+  });
+  await expect(
+    fleet.coordinator.propose({ realm: 'default', count: 1, resources: RESOURCES, nodes: ['x'] }),
+  ).rejects.toMatchObject({ code: 'E_NOT_FOUND', where: { path: 'nodes.0' } });
+});
