@@ -96,7 +96,8 @@ export async function listRunFolders(host: ContainerHost): Promise<readonly Inst
   return names.flatMap((name) => parseInstanceId(name) ?? []);
 }
 
-async function ensureRunFolder(
+/** Idempotent. */
+export async function ensureRunFolder(
   host: ContainerHost,
   instance: Instance,
   signal: AbortSignal,

@@ -8,6 +8,8 @@ export const CONTAINER_LIMITS = {
   imageKeepMs: 3_600_000,
   /** One command of the OCI runtime, or the monitor's report that a container was created. */
   runtimeMsMax: 30_000,
+  /** From a start to the container's own program being the process. */
+  takeoverMsMax: 1000,
   /** From the stop signal to SIGKILL. */
   stopGraceMs: 10_000,
   /** From SIGKILL to giving up: only a process stuck in the kernel takes longer. */

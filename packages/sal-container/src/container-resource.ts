@@ -14,7 +14,7 @@ import { readStats } from './cgroup-folders.ts';
 import type { Instance } from './container-host.ts';
 import { CONTAINER_LIMITS } from './container-limits.ts';
 import { readLog } from './container-log.ts';
-import type { Containers } from './containers.ts';
+import type { Containers, MadeInstance } from './containers.ts';
 import { listAttachedRids } from './network-attachment.ts';
 import { decideRestart, type RestartDecision } from './restart-policy.ts';
 
@@ -59,7 +59,8 @@ class ContainerResource {
   async converge(record: ResourceRecord, signal: AbortSignal): Promise<void> {
     const spec = ContainerSpec.parse(record.spec);
     const { store } = this.#containers;
-    const instance = (await this.#findRecorded(record)) ?? (await this.#make(record, spec, signal));
+    const made = (await this.#findRecorded(record)) ?? (await this.#make(record, spec, signal));
+    const { instance } = made;
     const isCurrent = (await store.findCurrent(record.rid))?.id === instance.id;
     if (isCurrent && (await this.#containers.isRunning(instance, signal))) return;
     const status = await this.#containers.runtime.status(instance, signal);
@@ -67,7 +68,7 @@ class ContainerResource {
     // What runs needs no decision: only its place or its monitor has to be set right.
     if (isCurrent && !('pid' in status) && decision.action !== 'start') return;
     const restarts = decision.action === 'rest' ? 0 : decision.restarts;
-    await this.#containers.activate(instance, { spec, restarts, signal });
+    await this.#containers.activate(made, { spec, restarts, signal });
   }
 
   async settle(record: ResourceRecord, signal: AbortSignal): Promise<void> {
@@ -156,18 +157,24 @@ class ContainerResource {
   }
 
   /** The instance made for this spec; the current one first. */
-  async #findRecorded(record: ResourceRecord): Promise<Instance | undefined> {
+  async #findRecorded(record: ResourceRecord): Promise<MadeInstance | undefined> {
     const { store } = this.#containers;
     const current = await store.findCurrent(record.rid);
     const others = await store.list(record.rid);
     for (const instance of current === undefined ? others : [current, ...others]) {
       const stored = await store.read(instance);
-      if (stored.record.label.specHash === record.specHash) return instance;
+      if (stored.record.label.specHash === record.specHash) {
+        return { instance, isAttached: false };
+      }
     }
     return undefined;
   }
 
-  async #make(record: ResourceRecord, spec: ContainerSpec, signal: AbortSignal): Promise<Instance> {
+  async #make(
+    record: ResourceRecord,
+    spec: ContainerSpec,
+    signal: AbortSignal,
+  ): Promise<MadeInstance> {
     const image = await this.#containers.images.resolve(spec.image);
     return this.#containers.make(labelForRecord(record), spec, image, signal);
   }

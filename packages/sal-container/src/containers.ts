@@ -4,7 +4,7 @@
  */
 import { HyphaError, isHyphaError, type Rid } from '@hypha/protocol';
 import type { ContainerSpec, ResourceLabel } from '@hypha/sal';
-import { findBundleSpec, listRunFolders } from './bundle.ts';
+import { ensureRunFolder, findBundleSpec, listRunFolders } from './bundle.ts';
 import { removeEmptyGroups } from './cgroup-folders.ts';
 import { execInContainer } from './container-exec.ts';
 import type { ContainerHost, Instance } from './container-host.ts';
@@ -20,9 +20,16 @@ import {
   isAttached,
   removeAttachment,
 } from './network-attachment.ts';
+import { settleAll } from './settle-all.ts';
 
 /** An image may be collected between the look and the snapshot; not twice in a row. */
 const MAKE_ATTEMPTS_MAX = 3;
+
+export interface MadeInstance {
+  readonly instance: Instance;
+  /** Its network was made or set right just now. */
+  readonly isAttached: boolean;
+}
 
 export class Containers {
   readonly host: ContainerHost;
@@ -37,30 +44,39 @@ export class Containers {
     this.runtime = new InstanceRuntime(host, this.store);
   }
 
-  /** The instance of a label, not yet started and not yet current. Idempotent. */
+  /**
+   * The instance of a label, with its network, not yet started and not yet current. Idempotent. The parts
+   * are made side by side: a container is to start about as fast as its runtime can.
+   */
   async make(
     label: ResourceLabel,
     spec: ContainerSpec,
     image: ResolvedImage,
     signal: AbortSignal,
-  ): Promise<Instance> {
+  ): Promise<MadeInstance> {
     const instance = instanceOf(label, image.sha256);
     const record = { v: 1, label, image: image.sha256, fields: fieldHashes(spec) } as const;
-    for (let attempt = 1; ; attempt++) {
-      if (await this.store.has(instance)) return instance;
+    let isAttached = false;
+    for (let attempt = 1; !(await this.store.has(instance)); attempt++) {
       await this.images.ensure(image, signal);
       try {
-        await this.store.create(instance, record, signal);
+        await settleAll([
+          this.store.create(instance, record, signal),
+          ensureAttachment(this.host, attachmentOf(this.host, instance.rid), signal),
+          ensureRunFolder(this.host, instance, signal),
+        ]);
+        isAttached = true;
       } catch (error) {
         const isRetried = isHyphaError(error) && attempt < MAKE_ATTEMPTS_MAX;
         if (!isRetried || (await this.images.has(image.sha256))) throw error;
       }
     }
+    return { instance, isAttached };
   }
 
   /** Parks every other instance, and has this one current, attached and running. Idempotent. */
   async activate(
-    instance: Instance,
+    { instance, isAttached: isJustAttached }: MadeInstance,
     options: { spec: ContainerSpec; restarts: number; signal: AbortSignal },
   ): Promise<void> {
     const { signal } = options;
@@ -70,7 +86,7 @@ export class Containers {
     if (await this.isRunning(instance, signal)) return;
     const attachment = attachmentOf(this.host, instance.rid);
     const status = await this.runtime.status(instance, signal);
-    await ensureAttachment(this.host, attachment, signal);
+    if (!isJustAttached) await ensureAttachment(this.host, attachment, signal);
     if ('pid' in status && !(await isAttached(attachment, status.pid))) {
       // It sits in a namespace that lost its name: only a new start gets it into ours.
       await this.runtime.stop(instance, signal);
@@ -88,7 +104,8 @@ export class Containers {
     }
     const spec = await findBundleSpec(this.host, instance);
     if (wasRunning && spec !== undefined) {
-      await this.activate(instance, { spec, restarts: 0, signal });
+      const target = { instance, isAttached: false };
+      await this.activate(target, { spec, restarts: 0, signal });
     } else {
       await this.#park(instance, signal);
       await this.store.setCurrent(instance);
@@ -186,7 +203,7 @@ export class Containers {
   async #stop(instance: Instance, signal: AbortSignal): Promise<void> {
     const run = (await this.store.has(instance)) ? await this.store.findRun(instance) : undefined;
     if (run !== undefined && !run.halted) {
-      await this.store.writeRun(instance, { ...run, halted: true });
+      await this.store.writeRun(instance, { ...run, halted: true }, { isDurable: true });
     }
     await this.runtime.stop(instance, signal);
   }

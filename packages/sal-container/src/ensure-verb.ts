@@ -18,7 +18,7 @@ import {
 import { z } from 'zod';
 import { type Instance, parseInstanceId } from './container-host.ts';
 import { CONTAINER_LIMITS } from './container-limits.ts';
-import type { Containers } from './containers.ts';
+import type { Containers, MadeInstance } from './containers.ts';
 import type { ResolvedImage } from './image-store.ts';
 import { fieldHashes } from './instance-store.ts';
 import { decideRestart } from './restart-policy.ts';
@@ -90,9 +90,10 @@ class EnsureVerb {
   async apply(context: ResourceContext, spec: ContainerSpec): Promise<Json> {
     const { signal, name } = context;
     signal.throwIfAborted();
-    const instance = await this.#make(context, spec);
+    const made = await this.#make(context, spec);
+    const { instance } = made;
     if (!(await this.#isAsWanted(instance, spec, signal))) {
-      await this.#containers.activate(instance, { spec, restarts: 0, signal });
+      await this.#containers.activate(made, { spec, restarts: 0, signal });
       await this.#containers.waitHealthy(instance, spec, { name, signal });
     }
     return this.#resultOf(context);
@@ -117,12 +118,12 @@ class EnsureVerb {
   }
 
   /** The current instance when it is the wanted one, else this step's own. */
-  async #make(context: ResourceContext, spec: ContainerSpec): Promise<Instance> {
+  async #make(context: ResourceContext, spec: ContainerSpec): Promise<MadeInstance> {
     const label = labelForStep(context, 'container', Json.parse(spec));
     const current = await this.#readCurrent(context);
     const image = await this.#resolve(spec, current);
     if (current?.specHash === label.specHash && current.image === image.sha256) {
-      return instanceIn(current);
+      return { instance: instanceIn(current), isAttached: false };
     }
     return this.#containers.make(label, spec, image, context.signal);
   }

@@ -2,7 +2,7 @@
  * Starting and stopping one instance: bundle, monitor, runtime. Whatever a killed predecessor left is
  * either taken over (a container that runs under its monitor) or cleared away, never doubled.
  */
-import { mkdir, readFile, rm, stat } from 'node:fs/promises';
+import { mkdir, readFile, readlink, rm, stat } from 'node:fs/promises';
 import { constants } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -34,7 +34,10 @@ export type RuntimeStatus =
 /** What `runc state` and `crun state` agree on. */
 const RuntimeState = z.object({ status: z.string(), pid: z.int().nonnegative().default(0) });
 
-const SIGNAL_NAME = /^(?:SIG)?(?<name>[A-Z][A-Z0-9+-]{1,11})$/;
+/** The name of runc's process, and the program of crun's, until the container's own takes over. */
+const RUNC_INIT = /^runc:\[/;
+const CRUN_PROGRAM = /^\/memfd:|\/crun(?: |$)/;
+const SIGNAL_NAME = /^(?:SIG)?([A-Z][A-Z0-9+-]{1,11})$/;
 
 export class InstanceRuntime {
   readonly #host: ContainerHost;
@@ -73,12 +76,14 @@ export class InstanceRuntime {
     if (status.state !== 'running' && status.state !== 'created') {
       await this.stop(instance, signal);
       await writeBundle(this.#host, this.#store, instance, { spec, signal });
-      await this.#create(instance, signal);
-      status = await this.#askRuntime(instance, signal);
+      status = { state: 'created', pid: await this.#create(instance, signal) };
     }
     if (status.state === 'created') {
       const startedAtMs = this.#host.nowMs();
-      await this.#store.writeRun(instance, { v: 1, startedAtMs, restarts, halted: false });
+      // Only where it decides whether there is ever another start must it outlast a loss of power.
+      const isDurable = spec.restart === 'never';
+      const run = { v: 1, startedAtMs, restarts, halted: false } as const;
+      await this.#store.writeRun(instance, run, { isDurable });
       await this.#runtime(['start', instance.id], `start container ${instance.id}`, signal);
     }
     if ('pid' in status) await this.#noteRunning(instance, status.pid);
@@ -106,7 +111,7 @@ export class InstanceRuntime {
     await removeRunFolder(this.#host, instance, signal);
   }
 
-  async #create(instance: Instance, signal: AbortSignal): Promise<void> {
+  async #create(instance: Instance, signal: AbortSignal): Promise<number> {
     const { effects } = this.#host;
     const logPath = this.#store.logPath(instance);
     const exitFolder = this.#store.exitFolder(instance);
@@ -115,7 +120,7 @@ export class InstanceRuntime {
       await this.#store.removeExit(instance);
       await trimLog(logPath);
     });
-    await effects.change(() =>
+    return effects.change(() =>
       createMonitored(this.#host, instance, { logPath, exitFolder, signal }),
     );
   }
@@ -155,7 +160,8 @@ export class InstanceRuntime {
     if (identity === undefined) return;
     // A container whose folder was taken away is stopped all the same.
     const stored = await this.#store.read(instance).catch(() => undefined);
-    const name = SIGNAL_NAME.exec(stored?.image.stopSignal ?? '')?.groups?.['name'] ?? 'TERM';
+    const name = SIGNAL_NAME.exec(stored?.image.stopSignal ?? '')?.[1] ?? 'TERM';
+    if (status.state !== 'created') await waitForExec(status.pid, signal);
     if (status.state !== 'created' && (await catches(status.pid, name))) {
       await this.#signal(instance, name, signal);
       if (await endsWithin(identity, CONTAINER_LIMITS.stopGraceMs, signal)) return;
@@ -221,6 +227,20 @@ export class InstanceRuntime {
 
   #runningPath(instance: Instance): string {
     return join(instanceRunFolder(this.#host, instance), 'running.json');
+  }
+}
+
+/**
+ * Just after its start the process is still the runtime's own, which catches signals that the container's
+ * program, once it takes over, never sees.
+ */
+async function waitForExec(pid: number, signal: AbortSignal): Promise<void> {
+  const deadline = performance.now() + CONTAINER_LIMITS.takeoverMsMax;
+  while (performance.now() < deadline) {
+    const name = await readFile(`/proc/${pid}/comm`, 'utf8').catch(() => '');
+    const program = await readlink(`/proc/${pid}/exe`).catch(() => '');
+    if (!RUNC_INIT.test(name) && !CRUN_PROGRAM.test(program)) return;
+    await sleep(CONTAINER_LIMITS.pollMsMin, undefined, { signal });
   }
 }
 

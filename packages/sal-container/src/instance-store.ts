@@ -7,7 +7,7 @@
  * N2  Nothing here holds a spec: `env` and `files` may be secrets, and are only in the run folder.
  */
 import { createHash } from 'node:crypto';
-import { mkdir, readdir, readFile, rm, stat } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { canonicalJson, HyphaError, type Json, type Rid } from '@hypha/protocol';
 import {
@@ -116,12 +116,22 @@ export class InstanceStore {
     throw new HyphaError('E_SAL', `cannot find instance.json of ${instance.id}`);
   }
 
+  /** Undefined when it was never started, or nothing readable is left of the record. */
   async findRun(instance: Instance): Promise<RunRecord | undefined> {
-    return findRecord(this.#path(instance, 'run.json'), RunRecord);
+    return findRecord(this.#path(instance, 'run.json'), RunRecord).catch(() => undefined);
   }
 
-  async writeRun(instance: Instance, run: RunRecord): Promise<void> {
-    await this.#host.effects.change(() => writeRecord(this.#path(instance, 'run.json'), run));
+  async writeRun(
+    instance: Instance,
+    run: RunRecord,
+    { isDurable }: { isDurable: boolean },
+  ): Promise<void> {
+    const path = this.#path(instance, 'run.json');
+    await this.#host.effects.change(async () => {
+      if (isDurable) return writeRecord(path, run);
+      await writeFile(`${path}.draft`, JSON.stringify(run), { mode: 0o600 });
+      await rename(`${path}.draft`, path);
+    });
   }
 
   /** How its last process ended; undefined while it runs, and when nobody saw the end. */

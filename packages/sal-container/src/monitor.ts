@@ -36,13 +36,14 @@ export function openMonitorFence(host: ContainerHost, { id }: Instance): Promise
 
 /**
  * Creates the container of a written bundle and leaves its monitor behind. Nothing of it may be there.
+ * Returns the pid of the container's first process, which waits to be started.
  * Throws `E_ARGUMENT` when the image has no such command, else `E_SAL`; then nothing is left running.
  */
 export async function createMonitored(
   host: ContainerHost,
   instance: Instance,
   options: { logPath: string; exitFolder: string; signal: AbortSignal },
-): Promise<void> {
+): Promise<number> {
   const { signal } = options;
   signal.throwIfAborted();
   const fence = await openMonitorFence(host, instance);
@@ -64,7 +65,7 @@ export async function createMonitored(
       readReport(pipe, AbortSignal.any([signal, deadline])),
       started.promise,
     ]);
-    checkReport(text, instance);
+    return readPid(text, instance);
   } catch (cause) {
     await fence.kill();
     await fence.waitEmpty(AbortSignal.timeout(CONTAINER_LIMITS.killMsMax));
@@ -127,10 +128,10 @@ async function readReport(pipe: Readable, signal: AbortSignal): Promise<string> 
   return text;
 }
 
-function checkReport(text: string, { id }: Instance): void {
+function readPid(text: string, { id }: Instance): number {
   const report = Report.safeParse(parseJson(text.split('\n')[0] ?? ''));
   const pid = report.data?.pid ?? report.data?.data ?? -1;
-  if (pid > 0) return;
+  if (pid > 0) return pid;
   const message = (report.data?.message ?? text).slice(-2000);
   const isCommand = /executable file not found|no such file or directory|permission denied/.test(
     message.match(/exec: .*/)?.[0] ?? '',

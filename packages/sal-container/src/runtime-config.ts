@@ -11,7 +11,6 @@ const DEFAULT_PATH = 'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sb
 const CPU_PERIOD_US = 100_000;
 const CPU_SHARES_PER_CORE = 1024;
 const CPU_SHARES_MIN = 2;
-const OPEN_FILES_MAX = 65_536;
 
 /** Of the kernel's own interfaces, what a container must not read, or only read: Docker's lists. */
 const MASKED_PATHS = [
@@ -147,10 +146,8 @@ export function buildProcess(
     cwd: spec.workdir ?? image.workdir,
     capabilities: { bounding: CAPABILITIES, effective: held, permitted: held },
     noNewPrivileges: true,
-    rlimits: [
-      { type: 'RLIMIT_NOFILE', hard: OPEN_FILES_MAX, soft: OPEN_FILES_MAX },
-      { type: 'RLIMIT_CORE', hard: 0, soft: 0 },
-    ],
+    // Nothing is raised: that takes a capability which not every root has.
+    rlimits: [{ type: 'RLIMIT_CORE', hard: 0, soft: 0 }],
   };
 }
 
