@@ -26,7 +26,10 @@ export class Output {
   /** A list: a table for people, the items for programs. */
   list<T>(items: readonly T[], columns: readonly Column<T>[], empty: string): void {
     if (this.#structured(items)) return;
-    if (items.length === 0) return this.note(empty);
+    if (items.length === 0) {
+      this.note(empty);
+      return;
+    }
     const rows = [columns.map((column) => column.title.toUpperCase())];
     for (const item of items) rows.push(columns.map((column) => column.cell(item)));
     const widths = columns.map((_, index) =>

@@ -1,9 +1,10 @@
 /** Follows runs live until each has finished, through lost connections. */
 import { followStream, type RunsClient, runEventsPath } from '@hypha/client';
-import { fromProblem, JournalEvent, Problem, type RunView } from '@hypha/protocol';
+import { JournalEvent, Problem, type RunView } from '@hypha/protocol';
 import { EXIT } from './exit-code.ts';
 import { describeError } from './output.ts';
 import { describeEvent } from './run-narrative.ts';
+import { locateProblem } from './script-place.ts';
 import type { Session } from './session.ts';
 
 export interface WatchedRun {
@@ -57,7 +58,7 @@ async function watchRun(
     if (event === 'state') {
       const ended = await endOfUndelivered(reader, run);
       if (ended === undefined) continue;
-      say(describeProblem(ended));
+      say(await describeEnd(reader, ended));
       return ended.state;
     }
     const { body } = JournalEvent.parse(JSON.parse(data));
@@ -65,7 +66,7 @@ async function watchRun(
     if (text !== undefined) say(text);
     if (body.type !== 'finished') continue;
     const problem = Problem.safeParse(body.problem);
-    if (problem.success) say(describeError(fromProblem(problem.data)));
+    if (problem.success) say(describeError(await locateProblem(reader, run, problem.data)));
     return body.state;
   }
   return undefined;
@@ -77,7 +78,7 @@ async function endOfUndelivered(reader: RunsClient, run: string): Promise<RunVie
   return view.state === 'rejected' || view.state === 'cancelled' ? view : undefined;
 }
 
-function describeProblem(view: RunView): string {
-  const why = view.problem === null ? '' : `\n${describeError(fromProblem(view.problem))}`;
-  return `${view.state}${why}`;
+async function describeEnd(reader: RunsClient, view: RunView): Promise<string> {
+  if (view.problem === null) return view.state;
+  return `${view.state}\n${describeError(await locateProblem(reader, view.run, view.problem))}`;
 }

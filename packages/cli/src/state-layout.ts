@@ -1,4 +1,4 @@
-import { mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { socketDir } from './up/redis-process.ts';
 
@@ -34,4 +34,9 @@ export function openState(root: string): StateLayout {
     mkdirSync(folder, { recursive: true, mode: 0o700 });
   }
   return layout;
+}
+
+/** Whether a node has joined already: then it needs no token. The file is `identity`'s. */
+export function isEnrolled(state: StateLayout, name: string): boolean {
+  return existsSync(join(state.node(name), 'identity', 'membership.json'));
 }

@@ -10,8 +10,7 @@ import {
 import { readKeyFile } from '@hypha/protocol/node';
 import { type Command, Option } from 'commander';
 import { collectBundle } from '../audit-bundle.ts';
-import { compileScript } from '../compile/index.ts';
-import { parseInput } from '../compile/script-input.ts';
+import { compileScript, parseInput } from '../compile/index.ts';
 import { EXIT } from '../exit-code.ts';
 import { collect } from '../option-parsers.ts';
 import { type ApplyFlags, draftApply, draftDestroy, type SignedWork } from '../revision-draft.ts';

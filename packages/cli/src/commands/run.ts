@@ -1,13 +1,16 @@
 import type { RunsClient } from '@hypha/client';
-import { fromProblem, type RunView } from '@hypha/protocol';
+import type { RunView } from '@hypha/protocol';
 import type { Command } from 'commander';
 import { ago, describeError, type Output } from '../output.ts';
 import { describeEvent } from '../run-narrative.ts';
 import { watchRuns } from '../run-watch.ts';
+import { locateProblem } from '../script-place.ts';
 import { allPages, type Session, sessionOf } from '../session.ts';
 import { readerOf, type ViaFlags, viaOptions } from '../via.ts';
 
-export function showRun(output: Output, run: RunView): void {
+async function showRun(output: Output, reader: RunsClient, run: RunView): Promise<void> {
+  const problem =
+    run.problem === null ? undefined : await locateProblem(reader, run.run, run.problem);
   output.item(run, [
     ['run', run.run],
     ['deployment', `${run.realm}/${run.deployment} generation ${run.generation} (${run.mode})`],
@@ -19,9 +22,7 @@ export function showRun(output: Output, run: RunView): void {
     ['ended', run.endedAt === null ? '-' : new Date(run.endedAt).toISOString()],
     ...(run.message === '' ? [] : [['message', run.message] as const]),
     ...(run.simulated ? [['simulated', 'yes: nothing real was made'] as const] : []),
-    ...(run.problem === null
-      ? []
-      : [['problem', describeError(fromProblem(run.problem))] as const]),
+    ...(problem === undefined ? [] : [['problem', describeError(problem)] as const]),
   ]);
 }
 
@@ -47,7 +48,7 @@ type Reader = (session: Session, reader: RunsClient, run: string) => Promise<voi
 const READERS: Readonly<Record<string, { description: string; read: Reader }>> = {
   show: {
     description: 'one run: state, and why it failed',
-    read: async (session, reader, run) => showRun(session.output, await reader.run(run)),
+    read: async (session, reader, run) => showRun(session.output, reader, await reader.run(run)),
   },
   events: {
     description: 'follow a run until it ends',

@@ -157,12 +157,13 @@ async function admit(
 function announce(session: Session, { context, nodes, operatorKeyId }: Fleet): void {
   const { output } = session;
   if (output.format === 'json') {
-    return output.jsonLine({
+    output.jsonLine({
       ledger: { url: context.ledger },
       coordinator: { url: context.coordinator },
       nodes: nodes.map(({ id, url }) => ({ id, url })),
       operator: { keyid: operatorKeyId, keyFile: context.keys.operator },
     });
+    return;
   }
   output.line(`ledger       ${context.ledger}`);
   output.line(`coordinator  ${context.coordinator}`);
