@@ -21,6 +21,14 @@ describe('replay', () => {
     expect(rig.world.snapshot()).toEqual({});
   });
 
+  test('holds the script to a step that has no outcome yet', async () => {
+    const rig = new SagaRig(async ({ call }) => await call('box.ensure', 'a', { size: 1 }));
+    await rig.crashAt('apply half done a');
+    rig.script = async ({ call }) => await call('box.ensure', 'a', { size: 2 });
+    expect(await rig.run()).toMatchObject({ problem: { code: 'E_NONDETERMINISM' } });
+    expect(rig.world.snapshot()).toEqual({});
+  });
+
   test('notices a script that ends before a step on record', async () => {
     const rig = new SagaRig(async ({ call }) => {
       await call('box.ensure', 'a');
@@ -33,6 +41,21 @@ describe('replay', () => {
       problem: { code: 'E_NONDETERMINISM', where: { step: 1 } },
     });
     expect(rig.world.snapshot()).toEqual({});
+  });
+
+  test('notices a script that fails before a step on record', async () => {
+    const rig = new SagaRig(async ({ call }) => {
+      await call('box.ensure', 'a');
+      await call('box.ensure', 'b');
+    });
+    await rig.crashAt('apply begins b');
+    rig.script = async () => {
+      throw new Error('only now');
+    };
+    expect(await rig.run()).toMatchObject({
+      state: 'failed',
+      problem: { code: 'E_NONDETERMINISM', where: { step: 1 } },
+    });
   });
 
   test('gives the script the clock of its first start', async () => {

@@ -4,7 +4,7 @@ import type { Clock } from './ports.ts';
 import { EngineHalt } from './saga-error.ts';
 
 /**
- * Waits for a SAL call that was told to stop. One that goes on regardless could still change the world
+ * Starts a SAL call, unless it was told to stop before (G6), and waits for it. One that goes on regardless could still change the world
  * while the run is undone, so the engine halts and the fence of its process ends the call.
  */
 export async function settleCall<T>(

@@ -18,7 +18,7 @@ interface Scenario {
 
 const SCENARIOS: readonly Scenario[] = [
   {
-    name: 'a script of every class',
+    name: 'a script of many steps',
     script: async ({ call, log }) => {
       log('begins');
       const first = (await call('box.ensure', 'a', { size: 3 })) as { $rid: string };

@@ -1,3 +1,4 @@
+import { HyphaError } from '@hypha/protocol';
 import { describe, expect, test } from 'vitest';
 import { SagaRig } from './testing/saga-rig.ts';
 
@@ -130,6 +131,15 @@ describe('a step that fails', () => {
     expect(rig.world.snapshot()).toEqual(before);
   });
 
+  test('and cannot be probed is not tried again', async () => {
+    const rig = new SagaRig(async ({ call }) => await call('box.run', 'a'));
+    rig.world.onApply = () => {
+      throw new HyphaError('E_UNAVAILABLE', 'no answer');
+    };
+    expect(await rig.run()).toMatchObject({ state: 'failed', problem: { code: 'E_UNAVAILABLE' } });
+    expect(rig.faults.length).toBe(1);
+  });
+
   test('in its plan has no effect and is not undone', async () => {
     const rig = new SagaRig(async ({ call }) => {
       await call('box.ensure', 'a');
@@ -221,6 +231,19 @@ describe('a run that fails', () => {
       { undone: 1, leftovers: [{ kind: 'box', name: 'a', reason: 'E_SAL: box a is stuck' }] },
     ]);
     expect(Object.keys(rig.world.snapshot())).toEqual(['a']);
+  });
+
+  test('says that what was run in a thing that stays is not undone', async () => {
+    const rig = new SagaRig(async ({ call }) => {
+      await call('box.ensure', 'new');
+      await call('box.run', 'new');
+      await call('box.run', 'old');
+      throw new Error('boom');
+    });
+    await rig.run();
+    expect(rig.bodiesOf('finished')).toMatchObject([
+      { undone: 1, leftovers: [{ name: 'old', reason: 'box.run is not undone' }] },
+    ]);
   });
 
   test('keeps and names what it made when it was signed to', async () => {

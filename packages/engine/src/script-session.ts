@@ -71,22 +71,6 @@ export class ScriptSession {
     return { call: outcome.step, ok: false, error: { code, message } };
   }
 
-  /** A script that ended must have come by every step on record. */
-  assertReplayed(): void {
-    if (!this.#isReplaying) return;
-    const step = this.#recorded[this.#delivered]?.step ?? 0;
-    throw new RunFailure(
-      new HyphaError(
-        'E_NONDETERMINISM',
-        `the script ended without step ${step}, which is on record`,
-        {
-          where: { step },
-          details: { recorded: this.#context.record.intents.get(step) ?? null, made: null },
-        },
-      ),
-    );
-  }
-
   #take(call: GuestCall): void {
     if (call.call !== this.#calls + 1) {
       throw new RunFailure(
@@ -107,25 +91,23 @@ export class ScriptSession {
   #replayOutcome(): StepOutcome | undefined {
     const outcome = this.#recorded[this.#delivered];
     if (outcome === undefined) return undefined;
-    const { intents } = this.#context.record;
     const call = this.#pending.get(outcome.step);
-    const intent = intents.get(outcome.step);
-    if (call === undefined) {
-      throw new RunFailure(
-        new HyphaError(
-          'E_NONDETERMINISM',
-          `step ${outcome.step} is on record, but the script waits for something else`,
-          {
-            where: { step: outcome.step },
-            details: { recorded: intent ?? null, made: [...this.#pending.keys()].slice(0, 100) },
-          },
-        ),
-      );
-    }
-    if (intent !== undefined) this.#assertSame(call);
+    if (call === undefined) throw this.#missed(outcome.step);
+    this.#assertSame(call);
     this.#delivered += 1;
     if (outcome.type === 'step-result') this.#accountFor(call);
     return outcome;
+  }
+
+  /** The script did not come by a step that is on record. */
+  #missed(step: number): RunFailure {
+    const recorded = this.#context.record.intents.get(step) ?? null;
+    return new RunFailure(
+      new HyphaError('E_NONDETERMINISM', `step ${step} is on record, but the script goes past it`, {
+        where: { step },
+        details: { recorded, made: null },
+      }),
+    );
   }
 
   async #makeOutcome(): Promise<StepOutcome | undefined> {
@@ -196,7 +178,8 @@ export class ScriptSession {
 
   #fail(failure: Parameters<typeof scriptFailure>[1]): never {
     // A script that fails where it once went on took another path, unless a limit struck.
-    if (failure.code === 'E_SCRIPT') this.assertReplayed();
+    const recorded = this.#recorded[this.#delivered];
+    if (failure.code === 'E_SCRIPT' && recorded !== undefined) throw this.#missed(recorded.step);
     throw new RunFailure(scriptFailure(this.#context.record, failure));
   }
 }

@@ -134,8 +134,6 @@ async function resumeCall(context: SagaContext, call: StepCall, intent: StepInte
 }
 
 async function applyCall(context: SagaContext, call: StepCall, before: Json): Promise<Json> {
-  // A cancel that came while the intent was written still finds the step without effect (G6).
-  assertGoingOn(context);
   try {
     const result = await attempt(context, call, 'apply', () =>
       call.verb.apply(stepContextOf(context, call, context.stop), call.args, before),

@@ -39,6 +39,27 @@ describe('stopping', () => {
     expect(rig.bodiesOf('step-result').length).toBe(1);
   });
 
+  test('keeps what is durable when the journal refuses the rest', async () => {
+    const rig = new SagaRig(async ({ call, log }) => {
+      await call('box.ensure', 'a');
+      log('looking');
+      await call('box.peek', 'a');
+    });
+    const error = new HyphaError('E_OUTPUT', 'the journal is full');
+    rig.journal.refuseNext = { type: 'committed', error };
+    expect(await rig.run()).toMatchObject({ state: 'failed', problem: { code: 'E_OUTPUT' } });
+    expect(rig.bodiesOf('step-intent').map(({ step }) => step)).toEqual([1]);
+    expect(rig.bodiesOf('step-result').map(({ step }) => step)).toEqual([1]);
+    expect(rig.world.snapshot()).toEqual({});
+  });
+
+  test('writes no intent for a step whose plan a cancel overtook', async () => {
+    const rig = new SagaRig(async ({ call }) => await call('box.ensure', 'a'));
+    rig.world.onPlan = () => rig.cancel.abort();
+    expect((await rig.run()).state).toBe('cancelled');
+    expect(rig.bodiesOf('step-intent')).toEqual([]);
+  });
+
   test('ends at the deadline, counted from the first start', async () => {
     const rig = new SagaRig(
       async ({ call }) => {

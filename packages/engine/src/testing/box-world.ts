@@ -59,6 +59,7 @@ export class BoxWorld {
   readonly #tries = new Map<string, number>();
   /** Ignores its abort signal for ever. */
   deaf = false;
+  onPlan: (() => void) | undefined;
   onUndo: (() => void) | undefined;
   /** Called when an apply has begun. */
   onApply: ((context: StepContext) => void | Promise<void>) | undefined;
@@ -98,6 +99,7 @@ export class BoxWorld {
       spec: ({ size }) => ({ spec: { size }, uses: { ...NO_USE, storageBytes: size } }),
       plan: async ({ name }, { size, blind }) => {
         await fuse.pass(`plan ${name}`);
+        this.onPlan?.();
         if (blind) throw new HyphaError('E_IMAGE', `nothing to make box ${name} from`);
         const box = this.boxes.get(name ?? '');
         const action = box === undefined ? 'create' : box.size === size ? 'no-op' : 'update';

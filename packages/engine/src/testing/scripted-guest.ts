@@ -96,7 +96,7 @@ export class ScriptedGuest implements Guest {
   }
 
   #fail(error: unknown): void {
-    const code = error instanceof ScriptError ? error.code : 'E_SCRIPT';
+    const { code } = { code: 'E_SCRIPT', ...(error as { code?: string }) };
     const message = error instanceof Error ? error.message : String(error);
     const place = { line: 3, column: 7 };
     this.#end = { ok: false, failure: { code, message, place, stack: 'at deploy (3:7)' } };
