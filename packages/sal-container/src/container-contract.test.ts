@@ -1,0 +1,107 @@
+import { readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { ResourceRecord } from '@hypha/sal';
+import {
+  contractRef,
+  contractRid,
+  describeResourceContract,
+  describeStepContract,
+} from '@hypha/sal/contract';
+import { afterAll } from 'vitest';
+import { findLack, Scratch, type ScratchNode, signal } from './testing/scratch-node.ts';
+
+const lacking = await findLack();
+// Before the suites are described, because their calls name its image.
+const scratch = lacking === undefined ? await Scratch.create() : undefined;
+
+afterAll(() => scratch?.close());
+
+async function createWorld(): Promise<ScratchNode> {
+  if (scratch === undefined) throw new Error(lacking);
+  const node = await scratch.createNode();
+  await node.volume('data');
+  // Images have tests of their own; here each world begins with one.
+  const { images } = await node.containers();
+  await images.ensure(await images.resolve(node.image), signal());
+  return node;
+}
+
+const first = {
+  verb: 'container.ensure',
+  name: 'web',
+  args: {
+    image: scratch?.image ?? '',
+    memory: '16MiB',
+    mounts: { '/mnt': contractRef('volume', 'data') },
+    files: { '/www/page': 'first' },
+    health: { http: { port: 80, path: '/page' }, within: '20s' },
+  },
+};
+const second = { ...first, args: { ...first.args, files: { '/www/page': 'second' } } };
+const resting = {
+  verb: 'container.ensure',
+  name: 'job',
+  args: { image: scratch?.image ?? '', command: ['/bin/touch', '/data/done'], restart: 'never' },
+};
+
+describeStepContract({
+  adapter: 'sal-container',
+  createWorld,
+  lacking,
+  timeoutMs: 600_000,
+  cases: [
+    { ...first, title: 'creates one', action: 'create' },
+    {
+      ...second,
+      title: 'replaces one and parks the old',
+      given: [first],
+      // What the old one wrote is there again after an undo.
+      arrange: (node) => leaveMark(node),
+      action: 'replace',
+    },
+    { ...first, title: 'leaves one as it is', given: [first], action: 'no-op' },
+  ],
+});
+
+describeResourceContract({
+  adapter: 'sal-container',
+  createWorld,
+  lacking,
+  timeoutMs: 600_000,
+  cases: [
+    {
+      title: 'container',
+      declared: first,
+      lose: (node, record) => killContainer(node, record),
+      holdsData: false,
+    },
+    {
+      title: 'job that has ended',
+      declared: resting,
+      lose: async (node, record) => {
+        const { host, store } = await node.containers();
+        for (const instance of await store.list(record.rid)) {
+          await host.pool.deleteSubvolume(`containers/${instance.id}`, signal());
+        }
+      },
+      holdsData: false,
+    },
+  ],
+});
+
+async function leaveMark(node: ScratchNode): Promise<void> {
+  const { store } = await node.containers();
+  for (const instance of await store.list(contractRid('container', 'web'))) {
+    await writeFile(join(store.folder(instance), 'rootfs/data/mark'), 'kept');
+  }
+}
+
+async function killContainer(node: ScratchNode, record: ResourceRecord): Promise<void> {
+  const { runtime, store } = await node.containers();
+  const current = await store.findCurrent(record.rid);
+  if (current === undefined) throw new Error('not there');
+  const status = await runtime.status(current, signal());
+  if (!('pid' in status)) throw new Error('not running');
+  process.kill(status.pid, 'SIGKILL');
+  await readFile(store.exitPath(current)).catch(() => undefined);
+}

@@ -1,0 +1,1 @@
+export { type BusyboxImage, buildBusyboxImage, findImageLack } from './busybox-image.ts';

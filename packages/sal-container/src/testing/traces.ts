@@ -1,0 +1,90 @@
+/** Everything a node has on the machine, in a form that two nodes share: no pid, no time, no own name. */
+import { readdir, readFile, stat, statfs } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Json } from '@hypha/protocol';
+import { runCommand } from '@hypha/sal';
+import { contractRid } from '@hypha/sal/contract';
+import { type ContainerHost, parseInstanceId, runtimeRoot } from '../container-host.ts';
+import { findMonitor } from '../monitor.ts';
+import { attachmentOf } from '../network-attachment.ts';
+
+/** Names of the containers that tests declare. */
+const NAMES = ['web', 'job', 'one', 'two'] as const;
+const NSFS_MAGIC = 0x6e736673;
+
+export async function readTraces(host: ContainerHost): Promise<Json> {
+  return {
+    pool: await readPool(host),
+    runFolders: await readRunFolders(host),
+    runtime: await readRuntime(host),
+    network: await readNetwork(host),
+    cgroups: await readCgroups(host),
+  };
+}
+
+/** Nothing at all: what a node has before its first container and after its last. */
+export const NO_TRACES: Json = { pool: {}, runFolders: {}, runtime: {}, network: {}, cgroups: [] };
+
+async function readPool(host: ContainerHost): Promise<Json> {
+  const folder = join(host.pool.root, 'containers');
+  const found: Record<string, Json> = {};
+  for (const name of (await readdir(folder).catch(() => [])).toSorted()) {
+    if (name.endsWith('.current')) found[name] = await readFile(join(folder, name), 'utf8');
+    else found[name] = await readInstance(join(folder, name));
+  }
+  return found;
+}
+
+async function readInstance(folder: string): Promise<Json> {
+  const record = await readFile(join(folder, 'instance.json'), 'utf8').catch(() => null);
+  const data = await readdir(join(folder, 'rootfs/data')).catch(() => null);
+  return { record, data };
+}
+
+async function readRunFolders(host: ContainerHost): Promise<Json> {
+  const found: Record<string, Json> = {};
+  for (const name of (await readdir(host.runFolder)).toSorted()) {
+    const instance = parseInstanceId(name);
+    if (instance === undefined) continue;
+    found[name] = { monitored: (await findMonitor(host, instance)) !== undefined };
+  }
+  return found;
+}
+
+async function readRuntime(host: ContainerHost): Promise<Json> {
+  const { stdout } = await runCommand({
+    tool: host.tools.runtime,
+    argv: ['--root', runtimeRoot(host), 'list', '--format', 'json'],
+    purpose: 'list containers',
+    signal: AbortSignal.timeout(10_000),
+  });
+  const list = JSON.parse(stdout) as { id: string; status: string }[] | null;
+  return Object.fromEntries((list ?? []).map(({ id, status }) => [id, status]));
+}
+
+async function readNetwork(host: ContainerHost): Promise<Json> {
+  const found: Record<string, Json> = {};
+  for (const name of NAMES) {
+    const attachment = attachmentOf(host, contractRid('container', name));
+    const space = await statfs(attachment.namespacePath).catch(() => undefined);
+    const link = await stat(`/sys/class/net/${attachment.name}`).catch(() => undefined);
+    if (space === undefined && link === undefined) continue;
+    found[name] = { namespace: space?.type === NSFS_MAGIC, link: link !== undefined };
+  }
+  return found;
+}
+
+async function readCgroups(host: ContainerHost): Promise<Json> {
+  const mounts = await readFile('/proc/self/mountinfo', 'utf8');
+  const roots = mounts
+    .split('\n')
+    .flatMap((line) => (/ - cgroup2? /.test(line) ? [line.split(' ')[4] ?? ''] : []));
+  const found = await Promise.all(
+    roots.map(async (root) => {
+      const names = await readdir(join(root, host.group), { withFileTypes: true }).catch(() => []);
+      const inside = names.flatMap((entry) => (entry.isDirectory() ? [entry.name] : []));
+      return inside.map((name) => `${root.split('/').at(-1)}/${name}`);
+    }),
+  );
+  return found.flat().toSorted();
+}
