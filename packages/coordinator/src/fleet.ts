@@ -20,6 +20,8 @@ export class Fleet {
   readonly #connected = new Set<string>();
   /** node id → when its inbox closed. */
   readonly #leftAt = new Map<string, number>();
+  /** node id → since when the ledger hears nothing of it, by our clock. */
+  readonly #silentSince = new Map<string, number>();
   /** node id → state last told to readers of events. */
   readonly #told = new Map<string, NodeView['state']>();
 
@@ -86,6 +88,10 @@ export class Fleet {
       );
     }
     for (const record of changed) this.#records.set(record.id, record);
+    for (const { id, state } of records) {
+      if (state !== 'unreachable') this.#silentSince.delete(id);
+      else if (!this.#silentSince.has(id)) this.#silentSince.set(id, this.#deps.clock.nowMs());
+    }
   }
 
   enter(id: string): void {
@@ -135,11 +141,13 @@ export class Fleet {
 
   #viewOf(record: NodeView): NodeView {
     const { clock, authority } = this.#deps;
+    const nowMs = clock.nowMs();
     const state = nodeState(record.state, {
       revoked: authority.find()?.isNodeRevoked(record.id) === true,
       cordoned: this.#cordoned.has(record.id),
       connected: this.#connected.has(record.id),
-      awayMs: clock.nowMs() - (this.#leftAt.get(record.id) ?? this.#startedAt),
+      awayMs: nowMs - (this.#leftAt.get(record.id) ?? this.#startedAt),
+      silentMs: nowMs - (this.#silentSince.get(record.id) ?? nowMs),
     });
     return { ...record, state };
   }

@@ -1,4 +1,5 @@
-import { type Authority, type Envelope, type InboxMessage, LIMITS } from '@hypha/protocol';
+import type { Authority, Envelope, InboxMessage } from '@hypha/protocol';
+import { COORDINATOR_LIMITS as LIMITS } from './limits.ts';
 
 /** Rung when there may be something new for a node: a message, an answer that makes room, an update. */
 export function inboxTopic(node: string): string {
@@ -6,22 +7,30 @@ export function inboxTopic(node: string): string {
 }
 
 /**
- * Updates after `afterSeq`, in messages a node can read one by one. The id names the last update in it.
+ * Updates after `afterSeq`, in messages of a size that every reader takes. The id names the last update
+ * in it.
  */
 export function authorityMessages(authority: Authority, afterSeq: number): readonly InboxMessage[] {
   const messages: InboxMessage[] = [];
-  for (let from = afterSeq + 1; from <= authority.seq; from += UPDATES_PER_MESSAGE) {
-    const updates: readonly Envelope[] = authority.updates.slice(from, from + UPDATES_PER_MESSAGE);
-    messages.push({
-      type: 'authority',
-      id: `authority-${from + updates.length - 1}`,
-      authority: [...updates],
-    });
+  let updates: Envelope[] = [];
+  let chars = 0;
+  const finish = (seq: number) => {
+    if (updates.length === 0) return;
+    messages.push({ type: 'authority', id: `authority-${seq}`, authority: updates });
+    updates = [];
+    chars = 0;
+  };
+  for (let seq = afterSeq + 1; seq <= authority.seq; seq++) {
+    const update = authority.updates[seq];
+    if (update === undefined) break;
+    const length = JSON.stringify(update).length;
+    if (chars + length > LIMITS.authorityMessageCharsMax) finish(seq - 1);
+    updates.push(update);
+    chars += length;
   }
+  finish(authority.seq);
   return messages;
 }
-
-const UPDATES_PER_MESSAGE = Math.min(200, LIMITS.authorityUpdatesMax);
 
 /** The message that brings a run to its node; its id is the run's, so a doubled one is recognised. */
 export function submissionMessage(run: string, envelope: Envelope): InboxMessage {

@@ -15,6 +15,10 @@ export class LedgerFollower {
   #freshAt = Number.NEGATIVE_INFINITY;
   #failures = 0;
   #reading: Promise<void> | undefined;
+  #readingSince = 0;
+  #learning: Promise<void> | undefined;
+  /** Questions about unknown nodes that wait for their answer. */
+  #strangers = 0;
 
   constructor(deps: LedgerFollowerDeps) {
     this.#deps = deps;
@@ -24,29 +28,38 @@ export class LedgerFollower {
    * Best effort: resolves when the copy here is at most `ledgerAgeMsMax` old, or when the ledger did not
    * answer in `ledgerWaitMsMax`, or at once while it is known to be away. Never rejects. Answers whether
    * the copy is that fresh.
-   *
-   * @param how `now`: also when the copy is that fresh already
    */
-  async freshen(how: 'when-old' | 'now' = 'when-old'): Promise<boolean> {
-    const { clock } = this.#deps;
-    if (how === 'when-old' && this.#isFresh()) return true;
-    if (this.#failures > 0) return false;
-    const waited = new AbortController();
-    const reading = this.#read();
-    await Promise.race([reading, clock.sleep(LIMITS.ledgerWaitMsMax, waited.signal)]);
-    waited.abort();
+  async freshen(): Promise<boolean> {
+    if (this.#isFresh()) return true;
+    if (this.#failures > 0 || this.#isHanging()) return false;
+    await this.#waitFor(this.#read());
     return this.#isFresh();
+  }
+
+  /** As `freshen`, for authority updates of this very moment only. */
+  async learnAuthority(): Promise<void> {
+    if (this.#failures > 0 || this.#isHanging()) return;
+    this.#learning ??= this.#readAuthority(AbortSignal.timeout(LIMITS.ledgerWaitMsMax))
+      .catch((err) => this.#deps.log.debug({ err }, 'authority not learned from the ledger'))
+      .finally(() => {
+        this.#learning = undefined;
+      });
+    await this.#learning;
   }
 
   /** Asks the ledger for one node that is not known here yet. Never rejects. */
   async learnNode(id: string): Promise<void> {
-    if (this.#failures > 0) return;
+    // Anyone can name nodes that are not there: only so many questions at once are passed on.
+    if (this.#failures > 0 || this.#strangers >= LIMITS.strangersAskedMax) return;
     const { source, fleet, log } = this.#deps;
+    this.#strangers++;
     try {
       const record = await source.getNode(id, AbortSignal.timeout(LIMITS.ledgerWaitMsMax));
       await fleet.learn([record]);
     } catch (err) {
       log.debug({ err, nodeId: id }, 'node not learned from the ledger');
+    } finally {
+      this.#strangers--;
     }
   }
 
@@ -61,7 +74,20 @@ export class LedgerFollower {
   }
 
   #isFresh(): boolean {
-    return this.#deps.clock.nowMs() - this.#freshAt <= LIMITS.ledgerAgeMsMax;
+    const ageMs = this.#deps.clock.nowMs() - this.#freshAt;
+    return ageMs >= 0 && ageMs <= LIMITS.ledgerAgeMsMax;
+  }
+
+  /** Whether others have waited long enough for the reading that is going on. */
+  #isHanging(): boolean {
+    const sinceMs = this.#deps.clock.nowMs() - this.#readingSince;
+    return this.#reading !== undefined && sinceMs > LIMITS.ledgerWaitMsMax;
+  }
+
+  async #waitFor(reading: Promise<void>): Promise<void> {
+    const waited = new AbortController();
+    await Promise.race([reading, this.#deps.clock.sleep(LIMITS.ledgerWaitMsMax, waited.signal)]);
+    waited.abort();
   }
 
   #nextPollMs(): number {
@@ -73,18 +99,26 @@ export class LedgerFollower {
 
   /** One reading at a time; callers share it. Never rejects. */
   #read(): Promise<void> {
-    this.#reading ??= this.#readOnce().finally(() => {
-      this.#reading = undefined;
-    });
+    if (this.#reading === undefined) {
+      this.#readingSince = this.#deps.clock.nowMs();
+      this.#reading = this.#readOnce().finally(() => {
+        this.#reading = undefined;
+      });
+    }
     return this.#reading;
   }
 
+  async #readAuthority(signal: AbortSignal): Promise<void> {
+    const { source, authority } = this.#deps;
+    await authority.grow(await source.listAuthority(authority.seq, signal));
+  }
+
   async #readOnce(): Promise<void> {
-    const { source, authority, fleet, clock, log } = this.#deps;
+    const { source, fleet, clock, log } = this.#deps;
     const signal = AbortSignal.timeout(LIMITS.ledgerReadMsMax);
     const askedAt = clock.nowMs();
     try {
-      await authority.grow(await source.listAuthority(authority.seq, signal));
+      await this.#readAuthority(signal);
       await fleet.learn(await source.listNodes(signal));
       if (this.#failures > 0) log.info({ failures: this.#failures }, 'ledger is back');
       this.#failures = 0;

@@ -16,7 +16,7 @@ export const COORDINATOR_LIMITS = {
   /** How long a request may wait for the ledger before the cached copy is used, milliseconds. */
   ledgerWaitMsMax: 800,
   /** Deadline of one reading of authority and nodes, milliseconds. */
-  ledgerReadMsMax: 15_000,
+  ledgerReadMsMax: 10_000,
   /** Delay between polls of a ledger that does not answer, milliseconds. */
   ledgerRetryMsMin: 500,
   ledgerRetryMsMax: 10_000,
@@ -26,8 +26,12 @@ export const COORDINATOR_LIMITS = {
   reportAgeMsMax: 5 * 60_000,
   /** Runs looked at to know what nodes were sent since they reported. */
   sentRunsMax: 10_000,
+  /** How long an open inbox outweighs a ledger that hears nothing of the node, milliseconds. */
+  silenceMsMax: 60_000,
   /** Changes kept for readers of `GET /v1/events` that come back. */
   changesKept: 10_000,
+  /** Characters of authority updates in one inbox message; one larger update goes alone. */
+  authorityMessageCharsMax: 512 * 1024,
   /** Nodes named in one answer as refused. */
   refusedListedMax: 1000,
   /** Bytes of journal in one page of `GET /v1/runs/:id/journal`. */
@@ -38,7 +42,7 @@ export const COORDINATOR_LIMITS = {
   streamReadRows: 50,
   /** Runs of one outbox batch worked on at once: their commits share an fsync. */
   outboxRunsAtOnce: 16,
-  /** Unknown candidates of one submission that the ledger is asked about. */
+  /** Nodes unknown here that the ledger is asked about at once. */
   strangersAskedMax: 16,
   /** Characters of a problem document kept of a node. */
   problemCharsMax: 64 * 1024,

@@ -51,6 +51,7 @@ async function readScript(deps: OutboxDeps, envelope: Envelope): Promise<SignedS
     return openScript(verifier, authority.get(), envelope);
   } catch (error) {
     if (!isHyphaError(error, 'E_UNKNOWN_KEY')) throw error;
+    await follower.learnAuthority();
     if (await follower.freshen()) return openScript(verifier, authority.get(), envelope);
     // The node may know an authority update we cannot fetch now: later is early enough.
     throw new HyphaError('E_STALE_VIEW', 'cannot check who signed the run: the ledger is away', {

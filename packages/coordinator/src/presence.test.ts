@@ -2,11 +2,17 @@ import { expect, test } from 'vitest';
 import { COORDINATOR_LIMITS as LIMITS } from './limits.ts';
 import { nodeState } from './presence.ts';
 
-const here = { revoked: false, cordoned: false, connected: true, awayMs: 0 };
+const here = { revoked: false, cordoned: false, connected: true, awayMs: 0, silentMs: 0 };
 const gone = { ...here, connected: false, awayMs: LIMITS.presenceGraceMs };
 
 test('an open inbox outweighs a ledger that has heard nothing', () => {
   expect(nodeState('unreachable', here)).toBe('ready');
+});
+
+test('an inbox that only looks open does not outweigh a long silence', () => {
+  const silentMs = LIMITS.silenceMsMax;
+  expect(nodeState('unreachable', { ...here, silentMs })).toBe('unreachable');
+  expect(nodeState('unreachable', { ...here, silentMs: silentMs - 1 })).toBe('ready');
 });
 
 test('a node without inbox is unreachable, but only after the grace', () => {

@@ -67,7 +67,7 @@ export class Submissions {
     } catch (error) {
       if (!isHyphaError(error, 'E_UNKNOWN_KEY') && !isHyphaError(error, 'E_STALE_VIEW'))
         throw error;
-      await this.#deps.follower.freshen('now');
+      await this.#deps.follower.learnAuthority();
       return this.#verify(submission, existing);
     }
   }
@@ -141,9 +141,7 @@ export class Submissions {
   ): Promise<Placement> {
     const { store, fleet, follower, clock } = this.#deps;
     const strangers = ids.filter((id) => fleet.find(id) === undefined);
-    await Promise.all(
-      strangers.slice(0, LIMITS.strangersAskedMax).map((id) => follower.learnNode(id)),
-    );
+    await Promise.all(strangers.map((id) => follower.learnNode(id)));
     const views = ids.flatMap((id) => fleet.find(id) ?? []);
     const unknown = ids.filter((id) => fleet.find(id) === undefined);
     const candidates = await readCandidates(store, views, {
