@@ -5,7 +5,7 @@ import {
   finished,
   type JournalFixture,
   started,
-} from './journal-fixture.ts';
+} from './testing/journal-fixture.ts';
 
 let fixture: JournalFixture;
 beforeEach(async () => {

@@ -9,7 +9,7 @@ import {
   type JournalFixture,
   result,
   started,
-} from './journal-fixture.ts';
+} from './testing/journal-fixture.ts';
 
 let fixture: JournalFixture;
 beforeEach(async () => {

@@ -6,6 +6,7 @@ import {
 } from '@hypha/protocol';
 import { nodeVerifier } from '@hypha/protocol/node';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import type { Admission } from './run-admission.ts';
 import {
   admissionOf,
   CAPACITY,
@@ -18,8 +19,7 @@ import {
   NOW_SECONDS,
   result,
   started,
-} from './journal-fixture.ts';
-import type { Admission } from './run-admission.ts';
+} from './testing/journal-fixture.ts';
 
 let fixture: JournalFixture;
 beforeEach(async () => {

@@ -1,9 +1,16 @@
 import { firstBrokenEvent, type JournalBody, JournalEvent } from '@hypha/protocol';
 import { nodeVerifier } from '@hypha/protocol/node';
 import { expect, test } from 'vitest';
-import { admissionOf, committed, finished, intent, result, started } from './journal-fixture.ts';
 import { JOURNAL_LIMITS } from './journal-limits.ts';
 import { RunHead } from './run-head.ts';
+import {
+  admissionOf,
+  committed,
+  finished,
+  intent,
+  result,
+  started,
+} from './testing/journal-fixture.ts';
 
 const { run, digest, payload } = admissionOf();
 const accepted: JournalBody = {

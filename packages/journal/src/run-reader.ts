@@ -1,4 +1,4 @@
-import { type Envelope, HyphaError, type JournalEvent } from '@hypha/protocol';
+import { type BodyOf, type Envelope, HyphaError, type JournalEvent } from '@hypha/protocol';
 import type { Store } from '@hypha/store';
 import type { JournalTables } from './journal-schema.ts';
 import { RUN_COLUMNS, type RunEntry, runEntryOf } from './run-entry.ts';
@@ -7,6 +7,8 @@ export interface RunFilter {
   readonly realm?: string;
   readonly deployment?: string;
   readonly state?: string;
+  /** Accepted at or after, epoch milliseconds. */
+  readonly since?: number;
   /** Only runs before this position: the cursor of a newest-first list. */
   readonly beforePosition?: number;
   readonly limit: number;
@@ -50,11 +52,12 @@ export class RunReader {
 
   /** Newest first. */
   async listRuns(filter: RunFilter): Promise<RunEntry[]> {
-    const { realm, deployment, state, beforePosition } = filter;
+    const { realm, deployment, state, since, beforePosition } = filter;
     let query = this.#store.db.selectFrom('run').select(RUN_COLUMNS);
     if (realm !== undefined) query = query.where('realm', '=', realm);
     if (deployment !== undefined) query = query.where('deployment', '=', deployment);
     if (state !== undefined) query = query.where('state', '=', state);
+    if (since !== undefined) query = query.where('acceptedAt', '>=', since);
     if (beforePosition !== undefined) query = query.where('position', '<', beforePosition);
     const rows = await query.orderBy('position', 'desc').limit(filter.limit).execute();
     return rows.map(runEntryOf);
@@ -106,6 +109,20 @@ export class RunReader {
       events.push(...page);
       if (page.length < EVENTS_PAGE) return events;
     }
+  }
+
+  /** Undefined until the run has committed. */
+  async findCommitted(run: string): Promise<BodyOf<'committed'> | undefined> {
+    // Nothing but `finished` comes after it.
+    const rows = await this.#store.db
+      .selectFrom('event')
+      .select('body')
+      .where('run', '=', run)
+      .orderBy('seq', 'desc')
+      .limit(2)
+      .execute();
+    const bodies = rows.map(({ body }) => (JSON.parse(body) as JournalEvent).body);
+    return bodies.find((body) => body.type === 'committed');
   }
 
   async findReceipt(run: string): Promise<Envelope | undefined> {

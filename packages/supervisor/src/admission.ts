@@ -40,7 +40,7 @@ interface AdmissionDeps {
   /** Undefined until the node has enrolled. */
   readonly membership: () => Membership | undefined;
   /** All this node has to give. */
-  readonly capacity: () => ResourceLimits;
+  readonly capacity: () => Promise<ResourceLimits>;
   /** How old the known authority may be when new work is judged, milliseconds. */
   readonly authorityAgeMs: number;
 }
@@ -95,7 +95,7 @@ export class NodeAdmission {
       keyids,
       authoritySeq: authority.current().seq,
       source,
-      capacity: this.#deps.capacity(),
+      capacity: await this.#deps.capacity(),
     });
   }
 }

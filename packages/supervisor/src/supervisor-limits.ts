@@ -47,6 +47,11 @@ export const LIMITS = {
   retentionSweepMs: 600_000,
   /** How old the authority may be when new work is judged. */
   authorityAgeMs: 1_000,
+  /** How long new work waits for the ledger to say whether there is something newer. */
+  authorityWaitMs: 300,
+  /** The coordinator brings updates at once; this is for when it does not. */
+  authorityPollMs: 30_000,
+  reportMs: 10_000,
 } as const;
 
 /** Doubles with every attempt, from 1; half of it is spread by `jitter` in [0, 1). */

@@ -20,8 +20,8 @@ import {
   utf8,
 } from '@hypha/protocol';
 import { generateKey, nodeVerifier } from '@hypha/protocol/node';
-import { type Journal, openJournal } from './journal.ts';
-import type { Admission } from './run-admission.ts';
+import { type Journal, openJournal } from '../journal.ts';
+import type { Admission } from '../run-admission.ts';
 
 const MIB = 1024 * 1024;
 export const NOW_SECONDS = 1_800_000_000;

@@ -1,0 +1,202 @@
+import { CoordinatorClient, LedgerClient } from '@hypha/client';
+import {
+  type Boot,
+  type Joined,
+  joinFleet,
+  type NodeKeys,
+  type NodeSample,
+  ReportBuffer,
+  Reporter,
+} from '@hypha/identity';
+import type { Journal } from '@hypha/journal';
+import {
+  type Authority,
+  type Envelope,
+  HyphaError,
+  type NodeFacts,
+  type Verifier,
+} from '@hypha/protocol';
+import type { Logger } from '@hypha/service';
+import type { AuthorityView, Membership, NodeAdmission } from './admission.ts';
+import type { Clock } from './clock.ts';
+import { EventDelivery } from './event-delivery.ts';
+import { readInbox } from './inbox-reader.ts';
+import { deliverReceipts } from './receipt-delivery.ts';
+import { RetryLoop } from './retry-loop.ts';
+import type { StateFolder } from './state-folder.ts';
+import { LIMITS } from './supervisor-limits.ts';
+
+interface FleetLinkDeps {
+  readonly folder: StateFolder;
+  readonly keys: NodeKeys;
+  readonly boot: Boot;
+  readonly joinToken: string | undefined;
+  readonly ledgerUrl: string | undefined;
+  readonly coordinatorUrl: string | undefined;
+  readonly journal: Journal;
+  readonly facts: () => Promise<NodeFacts>;
+  readonly sample: () => Promise<NodeSample>;
+  readonly verifier: Verifier;
+  readonly clock: Clock;
+  readonly log: Logger;
+}
+
+/**
+ * This node's place in its fleet: it joins, follows the authority, reports, listens to the coordinator and
+ * tells it and the ledger what happened. All of it goes on by itself while they come and go; nothing here
+ * is needed for accepted work to finish (G8).
+ */
+export class FleetLink implements AuthorityView {
+  readonly #deps: FleetLinkDeps;
+  readonly #stopping = new AbortController();
+  #joined: Joined | undefined;
+  /** Why the node has not joined yet. */
+  #hindrance = 'it has just started';
+  #loops: readonly RetryLoop[] = [];
+  #end: Promise<void> = Promise.resolve();
+
+  constructor(deps: FleetLinkDeps) {
+    this.#deps = deps;
+  }
+
+  /** Undefined until the node has enrolled. */
+  get membership(): Membership | undefined {
+    if (this.#joined === undefined) return undefined;
+    const { node, name, labels, realms } = this.#joined.membership;
+    return { id: node, name, labels, realms };
+  }
+
+  get authoritySeq(): number {
+    return this.#joined?.authority.current.seq ?? 0;
+  }
+
+  current(): Authority {
+    if (this.#joined === undefined) {
+      throw new HyphaError('E_UNAVAILABLE', `this node has not enrolled: ${this.#hindrance}`);
+    }
+    return this.#joined.authority.current;
+  }
+
+  async refresh(maxAgeMs: number): Promise<void> {
+    const timeoutMs = LIMITS.authorityWaitMs;
+    await this.#joined?.authority.refresh({ maxAgeMs, timeoutMs });
+  }
+
+  async offer(updates: readonly Envelope[]): Promise<void> {
+    if (updates.length === 0) return;
+    try {
+      await this.#joined?.authority.grow(updates);
+    } catch (err) {
+      // What does not follow is no authority; the work that came with it is judged by what does.
+      this.#deps.log.warn({ err }, 'authority updates refused');
+    }
+  }
+
+  /** Joins in the background, then serves until `stop`. */
+  start(admission: NodeAdmission): void {
+    this.#end = this.#run(admission).catch((err: unknown) => {
+      if (this.#stopping.signal.aborted) return;
+      this.#hindrance = err instanceof HyphaError ? err.message : 'internal error';
+      this.#deps.log.error({ err }, 'node cannot join');
+    });
+  }
+
+  /** Something was journaled. */
+  kick(): void {
+    for (const loop of this.#loops) loop.kick();
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping.abort();
+    await Promise.all(this.#loops.map((loop) => loop.stop()));
+    await this.#end;
+  }
+
+  async #run(admission: NodeAdmission): Promise<void> {
+    const { folder, log } = this.#deps;
+    const { signal } = this.#stopping;
+    const joined = await this.#join();
+    const buffer = await ReportBuffer.open(folder.reports);
+    this.#joined = joined;
+    log.info({ node: joined.membership.node, name: joined.membership.name }, 'node joined');
+    const { coordinator, acknowledge } = this.#openDelivery(joined);
+    await Promise.all([
+      joined.authority.run(LIMITS.authorityPollMs, signal),
+      this.#reporter(joined, buffer).run(signal),
+      readInbox(
+        {
+          client: coordinator.http,
+          node: joined.membership.node,
+          authority: this,
+          submit: (submission) => admission.submit(submission, 'inbox'),
+          acknowledge,
+          log,
+        },
+        signal,
+      ),
+    ]);
+    await coordinator.http.close();
+  }
+
+  async #join(): Promise<Joined> {
+    const { folder, log, ...deps } = this.#deps;
+    return await joinFleet(
+      {
+        ...deps,
+        folder: folder.identity,
+        connect: (baseUrl) => new LedgerClient({ baseUrl, signer: deps.keys.signer }),
+        onFailure: ({ error, attempt, retryInMs }) => {
+          this.#hindrance = error instanceof HyphaError ? error.message : 'internal error';
+          log.warn({ err: error, attempt, retryInMs }, 'node not joined yet');
+        },
+        onAuthorityFailure: (err) => log.debug({ err }, 'authority not read'),
+      },
+      this.#stopping.signal,
+    );
+  }
+
+  #openDelivery({ membership }: Joined) {
+    const { journal, keys, clock, log } = this.#deps;
+    const { signer } = keys;
+    const ledger = new LedgerClient({ baseUrl: membership.ledger, signer });
+    const coordinator = new CoordinatorClient({ baseUrl: membership.coordinator, signer });
+    const delivery = new EventDelivery({
+      journal,
+      log,
+      send: (items, signal) => coordinator.sendOutbox(membership.node, { items }, { signal }),
+    });
+    const events = new RetryLoop({
+      clock,
+      log,
+      name: 'delivery to the coordinator',
+      work: (signal) => delivery.deliver(signal),
+    });
+    const receipts = new RetryLoop({
+      clock,
+      log,
+      name: 'delivery of receipts to the ledger',
+      work: (signal) => deliverReceipts(journal, ledger, signal),
+    });
+    this.#loops = [events, receipts];
+    for (const loop of this.#loops) loop.start();
+    const acknowledge: EventDelivery['acknowledge'] = (item) => {
+      delivery.acknowledge(item);
+      events.kick();
+    };
+    return { coordinator, acknowledge };
+  }
+
+  #reporter({ ledger }: Joined, buffer: ReportBuffer): Reporter {
+    const { keys, boot, clock, log, sample } = this.#deps;
+    return new Reporter({
+      keys,
+      buffer,
+      ledger,
+      sample,
+      boot,
+      clock,
+      intervalMs: LIMITS.reportMs,
+      onFailure: ({ error, dropped }) => log.debug({ err: error, dropped }, 'report not delivered'),
+    });
+  }
+}

@@ -1,0 +1,48 @@
+import { openNodeKeys, readBoot } from '@hypha/identity';
+import { nodeVerifier } from '@hypha/protocol/node';
+import { createLogger, type Logger, runService } from '@hypha/service';
+import { systemClock } from './clock.ts';
+import { readConfig, type SupervisorConfig } from './config.ts';
+import { openStateFolder, type StateFolder } from './state-folder.ts';
+import { type NodeSals, Supervisor } from './supervisor.ts';
+
+/** The SALs of this machine, which this process lets go of in the end. */
+export interface OpenedSals extends NodeSals {
+  close(): Promise<void>;
+}
+
+export interface NodeProcess {
+  /** The program of a runner process. */
+  readonly runnerFile: string;
+  openSals(options: {
+    readonly config: SupervisorConfig;
+    readonly folder: StateFolder;
+    readonly node: string;
+    readonly log: Logger;
+  }): Promise<OpenedSals>;
+}
+
+/** The supervisor as a process, from its configuration to its end. */
+export async function runNodeProcess({ runnerFile, openSals }: NodeProcess): Promise<never> {
+  return await runService(async ({ signal, ready }) => {
+    const config = readConfig();
+    const log = createLogger({ name: process.title, level: config.logLevel });
+    const folder = await openStateFolder(config.state);
+    const keys = await openNodeKeys(folder.identity);
+    const host = await openSals({ config, folder, node: keys.nodeId, log });
+    const supervisor = await Supervisor.start({
+      ...{ config, folder, keys, host, log },
+      boot: await readBoot(() => systemClock.nowMs()),
+      runner: { command: process.execPath, argv: [runnerFile] },
+      verifier: nodeVerifier,
+      clock: systemClock,
+    });
+    log.info({ url: supervisor.url, node: keys.nodeId }, 'supervisor listens');
+    ready({ url: supervisor.url });
+    if (!signal.aborted) {
+      await new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }));
+    }
+    await supervisor.close();
+    await host.close();
+  });
+}

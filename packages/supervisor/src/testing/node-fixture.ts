@@ -1,0 +1,290 @@
+/**
+ * A fleet of one node, all of it real: ledger, coordinator, Redis, supervisor and runner processes over real
+ * sockets. Only the SALs count instead of acting. Tests only.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { CoordinatorClient, LedgerClient, NodeClient } from '@hypha/client';
+import { openNodeKeys } from '@hypha/identity';
+import {
+  Authority,
+  type AuthorityChange,
+  base64,
+  base64url,
+  buildAdmissionPayload,
+  buildAuthorityPayload,
+  buildGenesisPayload,
+  buildScriptPayload,
+  type Envelope,
+  formatJoinToken,
+  isTerminal,
+  type RunView,
+  type ScriptDraft,
+  signAdmission,
+  signAuthority,
+  signScript,
+} from '@hypha/protocol';
+import { generateKey, nodeVerifier } from '@hypha/protocol/node';
+import { detectCgroups, listFences, openFence, removeFenceGroup } from '@hypha/sal';
+import { Redis } from 'ioredis';
+import { queuePrefix } from '../run-queue.ts';
+import { openStateFolder } from '../state-folder.ts';
+import { CountedSals } from './counted-sals.ts';
+import { ServiceProcess } from './service-process.ts';
+
+const LEDGER = new URL('../../../ledger/src/main.ts', import.meta.url);
+const COORDINATOR = new URL('../../../coordinator/src/main.ts', import.meta.url);
+const SUPERVISOR = new URL('./counted-supervisor.ts', import.meta.url);
+const DAY_SECONDS = 86_400;
+const WAIT_MS_MAX = 25_000;
+const LIMITS = { resources: { milliCpus: 100, memoryBytes: 1024, storageBytes: 1000 } };
+
+export class NodeFixture implements AsyncDisposable {
+  readonly sals: CountedSals;
+  readonly operator = generateKey().signer;
+  node = '';
+  readonly #root = generateKey().signer;
+  readonly #folder: string;
+  #authority: Authority;
+  #ledger: ServiceProcess | undefined;
+  #coordinator: ServiceProcess | undefined;
+  #supervisor: ServiceProcess | undefined;
+  #redis: ChildProcess | undefined;
+  #joinToken = '';
+  #generation = 0;
+  #runners = 1;
+
+  private constructor(folder: string) {
+    this.#folder = folder;
+    this.sals = new CountedSals(join(folder, 'node', 'sals'));
+    const genesis = buildGenesisPayload({
+      rootKeys: [{ publicKey: this.#root.publicKey, name: 'root' }],
+      threshold: 1,
+      nowSeconds: nowSeconds(),
+    });
+    this.#authority = Authority.fromGenesis(nodeVerifier, signAuthority(genesis, [this.#root]));
+  }
+
+  static async start(options: { runners?: number } = {}): Promise<NodeFixture> {
+    const fixture = new NodeFixture(await mkdtemp(join(tmpdir(), 'hypha-supervisor-')));
+    fixture.#runners = options.runners ?? 1;
+    try {
+      await fixture.#startFleet();
+      await fixture.startSupervisor();
+      await until('the node is enrolled', async () => fixture.isReady());
+    } catch (error) {
+      await fixture[Symbol.asyncDispose]();
+      throw error;
+    }
+    return fixture;
+  }
+
+  get api(): NodeClient {
+    return new NodeClient({ baseUrl: this.supervisor.url });
+  }
+  get supervisor(): ServiceProcess {
+    return started(this.#supervisor);
+  }
+  get ledger(): LedgerClient {
+    return new LedgerClient({ baseUrl: started(this.#ledger).url });
+  }
+  get coordinator(): CoordinatorClient {
+    return new CoordinatorClient({ baseUrl: started(this.#coordinator).url });
+  }
+  get authority(): Authority {
+    return this.#authority;
+  }
+  get redisSocket(): string {
+    return join(this.#folder, 'redis.sock');
+  }
+  get queuePrefix(): string {
+    return queuePrefix(this.node);
+  }
+
+  async isReady(): Promise<boolean> {
+    const answer = await fetch(`${this.supervisor.url}/readyz`).catch(() => undefined);
+    return answer?.status === 200;
+  }
+
+  async startSupervisor(): Promise<void> {
+    const port = this.#supervisor?.port ?? 0;
+    this.#supervisor = await ServiceProcess.start(SUPERVISOR, {
+      state: join(this.#folder, 'node'),
+      redis: this.redisSocket,
+      'join-token': this.#joinToken,
+      runners: this.#runners,
+      port,
+    });
+  }
+  async startLedger(): Promise<void> {
+    this.#ledger = await ServiceProcess.start(LEDGER, {
+      state: join(this.#folder, 'ledger'),
+      genesis: join(this.#folder, 'genesis.json'),
+      port: this.#ledger?.port ?? 0,
+    });
+  }
+  async startCoordinator(): Promise<void> {
+    this.#coordinator = await ServiceProcess.start(COORDINATOR, {
+      state: join(this.#folder, 'coordinator'),
+      ledger: started(this.#ledger).url,
+      genesis: this.#authority.genesisHash,
+      port: this.#coordinator?.port ?? 0,
+      'ledger-poll-ms': 200,
+    });
+  }
+  async stopFleet(): Promise<void> {
+    await Promise.all([this.#ledger?.kill('SIGKILL'), this.#coordinator?.kill('SIGKILL')]);
+  }
+
+  async startRedis(): Promise<void> {
+    const flags = ['--port', '0', '--unixsocket', this.redisSocket, '--dir', this.#folder];
+    this.#redis = spawn('/usr/bin/redis-server', [...flags, '--save', '', '--appendonly', 'no'], {
+      stdio: 'ignore',
+    });
+    await until(
+      'Redis answers',
+      async () => (await this.redis((redis) => redis.ping())) === 'PONG',
+    );
+  }
+  async stopRedis(): Promise<void> {
+    const child = this.#redis;
+    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
+    const exited = once(child, 'exit');
+    child.kill('SIGKILL');
+    await exited;
+  }
+  async redis<T>(work: (redis: Redis) => Promise<T>): Promise<T | undefined> {
+    const redis = new Redis(this.redisSocket, { retryStrategy: () => null, lazyConnect: true });
+    redis.on('error', () => undefined);
+    try {
+      await redis.connect();
+      return await work(redis);
+    } catch {
+      return undefined;
+    } finally {
+      redis.disconnect();
+    }
+  }
+
+  async change(change: AuthorityChange): Promise<Envelope> {
+    const payload = buildAuthorityPayload(this.#authority, change, nowSeconds());
+    const envelope = signAuthority(payload, [this.#root]);
+    await this.ledger.appendAuthority(envelope);
+    this.#authority = this.#authority.apply(envelope);
+    return envelope;
+  }
+
+  /** `body` is what the deploy function does; generations grow by themselves. */
+  sign(body: string, draft: Partial<ScriptDraft> = {}): Envelope {
+    const source = `import { container, volume, log } from 'hypha';\nexport default async function deploy(input) {\n${body}\n}`;
+    const payload = buildScriptPayload(
+      nodeVerifier,
+      {
+        deployment: 'web',
+        generation: ++this.#generation,
+        nodes: [this.node],
+        authority: { seq: this.#authority.seq, head: this.#authority.head },
+        caps: ['container', 'volume'],
+        limits: LIMITS,
+        ...(draft.mode === 'destroy' ? {} : { source }),
+        ...draft,
+      },
+      { nowMs: Date.now(), randomBytes: (count) => new Uint8Array(randomBytes(count)) },
+    );
+    return signScript(payload, [this.operator]);
+  }
+
+  /** Submits at the node. Returns the run. */
+  async submit(envelope: Envelope): Promise<string> {
+    const { runs } = await this.api.submit({ envelope });
+    return runs[0]?.run ?? '';
+  }
+
+  async waitForEnd(run: string): Promise<RunView> {
+    let view: RunView | undefined;
+    await until(`${run} ends`, async () => {
+      view = await this.api.run(run).catch(() => undefined);
+      return view !== undefined && isTerminal(view.state);
+    });
+    if (view === undefined) throw new Error(`${run} did not end`);
+    return view;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#supervisor?.kill('SIGKILL');
+    await this.stopFleet();
+    await this.stopRedis();
+    const { fenceGroup } = await openStateFolder(join(this.#folder, 'node'));
+    const { cgroup2 } = await detectCgroups();
+    for (const name of await listFences(cgroup2, fenceGroup)) {
+      const fence = await openFence({ cgroup2, group: fenceGroup, name });
+      await fence.kill();
+      await fence.waitEmpty(AbortSignal.timeout(10_000));
+      await fence.remove();
+    }
+    await removeFenceGroup(cgroup2, fenceGroup);
+    await rm(this.#folder, { recursive: true, force: true });
+  }
+
+  async #startFleet(): Promise<void> {
+    await mkdir(join(this.#folder, 'node'), { mode: 0o700 });
+    const [genesis] = this.#authority.updates;
+    await writeFile(join(this.#folder, 'genesis.json'), JSON.stringify(genesis));
+    await Promise.all([this.startLedger(), this.startRedis()]);
+    const grant = (role: 'operator' | 'admin', publicKey: Uint8Array): AuthorityChange => ({
+      type: 'grant',
+      grant: {
+        ...{ name: role, role, realms: ['*'], caps: ['*'], nodes: ['*'], limits: null },
+        publicKey: base64(publicKey),
+        notBefore: nowSeconds() - 60,
+        notAfter: nowSeconds() + DAY_SECONDS,
+      },
+    });
+    const admin = generateKey().signer;
+    await this.change(grant('admin', admin.publicKey));
+    await this.change(grant('operator', this.operator.publicKey));
+    await this.startCoordinator();
+    const { payload, token } = buildAdmissionPayload(
+      nodeVerifier,
+      { name: 'node-1', realms: ['*'], lifetimeSeconds: 600 },
+      { nowMs: Date.now(), randomBytes: (count) => new Uint8Array(randomBytes(count)) },
+    );
+    const admission = signAdmission(payload, admin);
+    await this.ledger.appendEntry(admission);
+    this.#joinToken = formatJoinToken({
+      secret: base64url(token),
+      genesis: this.#authority.genesisHash,
+      ledger: started(this.#ledger).url,
+      coordinator: started(this.#coordinator).url,
+      admission,
+    });
+    const { identity } = await openStateFolder(join(this.#folder, 'node'));
+    this.node = (await openNodeKeys(identity)).nodeId;
+  }
+}
+
+/** Waits for a condition; throws, naming it, when it does not come. */
+export async function until(what: string, isTrue: () => Promise<boolean> | boolean): Promise<void> {
+  const deadline = performance.now() + WAIT_MS_MAX;
+  while (!(await isTrue())) {
+    if (performance.now() > deadline) throw new Error(`not within ${WAIT_MS_MAX} ms: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
+
+export function isAlive(pid: number | undefined): boolean {
+  if (pid === undefined) return false;
+  return existsSync(`/proc/${pid}`);
+}
+
+function started(process: ServiceProcess | undefined): ServiceProcess {
+  if (process === undefined) throw new Error('the process was not started');
+  return process;
+}
+
+const nowSeconds = () => Math.floor(Date.now() / 1000);
