@@ -41,23 +41,53 @@ const asMain = (body: string) => `export default () => {\n${body}\n};\n`;
 
 test.for([
   ['an endless loop', asMain('for (;;) {}')],
-  ['an endless loop that catches', asMain('for (;;) { try { for (;;) {} } catch {} finally { for (;;) {} } }')],
-  ['an endless generator', asMain('function* g() { try { for (;;) yield 1; } finally { for (;;) {} } } for (const _ of g()) {}')],
+  [
+    'an endless loop that catches',
+    asMain('for (;;) { try { for (;;) {} } catch {} finally { for (;;) {} } }'),
+  ],
+  [
+    'an endless generator',
+    asMain(
+      'function* g() { try { for (;;) yield 1; } finally { for (;;) {} } } for (const _ of g()) {}',
+    ),
+  ],
   ['an endless loop while loading', 'for (;;) {}\nexport default () => {};'],
   ['a regular expression that backtracks for ever', asMain(`/(a+)+$/.test('a'.repeat(60) + 'b')`)],
-  ['a search no interrupt reaches', asMain('Array.prototype.indexOf.call({ length: 2 ** 53 - 1 }, 1)')],
+  [
+    'a search no interrupt reaches',
+    asMain('Array.prototype.indexOf.call({ length: 2 ** 53 - 1 }, 1)'),
+  ],
   ['a join no interrupt reaches', asMain(`new Array(1e9) + ''`)],
-  ['a sort no interrupt reaches', asMain('const a = []; a.length = 2 ** 32 - 1; a.reverse(); a.includes(3)')],
+  [
+    'a sort no interrupt reaches',
+    asMain('const a = []; a.length = 2 ** 32 - 1; a.reverse(); a.includes(3)'),
+  ],
   ['promise chains without end', 'export default async () => { for (;;) await null; };'],
-  ['many promise chains', asMain('const step = (n) => Promise.resolve(n).then(step); for (let i = 0; i < 2000; i++) step(i); return new Promise(() => {});')],
-  ['a catch that goes on after the budget', `export default async () => {
+  [
+    'many promise chains',
+    asMain(
+      'const step = (n) => Promise.resolve(n).then(step); for (let i = 0; i < 2000; i++) step(i); return new Promise(() => {});',
+    ),
+  ],
+  [
+    'a catch that goes on after the budget',
+    `export default async () => {
     const spin = async () => { await null; for (;;) {} };
     for (;;) await spin().catch(() => { for (;;) {} }).finally(() => { for (;;) {} });
-  };`],
+  };`,
+  ],
   ['a toJSON that never returns', asMain('return { toJSON() { for (;;) {} } };')],
   ['a getter that never returns', asMain('return { get a() { for (;;) {} } };')],
-  ['an error whose message never returns', asMain('throw { get message() { for (;;) {} }, toString() { for (;;) {} } };')],
-  ['an error whose stack never returns', asMain(`const e = new Error(); Object.defineProperty(e, 'stack', { get() { for (;;) {} } }); throw e;`)],
+  [
+    'an error whose message never returns',
+    asMain('throw { get message() { for (;;) {} }, toString() { for (;;) {} } };'),
+  ],
+  [
+    'an error whose stack never returns',
+    asMain(
+      `const e = new Error(); Object.defineProperty(e, 'stack', { get() { for (;;) {} } }); throw e;`,
+    ),
+  ],
   ['a thenable that never ends', asMain('return { then(resolve) { resolve(this); } };')],
   ['a thenable whose then never returns', asMain('return { then() { for (;;) {} } };')],
 ] as const)('%s ends with E_CPU', { timeout: 20_000 }, async ([, source]) => {
@@ -75,13 +105,20 @@ test.for([
   ['one huge typed array', asMain('return new Uint8Array(2 ** 31 - 1).length;')],
   ['a map', asMain('const m = new Map(); for (let i = 0; ; i++) m.set(i, { i });')],
   ['promises', asMain('const all = []; for (;;) all.push(new Promise(() => {}).then(() => all));')],
-  ['memory taken in promise jobs', 'export default async () => { const a = []; const eat = async () => { for (;;) { await null; a.push(new Array(1000).fill(a)); } }; await Promise.all(Array.from({ length: 500 }, eat)); };'],
-] as const)('%s without end are stopped by the memory cap', { timeout: 20_000 }, async ([, source]) => {
-  const { code, ms } = await endCode(source, { cpuMs: 5_000 });
-  expect(code).toBe('E_MEMORY');
-  expect(ms).toBeLessThan(5_000);
-  await expectCleanGuest();
-});
+  [
+    'memory taken in promise jobs',
+    'export default async () => { const a = []; const eat = async () => { for (;;) { await null; a.push(new Array(1000).fill(a)); } }; await Promise.all(Array.from({ length: 500 }, eat)); };',
+  ],
+] as const)(
+  '%s without end are stopped by the memory cap',
+  { timeout: 20_000 },
+  async ([, source]) => {
+    const { code, ms } = await endCode(source, { cpuMs: 5_000 });
+    expect(code).toBe('E_MEMORY');
+    expect(ms).toBeLessThan(5_000);
+    await expectCleanGuest();
+  },
+);
 
 test('memory is capped in the process, not only counted in the guest', async () => {
   const host = await SandboxHost.start(hostCommand(process.execPath));
@@ -107,10 +144,16 @@ function peakBytes(host: SandboxHost): number {
 
 test.for([
   ['recursion', asMain('const f = () => f() + 1; return f();')],
-  ['recursion through JSON', asMain('let a = {}; for (let i = 0; i < 1e5; i++) a = { a }; return a;')],
+  [
+    'recursion through JSON',
+    asMain('let a = {}; for (let i = 0; i < 1e5; i++) a = { a }; return a;'),
+  ],
   ['recursion through a getter', asMain('const o = { get a() { return this.a; } }; return o.a;')],
   ['recursion in a sort', asMain('const f = () => [2, 1].sort(f); f();')],
-  ['brackets nested deep in the source', `export default () => ${'['.repeat(20_000)}${']'.repeat(20_000)};`],
+  [
+    'brackets nested deep in the source',
+    `export default () => ${'['.repeat(20_000)}${']'.repeat(20_000)};`,
+  ],
 ] as const)('%s without end fails the script, not the host', async ([, source]) => {
   const { code } = await endCode(source, { cpuMs: 3_000 });
   expect(['E_SCRIPT', 'E_SCRIPT_SYNTAX']).toContain(code);
@@ -145,13 +188,29 @@ test('log lines and returned value share one limit', async () => {
 
 test.for([
   ['a proxy for itself', asMain('throw new (globalThis.Proxy ?? Object)({}, {});')],
-  ['an object that throws when it is looked at', asMain('throw { get name() { throw this; }, get message() { throw this; }, toString() { throw this; } };')],
+  [
+    'an object that throws when it is looked at',
+    asMain(
+      'throw { get name() { throw this; }, get message() { throw this; }, toString() { throw this; } };',
+    ),
+  ],
   ['a symbol', asMain(`throw Symbol('x');`)],
   ['an object without prototype', asMain('throw Object.create(null);')],
-  ['an error with a stack that is no text', asMain('const e = new Error(); e.stack = { split: 1 }; throw e;')],
-  ['an error with a forged stack', asMain(`const e = new Error(); e.stack = '    at x (/etc/passwd:1:1)\\n'.repeat(1e5); throw e;`)],
+  [
+    'an error with a stack that is no text',
+    asMain('const e = new Error(); e.stack = { split: 1 }; throw e;'),
+  ],
+  [
+    'an error with a forged stack',
+    asMain(
+      `const e = new Error(); e.stack = '    at x (/etc/passwd:1:1)\\n'.repeat(1e5); throw e;`,
+    ),
+  ],
   ['an error with a huge message', asMain(`throw new Error('x'.repeat(1e6));`)],
-  ['an error whose prepareStackTrace throws', asMain('Error.prepareStackTrace = () => { throw 1; }; null.x;')],
+  [
+    'an error whose prepareStackTrace throws',
+    asMain('Error.prepareStackTrace = () => { throw 1; }; null.x;'),
+  ],
 ] as const)('a script that throws %s fails with E_SCRIPT', async ([, source]) => {
   const { code } = await endCode(source);
   expect(code).toBe('E_SCRIPT');
@@ -162,18 +221,47 @@ test.for([
   ['JSON', `JSON.stringify = () => 'not json'; JSON.parse = () => ({});`],
   ['toJSON of everything', `Object.prototype.toJSON = () => { throw 1; };`],
   ['then of every promise', `Promise.prototype.then = function () { return this; };`],
-  ['array and map methods', `for (const p of [Array.prototype, Map.prototype, Set.prototype, String.prototype]) for (const k of Object.getOwnPropertyNames(p)) try { p[k] = () => { throw 1; }; } catch {}`],
-  ['setters on the prototype of everything', `for (const k of ['call', 'verb', 'name', 'args', 'ok', 'value', 'code', 'message', 'stack']) Object.defineProperty(Object.prototype, k, { set() { throw 1; }, get() { return 'x'; }, configurable: true });`],
-  ['Reflect and Function', `Reflect.apply = () => {}; delete globalThis.Object; delete globalThis.Promise; Function;`],
+  [
+    'array and map methods',
+    `for (const p of [Array.prototype, Map.prototype, Set.prototype, String.prototype]) for (const k of Object.getOwnPropertyNames(p)) try { p[k] = () => { throw 1; }; } catch {}`,
+  ],
+  [
+    'setters on the prototype of everything',
+    `for (const k of ['call', 'verb', 'name', 'args', 'ok', 'value', 'code', 'message', 'stack']) Object.defineProperty(Object.prototype, k, { set() { throw 1; }, get() { return 'x'; }, configurable: true });`,
+  ],
+  [
+    'Reflect and Function',
+    `Reflect.apply = () => {}; delete globalThis.Object; delete globalThis.Promise; Function;`,
+  ],
 ] as const)('a script that replaces %s reaches only itself', async ([, body]) => {
-  const source = script(`${body}\nawait volume('a', {});\nlog('x', { a: 1 });\nreturn { done: true };`);
+  const source = script(
+    `${body}\nawait volume('a', {});\nlog('x', { a: 1 });\nreturn { done: true };`,
+  );
   const { code } = await endCode(source);
   expect(['waiting', 'E_SCRIPT', 'E_CPU']).toContain(code);
   await expectCleanGuest();
 });
 
+test.for([
+  [
+    'E_CPU',
+    `export default () => {\n  spin();\n};\nfunction spin() {\n  for (;;) Math.abs(1);\n}\n`,
+    5,
+  ],
+  ['E_CPU', `export default async () => {\n  await null;\n  for (;;) Math.abs(1);\n};\n`, 3],
+  ['E_OUTPUT', script(`for (;;) log('x');`), 3],
+  ['E_HOST_CALLS', script(`for (;;) void volume('a', {});`), 3],
+] as const)(
+  'a script that is ended with %s shows the line it was at',
+  async ([code, source, line]) => {
+    expect(await endOf(pool, programOf(source))).toMatchObject({ code, place: { line } });
+  },
+);
+
 test('what a guest leaves behind is gone for the next one', async () => {
-  const source = asMain(`globalThis.left = 1; Array.prototype.polluted = 1; Object.freeze(Array.prototype); return 1;`);
+  const source = asMain(
+    `globalThis.left = 1; Array.prototype.polluted = 1; Object.freeze(Array.prototype); return 1;`,
+  );
   expect((await endCode(source)).code).toBe('ok');
   await expectCleanGuest();
 });

@@ -28,7 +28,7 @@ export const SANDBOX_LIMITS = {
   /** For a host to forget a script, milliseconds. */
   hostResetMsMax: 1_000,
   /** A host is replaced after so many scripts, … */
-  hostScriptsMax: 500,
+  hostScriptsMax: 5000,
   /** … or above this resident size, bytes, … */
   hostBytesMax: 256 * 1024 * 1024,
   /** … or after this much CPU time, seconds; twice that ends it from outside even if its runner died. */

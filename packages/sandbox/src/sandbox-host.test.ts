@@ -30,7 +30,8 @@ async function startIn(host: SandboxHost, program: GuestProgram): Promise<unknow
   return await guest.start(program, new AbortController().signal).catch((error: unknown) => error);
 }
 
-const say = (answer: unknown) => `process.stdout.write(${JSON.stringify(JSON.stringify(answer))} + '\\n')`;
+const say = (answer: unknown) =>
+  `process.stdout.write(${JSON.stringify(JSON.stringify(answer))} + '\\n')`;
 const turn = (changes: object) => ({
   type: 'turn',
   turn: { calls: [], logs: [], end: null, cpuMs: 1, ...changes },
@@ -47,12 +48,18 @@ test.for([
   ['more calls than the limit', say(turn({ calls: [1, 2, 3].map((n) => ({ ...call, call: n })) }))],
   ['two answers', `${say(turn({}))}; ${say(turn({}))}`],
   ['time that runs backwards', say(turn({ cpuMs: -1 }))],
-  ['a message without end', `const more = () => process.stdout.write('x'.repeat(1e6), more); more()`],
+  [
+    'a message without end',
+    `const more = () => process.stdout.write('x'.repeat(1e6), more); more()`,
+  ],
   ['an exit', `process.exit(3)`],
   ['its death', `process.kill(process.pid, 'SIGSEGV')`],
 ] as const)('a host that answers with %s is killed, and the guest with it', async ([, answer]) => {
   const host = await lyingHost(answer);
-  const error = await startIn(host, programOf('', { limits: limitsOf({ hostCalls: 1, cpuMs: 20_000 }) }));
+  const error = await startIn(
+    host,
+    programOf('', { limits: limitsOf({ hostCalls: 1, cpuMs: 20_000 }) }),
+  );
   if (answer.includes(';') && error !== undefined && !(error instanceof Error)) {
     // The first of two answers may be taken before the second is seen.
     await expect.poll(() => host.isAlive).toBe(false);

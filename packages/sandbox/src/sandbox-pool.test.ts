@@ -120,9 +120,19 @@ test.for([
   ['throws while loading', '\nnull.x;\nexport const deployment = 1;', 'E_SCRIPT', { line: 2 }],
   ['does not end', 'for (;;);', 'E_CPU', undefined],
   ['exports a function', 'export const deployment = () => 1;', undefined, undefined],
-  ['exports a cycle', 'export const deployment = {}; deployment.a = deployment;', 'E_SCRIPT', undefined],
+  [
+    'exports a cycle',
+    'export const deployment = {}; deployment.a = deployment;',
+    'E_SCRIPT',
+    undefined,
+  ],
   ['exports too much', `export const deployment = 'x'.repeat(1e6);`, 'E_OUTPUT', undefined],
-  ['makes a call', `import { volume } from 'hypha'; await volume('a', {}); export const deployment = 1;`, 'E_SCRIPT', undefined],
+  [
+    'makes a call',
+    `import { volume } from 'hypha'; await volume('a', {}); export const deployment = 1;`,
+    'E_SCRIPT',
+    undefined,
+  ],
 ] as const)('reading an export of a script that %s', async ([, source, code, where]) => {
   const read = openPool().readExport(source, 'deployment', never);
   if (code === undefined) expect(await read).toBeUndefined();

@@ -107,29 +107,39 @@ let isRunning = false;
 function step(verb, name, args, present) {
   // A rejection made later has no script on its stack: the place of the call is what helps.
   const place = new Error().stack;
+  const answer = submit(verb, name, args);
   return StepPromise.watch((resolve, reject) => {
-    const refuse = (code, message) => defer(reject, makeStepError(code, message, place));
-    if (!isRunning) {
-      return refuse('E_SCRIPT', `${verb} runs inside the default function, not while loading`);
-    }
-    if (name !== null && typeof name !== 'string') {
-      return refuse('E_ARGUMENT', `${verb}: the name is a string`);
-    }
-    let text;
-    try {
-      text = stringify(args);
-    } catch (error) {
-      return refuse('E_ARGUMENT', `${verb}: the arguments are not JSON: ${textOf(error)}`);
-    }
-    const number = call(verb, name, text ?? 'null');
-    if (typeof number === 'string') return refuse('E_ARGUMENT', `${verb}: ${number}`);
-    pending.set(number, { resolve, reject, place, present });
+    if (typeof answer === 'number') pending.set(answer, { resolve, reject, place, present });
+    // Not at once: a rejection from inside the executor would come before the promise can be watched.
+    else settled(Promise.resolve(), () => reject(makeStepError(...answer, place)));
   });
 }
 
-/** A rejection from inside the executor would come before the promise can be watched. */
-function defer(reject, error) {
-  settled(Promise.resolve(), () => reject(error));
+/** The number of the call, or the code and message of why it is refused. */
+function submit(verb, name, args) {
+  if (!isRunning) {
+    return ['E_SCRIPT', `${verb} runs inside the default function, not while loading`];
+  }
+  if (name !== null && typeof name !== 'string') {
+    return ['E_ARGUMENT', `${verb}: the name is a string`];
+  }
+  let text;
+  try {
+    text = stringify(args);
+  } catch (error) {
+    return ['E_ARGUMENT', `${verb}: the arguments are not JSON: ${textOf(error)}`];
+  }
+  const answer = call(verb, name, text ?? 'null');
+  if (answer === false) halt();
+  return typeof answer === 'string' ? ['E_ARGUMENT', `${verb}: ${answer}`] : answer;
+}
+
+/**
+ * The host has ended the script. It does so at an interrupt, and those come after so many turns of a loop:
+ * an empty one gets there soonest. Not to be called from a promise's executor, which would swallow it.
+ */
+function halt() {
+  for (;;) {}
 }
 
 function deliver(text) {
@@ -184,6 +194,7 @@ export function container(name, spec) {
 
 export function log(message, fields = {}) {
   const refused = writeLog(`${message}`, stringify(fields) ?? 'null');
+  if (refused === false) halt();
   if (typeof refused === 'string') throw new HyphaError('E_ARGUMENT', `log: ${refused}`);
 }
 
@@ -224,7 +235,9 @@ function returned(value) {
     // A cycle or a BigInt. Anything else was thrown by the script, or for its limits.
     if (!(error instanceof TypeError)) throw error;
     const { stack } = error;
-    throw Object.assign(new TypeError(`the returned value is not JSON: ${error.message}`), { stack });
+    throw Object.assign(new TypeError(`the returned value is not JSON: ${error.message}`), {
+      stack,
+    });
   }
 }
 

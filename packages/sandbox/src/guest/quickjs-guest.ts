@@ -195,6 +195,7 @@ export class QuickJsGuest implements ScriptGuest {
     if (isNamed && nameText === null) return this.#context.newString('the name is too long');
     const argsText = this.#readBounded(args, SANDBOX_LIMITS.callBytesMax);
     const answer = this.#record.addCall(this.#readBounded(verb, 64) ?? '', nameText, argsText);
+    if (this.#mustStop()) return this.#context.false;
     if (typeof answer === 'string') return this.#context.newString(answer);
     this.#waiting++;
     return this.#context.newNumber(answer);
@@ -206,6 +207,7 @@ export class QuickJsGuest implements ScriptGuest {
       this.#readBounded(message, left),
       this.#readBounded(fields, left),
     );
+    if (this.#mustStop()) return this.#context.false;
     return refused === undefined ? undefined : this.#context.newString(refused);
   }
 
