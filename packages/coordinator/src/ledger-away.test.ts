@@ -38,7 +38,7 @@ test('a ledger that hangs holds up a submission for a moment only', async () => 
   fleet.ledgerProcess.child.kill('SIGSTOP');
   const since = Date.now();
   await submitAndTake(node, 'hung');
-  expect(Date.now() - since).toBeLessThan(4_000);
+  expect(Date.now() - since).toBeLessThan(8_000);
   await fleet.coordinator.listNodes();
 });
 
