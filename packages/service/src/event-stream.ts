@@ -10,10 +10,14 @@ export interface ServerEvent {
   readonly data: string;
 }
 
-/** Comment lines keep a quiet stream alive through proxies; clients give up after three missed ones. */
-export const HEARTBEAT_MS = 15_000;
-/** A client that takes nothing for this long is cut off; it resumes by `Last-Event-ID`. */
-const STALLED_MS_MAX = 30_000;
+export interface StreamTiming {
+  /** Between comment lines, which keep a quiet stream alive; clients give up after three missed ones. */
+  readonly heartbeatMs: number;
+  /** A client that takes nothing for this long is cut off; it resumes by `Last-Event-ID`. */
+  readonly stalledMsMax: number;
+}
+
+export const STREAM_TIMING: StreamTiming = { heartbeatMs: 15_000, stalledMsMax: 30_000 };
 
 /** `text/event-stream` framing of one event (WHATWG HTML §9.2). */
 export function formatEvent({ id, event, data }: ServerEvent): string {
@@ -35,50 +39,56 @@ export async function writeEvents(
   response: ServerResponse,
   events: AsyncIterable<ServerEvent>,
   signal: AbortSignal,
+  timing: StreamTiming = STREAM_TIMING,
 ): Promise<void> {
   response.writeHead(200, {
     'content-type': 'text/event-stream',
     'cache-control': 'no-store',
     'x-accel-buffering': 'no',
   });
-  response.write(':\n\n');
+  response.write(COMMENT);
   const heartbeat = setInterval(() => {
-    if (!response.writableNeedDrain) response.write(':\n\n');
-  }, HEARTBEAT_MS);
+    if (!response.writableNeedDrain) response.write(COMMENT);
+  }, timing.heartbeatMs);
   heartbeat.unref();
-  const iterator = events[Symbol.asyncIterator]();
-  const ended = abortion(signal);
+  const aborted = Promise.withResolvers<void>();
+  const abort = () => aborted.resolve();
+  signal.addEventListener('abort', abort, { once: true });
   try {
-    for (;;) {
-      const next = await Promise.race([iterator.next(), ended.promise]);
-      if (next === undefined || next.done === true) return;
-      if (!response.write(formatEvent(next.value))) await drained(response, signal);
-      if (signal.aborted) return;
+    // The source may wait for something when the signal aborts; the answer does not wait with it.
+    if (!signal.aborted) {
+      await Promise.race([pump(response, events, signal, timing.stalledMsMax), aborted.promise]);
     }
+  } catch (error) {
+    // Not a proper end, so that the client knows to come back.
+    response.destroy();
+    throw error;
   } finally {
     clearInterval(heartbeat);
-    ended.release();
-    // Not awaited: a source that waits for something only learns by the signal that it need not.
-    iterator.return?.()?.catch(() => undefined);
+    signal.removeEventListener('abort', abort);
     response.end();
   }
 }
 
-async function drained(response: ServerResponse, signal: AbortSignal): Promise<void> {
-  const deadline = AbortSignal.timeout(STALLED_MS_MAX);
-  try {
-    await once(response, 'drain', { signal: AbortSignal.any([signal, deadline]) });
-  } catch {
-    response.destroy();
-  }
-}
+const COMMENT = ':\n\n';
 
-function abortion(signal: AbortSignal): { promise: Promise<undefined>; release: () => void } {
-  const { promise, resolve } = Promise.withResolvers<undefined>();
-  const abort = () => resolve(undefined);
-  if (signal.aborted) abort();
-  signal.addEventListener('abort', abort, { once: true });
-  return { promise, release: () => signal.removeEventListener('abort', abort) };
+async function pump(
+  response: ServerResponse,
+  events: AsyncIterable<ServerEvent>,
+  signal: AbortSignal,
+  stalledMsMax: number,
+): Promise<void> {
+  for await (const event of events) {
+    if (signal.aborted || response.destroyed) return;
+    if (response.write(formatEvent(event))) continue;
+    const giveUp = AbortSignal.any([signal, AbortSignal.timeout(stalledMsMax)]);
+    try {
+      await once(response, 'drain', { signal: giveUp });
+    } catch {
+      response.destroy();
+      return;
+    }
+  }
 }
 
 /**

@@ -22,7 +22,7 @@
  */
 export { systemClock, type WallClock } from './clock.ts';
 export { ConfigError, EXIT_BAD_CONFIG, loadConfig } from './configuration.ts';
-export { EventQueue, formatEvent, HEARTBEAT_MS, type ServerEvent } from './event-stream.ts';
+export { EventQueue, formatEvent, type ServerEvent } from './event-stream.ts';
 export { createLogger, LOG_LEVELS, type Logger, type LogLevel } from './logger.ts';
 export type { Caller, FindKey, RouteAuth } from './request-auth.ts';
 export {

@@ -176,7 +176,6 @@ class Server implements HyphaServer {
           await writeEvents(reply.raw, events, signal);
         } catch (err) {
           this.#log.error({ err, route: route.path }, 'event stream failed');
-          reply.raw.destroy();
         } finally {
           this.#metrics.openStreams.set(--this.#streams);
         }

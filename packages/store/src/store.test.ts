@@ -2,9 +2,13 @@ import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
+import { sql } from 'kysely';
 import { describe, expect, test } from 'vitest';
 import { isStoreConflict } from './index.ts';
 import { insertNote, noteIds, openNotes, temporaryFolder } from './testing/note-store.ts';
+
+/** `PRAGMA synchronous`: 2 is FULL. SIGKILL alone could not tell it from less. */
+const SYNCHRONOUS_FULL = 2;
 
 describe('write', () => {
   test('is there after SIGKILL when it was acknowledged, and whole when it was not', async () => {
@@ -161,6 +165,14 @@ describe('close', () => {
 });
 
 describe('the file', () => {
+  test('is synced by every commit', async () => {
+    await using folder = await temporaryFolder();
+    await using store = await openNotes(folder.path);
+    const { rows } = await sql`select synchronous, journal_mode
+      from pragma_synchronous, pragma_journal_mode`.execute(store.db);
+    expect(rows).toEqual([{ synchronous: SYNCHRONOUS_FULL, journal_mode: 'wal' }]);
+  });
+
   test('has one owner: another opener is told so', async () => {
     await using folder = await temporaryFolder();
     await using store = await openNotes(folder.path);
