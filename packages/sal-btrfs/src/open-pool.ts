@@ -7,14 +7,7 @@ import { BtrfsPool } from './btrfs-pool.ts';
 import type { BtrfsTools } from './btrfs-tools.ts';
 import { ensurePoolImage } from './pool-image.ts';
 import { ensurePoolMounted, isPoolMounted, type PoolMount, unmountPool } from './pool-mount.ts';
-import {
-  hasSimpleQuota,
-  NO_QUOTA,
-  openSimpleQuota,
-  type Quota,
-  readKernelVersion,
-  readProgsVersion,
-} from './quota.ts';
+import { hasSimpleQuota, NO_QUOTA, openSimpleQuota, type Quota, readVersions } from './quota.ts';
 
 const AbsolutePath = z
   .string()
@@ -72,17 +65,12 @@ export async function openPool(options: OpenPoolOptions): Promise<OpenPool> {
   const pool = await BtrfsPool.open({ root, backing, btrfs: tools.btrfs, effects }, signal);
   // A user namespace's root must pass through to its files, and see nobody else's.
   if (role === 'owner' && config.type === 'image') await chmod(root, 0o711);
-  const progs = await readProgsVersion({ btrfs: tools.btrfs, effects, signal });
-  const kernel = await readKernelVersion();
+  const { progs, kernel } = await readVersions({ btrfs: tools.btrfs, effects, signal });
+  // Quotas are a setting of the whole file system: only of one that is ours.
   const isLimited = config.type === 'image' && hasSimpleQuota(progs, kernel);
+  const enable = role === 'owner';
   const quota = isLimited
-    ? await openSimpleQuota({
-        pool,
-        btrfs: tools.btrfs,
-        effects,
-        enable: role === 'owner',
-        signal,
-      })
+    ? await openSimpleQuota({ pool, btrfs: tools.btrfs, effects, enable, signal })
     : NO_QUOTA;
   return {
     pool,

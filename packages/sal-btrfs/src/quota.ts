@@ -45,24 +45,32 @@ export async function openSimpleQuota(options: {
   };
 }
 
-/** `6.2` of `btrfs-progs v6.2`. */
-export async function readProgsVersion(options: {
+/** What a pool of this machine would be: `btrfs-progs 6.2, kernel 6.18.44, no quotas`. */
+export async function describeDriver(deps: {
   btrfs: string;
   effects: Effects;
   signal: AbortSignal;
 }): Promise<string> {
-  const { btrfs, effects, signal } = options;
+  const { progs, kernel } = await readVersions(deps);
+  const quotas = hasSimpleQuota(progs, kernel) ? 'simple quotas' : 'no quotas';
+  return `btrfs-progs ${progs}, kernel ${kernel}, ${quotas}`;
+}
+
+export async function readVersions(deps: {
+  btrfs: string;
+  effects: Effects;
+  signal: AbortSignal;
+}): Promise<{ progs: string; kernel: string }> {
+  const { btrfs, effects, signal } = deps;
   const purpose = 'read the version of btrfs-progs';
   const { stdout } = await effects.run({ tool: btrfs, argv: ['--version'], purpose, signal });
-  return /v(\d+\.\d+(?:\.\d+)?)/.exec(stdout)?.[1] ?? 'unknown';
+  const progs = /v(\d+\.\d+(?:\.\d+)?)/.exec(stdout)?.[1] ?? 'of unknown version';
+  const kernel = (await readFile('/proc/sys/kernel/osrelease', 'utf8')).trim();
+  return { progs, kernel };
 }
 
-export async function readKernelVersion(): Promise<string> {
-  return (await readFile('/proc/sys/kernel/osrelease', 'utf8')).trim();
-}
-
-export function hasSimpleQuota(progsVersion: string, kernelVersion: string): boolean {
-  return isSince(progsVersion) && isSince(kernelVersion);
+export function hasSimpleQuota(progs: string, kernel: string): boolean {
+  return isSince(progs) && isSince(kernel);
 }
 
 function isSince(version: string): boolean {

@@ -17,7 +17,6 @@ import type { Sal, SalStatus } from '../sal.ts';
 import { ContainerSpec, ExecArgs } from '../specs.ts';
 import { onResource, parseArguments } from '../step-arguments.ts';
 import { defineVerb, type SalVerb, type StepContext, type StepPlan } from '../step-contract.ts';
-import type { VolumeDriver } from '../volume/volume-driver.ts';
 import { listRecords } from './simulated-volumes.ts';
 
 const ENSURE = 'container.ensure';
@@ -35,20 +34,21 @@ export class SimulatedContainers {
   readonly #node: NodeId;
   readonly #status: SalStatus;
   readonly #effects: Effects;
-  readonly #volumes: VolumeDriver;
+  readonly #hasVolume: (rid: Rid) => Promise<boolean>;
 
   constructor(options: {
     folder: string;
     node: NodeId;
     status: SalStatus;
     effects: Effects;
-    volumes: VolumeDriver;
+    /** Volumes may be real where containers are not. */
+    hasVolume: (rid: Rid) => Promise<boolean>;
   }) {
     this.#folder = join(options.folder, 'container');
     this.#node = options.node;
     this.#status = options.status;
     this.#effects = options.effects;
-    this.#volumes = options.volumes;
+    this.#hasVolume = options.hasVolume;
   }
 
   get sal(): Sal {
@@ -129,7 +129,7 @@ export class SimulatedContainers {
     const image = parseImageReference(spec.image);
     if (image.source === 'layout') await getLayoutDigest(image.folder, image.tag);
     for (const [path, volume] of Object.entries(spec.mounts)) {
-      if ((await this.#volumes.find(volume.$rid)) === undefined) {
+      if (!(await this.#hasVolume(volume.$rid))) {
         throw new HyphaError(
           'E_REFERENCE',
           `volume ${volume.name} to mount at ${path} is not there`,
