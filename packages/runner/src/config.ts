@@ -1,4 +1,5 @@
 import { NodeId } from '@hypha/protocol';
+import { SalConfig } from '@hypha/sal-host';
 import { LOG_LEVELS, loadConfig } from '@hypha/service';
 import { z } from 'zod';
 
@@ -21,8 +22,8 @@ export const RunnerConfig = z.strictObject({
   queuePrefix: z.string().min(1).max(200),
   queueName: z.string().min(1).max(100).default('runs'),
   node: NodeId,
-  /** Where this node's SALs keep their things; what it holds is up to `@hypha/sal-host`. */
-  sals: z.record(z.string(), z.unknown()),
+  /** What the supervisor's own `openSals` answered: a runner opens the same as a guest. */
+  sals: SalConfig,
   /** How long to try to reach a supervisor that went away, milliseconds. */
   reconnectMs: z.int().min(0).max(3_600_000).default(60_000),
   logLevel: z.enum(LOG_LEVELS).default('info'),

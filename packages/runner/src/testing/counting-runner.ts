@@ -2,7 +2,6 @@
 import { nodeVerifier } from '@hypha/protocol/node';
 import { SandboxPool } from '@hypha/sandbox';
 import { createLogger, runService } from '@hypha/service';
-import { z } from 'zod';
 import { readRunnerConfig } from '../config.ts';
 import { engineClock } from '../engine-clock.ts';
 import { serveRuns } from '../runner.ts';
@@ -10,11 +9,10 @@ import { CountedVolumes } from './counted-volumes.ts';
 
 await runService(async ({ signal }) => {
   const config = readRunnerConfig(process.argv.slice(2));
-  const { folder } = z.object({ folder: z.string() }).parse(config.sals);
   await serveRuns({
     config,
     log: createLogger({ name: config.runner, level: 'debug' }),
-    sals: new CountedVolumes(folder).sals(),
+    sals: new CountedVolumes(config.sals.folder).sals(),
     guests: new SandboxPool(),
     clock: engineClock,
     verifier: nodeVerifier,
