@@ -258,6 +258,20 @@ test('a run whose key is revoked in the middle starts no further step and is und
   expect(rig.volumes.effects()).toEqual(['make a', 'finish a', 'make b', 'undo b', 'undo a']);
 });
 
+test('the shipped process runs a script on the SALs of its node', async () => {
+  await using rig = await NodeRig.open();
+  const runner = await rig.startMain();
+  const run = await rig.submit(TWO_VOLUMES);
+  await committed(rig, run);
+  const results = (await rig.bodies(run)).filter(({ type }) => type === 'step-result');
+  expect(results).toMatchObject([
+    { result: { name: 'a', simulated: true } },
+    { result: { name: 'b', simulated: true } },
+  ]);
+  runner.child.kill('SIGTERM');
+  expect(await runner.exited).toBe(0);
+});
+
 test('refuses a bad configuration with the key, the value and the reason', async () => {
   await using rig = await NodeRig.open();
   const runner = await rig.startRunner({ HYPHA_RUNNER_RUNNER: 'Not A Name' });

@@ -5,7 +5,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -36,7 +36,8 @@ import { Queue } from 'bullmq';
 import { CountedVolumes } from './counted-volumes.ts';
 import { RedisFixture } from './redis-fixture.ts';
 
-const MAIN = fileURLToPath(new URL('./counting-runner.ts', import.meta.url));
+const COUNTING_RUNNER = fileURLToPath(new URL('./counting-runner.ts', import.meta.url));
+const MAIN = fileURLToPath(new URL('../main.ts', import.meta.url));
 const TOKEN = randomBytes(16).toString('hex');
 const MIB = 1024 * 1024;
 
@@ -135,10 +136,24 @@ export class NodeRig implements AsyncDisposable {
     await closed;
   }
 
+  /** The runner as it is shipped, on simulated SALs. */
+  async startMain(): Promise<RunnerProcess> {
+    const folder = join(this.#folder, 'simulated');
+    await mkdir(folder);
+    const choice = { volume: false, container: false };
+    const sals = { mode: 'simulated', folder, choice, group: 'hypha-00000000' };
+    return await this.#start(MAIN, { HYPHA_RUNNER_SALS: JSON.stringify(sals) });
+  }
+
   async startRunner(env: Readonly<Record<string, string>> = {}): Promise<RunnerProcess> {
+    const sals = { folder: join(this.#folder, 'world') };
+    return await this.#start(COUNTING_RUNNER, { HYPHA_RUNNER_SALS: JSON.stringify(sals), ...env });
+  }
+
+  async #start(main: string, env: Readonly<Record<string, string>>): Promise<RunnerProcess> {
     const name = `runner-${this.runners.length + 1}`;
     const fence = await openFence({ cgroup2: this.#cgroup2, group: this.#group, name });
-    const { tool, argv } = fence.enter(process.execPath, [MAIN]);
+    const { tool, argv } = fence.enter(process.execPath, [main]);
     const child = spawn(tool, argv, {
       detached: true,
       stdio: ['ignore', 'ignore', 'pipe'],
@@ -149,7 +164,6 @@ export class NodeRig implements AsyncDisposable {
         HYPHA_RUNNER_REDIS: this.redis.socket,
         HYPHA_RUNNER_QUEUE_PREFIX: '{test}',
         HYPHA_RUNNER_NODE: this.node,
-        HYPHA_RUNNER_SALS: JSON.stringify({ folder: join(this.#folder, 'world') }),
         HYPHA_RUNNER_RECONNECT_MS: '2000',
         ...env,
       },
