@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Fleet } from '../../test/fixtures/fleet.ts';
+import { processTree } from '../../test/fixtures/process-tree.ts';
 import { type Row, round } from './measure.ts';
-import { processTree } from './process-tree.ts';
 
 const WATCH_MS = 10_000;
 const SETTLE_MS = 3000;
