@@ -189,11 +189,19 @@ export class BtrfsPool implements SubvolumePool {
     const nested = [...(await this.list(path, signal))].sort(
       (one, other) => other.path.split('/').length - one.path.split('/').length,
     );
+    const targets: string[] = [];
     for (const { path: inner } of nested) {
       const target = join(this.root, inner);
       const isReal = (await realpath(dirname(target)).catch(() => '')) === dirname(target);
-      if (!isReal || !(await isSubvolumeRoot(target))) continue;
-      await this.#run(`delete subvolume ${inner}`, ['subvolume', 'delete', target], signal);
+      if (isReal && (await isSubvolumeRoot(target))) targets.push(target);
+    }
+    // Nothing can be deleted out of a read-only one.
+    for (const target of [...targets, this.resolve(path)]) {
+      const argv = ['property', 'set', '-f', '-t', 'subvol', target, 'ro', 'false'];
+      await this.#run(`make ${target} writable`, argv, signal);
+    }
+    for (const target of targets) {
+      await this.#run(`delete subvolume ${target}`, ['subvolume', 'delete', target], signal);
     }
   }
 

@@ -14,7 +14,7 @@ import {
   getVerb,
 } from '@hypha/sal/contract';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import type { BtrfsPool } from './btrfs-pool.ts';
+import { BtrfsPool } from './btrfs-pool.ts';
 import { openBtrfsVolumes } from './btrfs-sal.ts';
 import { openPool } from './open-pool.ts';
 import { findLack, ScratchPool, signal } from './testing/scratch-pool.ts';
@@ -93,12 +93,11 @@ function withoutLastOp(text: string): Json {
 
 /** Opening reads ids and versions: no crash point worth having. */
 async function openInterrupted(root: string, effects: Effects): Promise<BtrfsPool> {
-  const { BtrfsPool: Pool } = await import('./btrfs-pool.ts');
   const change: Effects['change'] = (work) => effects.change(work);
   const run: Effects['run'] = (command) =>
     command.argv.includes('rootid') ? EFFECTS.run(command) : effects.run(command);
   const options = { root, btrfs: scratch.tools.btrfs, backing: undefined };
-  return Pool.open({ ...options, effects: { run, change } }, signal());
+  return BtrfsPool.open({ ...options, effects: { run, change } }, signal());
 }
 
 const data: ContractCall = { verb: 'volume.ensure', name: 'data', args: { size: '1MiB' } };
