@@ -1,3 +1,119 @@
+import { detectMachine, type MachineReport } from '@hypha/sal-host';
 import type { Command } from 'commander';
+import { sessionOf } from '../session.ts';
+import { findRedisServer } from '../up/redis-process.ts';
 
-export function doctorCommand(_program: Command): void {}
+interface Finding {
+  readonly what: string;
+  /** `ok`, `simulated`: works without being real; `warn`: works, with a weaker promise; `missing`. */
+  readonly state: 'ok' | 'simulated' | 'warn' | 'missing';
+  readonly detail: string;
+  readonly hint?: string;
+}
+
+const DETECT_MS_MAX = 30_000;
+
+function nodeFinding(): Finding {
+  const ok = process.versions.node.startsWith('24.');
+  return {
+    what: 'node',
+    state: ok ? 'ok' : 'missing',
+    detail: process.version,
+    ...(ok ? {} : { hint: 'run it by bin/hypha, which brings Node 24' }),
+  };
+}
+
+function redisFinding(): Finding {
+  try {
+    return { what: 'redis', state: 'ok', detail: findRedisServer() };
+  } catch {
+    return {
+      what: 'redis',
+      state: 'missing',
+      detail: 'no redis-server: nodes cannot queue runs',
+      hint: 'apt-get install redis-server',
+    };
+  }
+}
+
+function salFinding(kind: string, sal: MachineReport['volume']): Finding {
+  if (sal.works) return { what: `sal ${kind}`, state: 'ok', detail: sal.driver };
+  return {
+    what: `sal ${kind}`,
+    state: 'simulated',
+    detail: `simulated here: ${sal.reason ?? sal.driver}`,
+    ...(sal.hint === undefined ? {} : { hint: sal.hint }),
+  };
+}
+
+function fenceFinding({ cgroups }: MachineReport): Finding {
+  const fenced = cgroups === 'v2' || cgroups === 'hybrid';
+  return {
+    what: 'fencing',
+    state: fenced ? 'ok' : 'warn',
+    detail: fenced
+      ? `cgroups ${cgroups}: a runner dies with every tool it started`
+      : `cgroups ${cgroups}: a dead runner's tools are found by process group only`,
+  };
+}
+
+function rightsFinding({ isRoot }: MachineReport): Finding {
+  return {
+    what: 'rights',
+    state: isRoot ? 'warn' : 'simulated',
+    detail: isRoot
+      ? 'root: runners share it with the supervisor until they run as a user of their own'
+      : 'not root: volumes and containers are simulated',
+  };
+}
+
+function findings(machine: MachineReport): Finding[] {
+  return [
+    nodeFinding(),
+    redisFinding(),
+    rightsFinding(machine),
+    fenceFinding(machine),
+    salFinding('volume', machine.volume),
+    salFinding('container', machine.container),
+    {
+      what: 'ipv6',
+      state: machine.hasIpv6 ? 'ok' : 'warn',
+      detail: machine.hasIpv6 ? 'on for new interfaces' : 'off: containers would have no address',
+    },
+    ...machine.tools
+      .filter((tool) => tool.path === null)
+      .map(
+        (tool): Finding => ({
+          what: `tool ${tool.name}`,
+          state: 'missing',
+          detail: 'not installed',
+          hint: `apt-get install ${tool.package}`,
+        }),
+      ),
+  ];
+}
+
+const COLOURS = { ok: 'green', simulated: 'yellow', warn: 'yellow', missing: 'red' } as const;
+
+export function doctorCommand(program: Command): void {
+  program
+    .command('doctor')
+    .description('what works on this machine, what does not, and why')
+    .action(async (_options: unknown, command: Command) => {
+      const { output } = sessionOf(command);
+      const found = findings(await detectMachine(AbortSignal.timeout(DETECT_MS_MAX)));
+      output.list(
+        found,
+        [
+          { title: 'what', cell: (item) => item.what },
+          { title: 'state', cell: (item) => output.style(COLOURS[item.state], item.state) },
+          {
+            title: 'detail',
+            cell: (item) =>
+              item.hint === undefined ? item.detail : `${item.detail} (${item.hint})`,
+          },
+        ],
+        'nothing to say',
+      );
+    });
+}
