@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import type { Readable, Writable } from 'node:stream';
 import { type ErrorCode, HyphaError } from '@hypha/protocol';
+import { CpuDeadline, type TimeSpent } from './cpu-deadline.ts';
 import { HostAnswer, type HostRequest } from './host/host-message.ts';
 import { LineReader } from './host/line-reader.ts';
 import type { HostCommand } from './host-command.ts';
@@ -13,6 +14,7 @@ interface Waiting {
 }
 
 interface AskOptions {
+  /** CPU time the host may take to answer, milliseconds; real time where the system does not tell. */
   readonly timeoutMs: number;
   /** What it means when the time is over. */
   readonly timeoutCode: ErrorCode;
@@ -101,9 +103,10 @@ export class SandboxHost {
     const { timeoutMs, timeoutCode, signal } = options;
     const { promise, resolve, reject } = Promise.withResolvers<HostAnswer>();
     const onAbort = () => this.#kill(signal?.reason);
-    const timer = setTimeout(() => {
-      this.#kill(new HyphaError(timeoutCode, timeoutMessage(timeoutCode, timeoutMs)));
-    }, timeoutMs);
+    // A child that could not be started has no id; its `close` comes soon.
+    const deadline = new CpuDeadline(this.#child.pid ?? 0, timeoutMs, (spent) => {
+      this.#kill(timeoutError(timeoutCode, timeoutMs, spent));
+    });
     this.#waiting = { resolve, reject };
     this.#lines.bytesMax = options.answerBytesMax;
     signal?.addEventListener('abort', onAbort);
@@ -111,7 +114,7 @@ export class SandboxHost {
     try {
       return await promise;
     } finally {
-      clearTimeout(timer);
+      deadline.clear();
       signal?.removeEventListener('abort', onAbort);
     }
   }
@@ -158,9 +161,11 @@ export class SandboxHost {
   }
 }
 
-function timeoutMessage(code: ErrorCode, timeoutMs: number): string {
+function timeoutError(code: ErrorCode, timeoutMs: number, spent: TimeSpent): HyphaError {
   const time = `${Math.round(timeoutMs)} ms`;
-  return code === 'E_CPU'
-    ? `the script was still busy ${time} after its turn began and was killed`
-    : `the sandbox host did not answer within ${time}`;
+  const message =
+    code === 'E_CPU'
+      ? `the script still computed after ${time} and was killed`
+      : `the sandbox host did not answer within ${time}`;
+  return new HyphaError(code, message, { details: spent });
 }
