@@ -47,13 +47,14 @@ function salFinding(kind: string, sal: MachineReport['volume']): Finding {
 }
 
 function fenceFinding({ cgroups }: MachineReport): Finding {
-  const fenced = cgroups === 'v2' || cgroups === 'hybrid';
+  const { layout, cgroup2 } = cgroups;
+  const fenced = cgroup2 !== undefined;
   return {
     what: 'fencing',
     state: fenced ? 'ok' : 'warn',
     detail: fenced
-      ? `cgroups ${cgroups}: a runner dies with every tool it started`
-      : `cgroups ${cgroups}: a dead runner's tools are found by process group only`,
+      ? `cgroups ${layout}: a runner dies with every tool it started`
+      : `cgroups ${layout}: a dead runner's tools are found by process group only`,
   };
 }
 
