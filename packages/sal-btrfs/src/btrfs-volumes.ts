@@ -20,6 +20,7 @@ import {
   syncFolder,
   type VolumeDriver,
   VolumeLabel,
+  writeDraftRecord,
   writeRecord,
 } from '@hypha/sal';
 import type { Quota } from './quota.ts';
@@ -70,13 +71,16 @@ export class BtrfsVolumes implements VolumeDriver {
     } else {
       await this.#pool.snapshot(volumePath(source), draft, { readonly: false, signal });
     }
-    await this.#writeRecord(`${draft}/label.json`, label);
+    await this.#change(`write the label of ${draft}`, () =>
+      writeDraftRecord(this.#pool.resolve(`${draft}/label.json`), label),
+    );
     await this.#quota.setLimit(draft, label.sizeBytes, signal);
     await this.#pool.rename(draft, volumePath(label.rid));
   }
 
   setLabel(label: VolumeLabel): Promise<void> {
-    return this.#writeRecord(`${volumePath(label.rid)}/label.json`, label);
+    const path = this.#pool.resolve(`${volumePath(label.rid)}/label.json`);
+    return this.#change(`write the label of volume ${label.rid}`, () => writeRecord(path, label));
   }
 
   setLimit(rid: Rid, sizeBytes: number, signal: AbortSignal): Promise<void> {
@@ -116,7 +120,9 @@ export class BtrfsVolumes implements VolumeDriver {
     await this.#pool.deleteSubvolume(draft, signal);
     await this.ensureRoom(0);
     await this.#pool.snapshot(volumePath(rid), draft, { readonly: false, signal });
-    await this.#writeRecord(`${draft}/snapshot.json`, label);
+    await this.#change(`write the label of ${draft}`, () =>
+      writeDraftRecord(this.#pool.resolve(`${draft}/snapshot.json`), label),
+    );
     await this.#pool.setReadonly(draft, true, signal);
     await this.#pool.rename(draft, snapshotPath(rid, name));
   }
@@ -154,10 +160,6 @@ export class BtrfsVolumes implements VolumeDriver {
       }),
     );
     await syncFolder(to);
-  }
-
-  #writeRecord(path: string, record: VolumeLabel | SnapshotLabel): Promise<void> {
-    return this.#change(`write ${path}`, () => writeRecord(this.#pool.resolve(path), record));
   }
 
   async #change(purpose: string, change: () => Promise<void>): Promise<void> {

@@ -25,15 +25,23 @@ export async function findRecord<T>(path: string, schema: z.ZodType<T>): Promise
 export async function writeRecord(path: string, record: Json): Promise<void> {
   await mkdir(dirname(path), { recursive: true });
   const draft = `${path}.${process.pid}.draft`;
-  const file = await open(draft, 'w', 0o600);
+  await writeDraftRecord(draft, record);
+  await rename(draft, path);
+  await syncFolder(dirname(path));
+}
+
+/**
+ * For a folder that is itself a draft and gets its name later: the content is on disk when this resolves,
+ * the name is when the folder's is.
+ */
+export async function writeDraftRecord(path: string, record: Json): Promise<void> {
+  const file = await open(path, 'w', 0o600);
   try {
     await file.writeFile(`${JSON.stringify(record)}\n`);
     await file.sync();
   } finally {
     await file.close();
   }
-  await rename(draft, path);
-  await syncFolder(dirname(path));
 }
 
 /** Absent is fine. */
