@@ -1,0 +1,254 @@
+import { readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { HyphaError, isHyphaError } from '@hypha/protocol';
+import { nodeVerifier } from '@hypha/protocol/node';
+import {
+  admitNode,
+  createFleet,
+  createKey,
+  FACTS,
+  joinTokenOf,
+  openTempDir,
+  signUpdate,
+  type TestNode,
+  waitFor,
+} from '@hypha/testkit';
+import { describe, expect, test } from 'vitest';
+import { ImpatientClock } from '../test/impatient-clock.ts';
+import { MemoryLedger } from '../test/memory-ledger.ts';
+import { type JoinDeps, joinFleet } from './enrolment.ts';
+import type { NodeKeys } from './node-keys.ts';
+
+const URLS = { ledger: 'http://ledger.test:7401', coordinator: 'http://coordinator.test:7402' };
+const fleet = createFleet();
+const never = new AbortController().signal;
+
+function setUp(folder: string, node: TestNode = admitNode(fleet, { labels: { zone: 'a' } })) {
+  const ledger = new MemoryLedger(fleet.authority);
+  const keys: NodeKeys = { nodeId: node.id, signer: node.key, sealKey: createKey().publicKey };
+  const failures: unknown[] = [];
+  const clock = new ImpatientClock();
+  const connected: string[] = [];
+  const deps: JoinDeps = {
+    folder,
+    keys,
+    joinToken: joinTokenOf(fleet, node, URLS),
+    connect: (url) => {
+      connected.push(url);
+      return ledger;
+    },
+    facts: async () => FACTS,
+    boot: { bootId: 'boot', uptimeMs: () => 1 },
+    verifier: nodeVerifier,
+    clock,
+    onFailure: ({ error }) => failures.push(error),
+    onAuthorityFailure: (error) => failures.push(error),
+  };
+  return { ledger, deps, failures, clock, connected, node };
+}
+
+const codes = (failures: readonly unknown[]) =>
+  failures.map((error) => (isHyphaError(error) ? error.code : String(error)));
+
+describe('joining a fleet', () => {
+  test('enrols with the token and believes the admission about name, labels and realms', async () => {
+    await using folder = await openTempDir();
+    const { deps, ledger, node, connected, failures } = setUp(folder.path);
+    const { membership, authority } = await joinFleet(deps, never);
+    expect(membership).toMatchObject({
+      node: node.id,
+      name: 'node-1',
+      labels: { zone: 'a' },
+      realms: ['*'],
+      genesis: fleet.authority.genesisHash,
+      ...URLS,
+    });
+    expect(authority.current.head).toBe(fleet.authority.head);
+    expect(ledger.nodes.has(node.id)).toBe(true);
+    expect(connected).toEqual([URLS.ledger]);
+    expect(failures).toEqual([]);
+  });
+
+  test('is remembered: a restart needs neither token nor ledger', async () => {
+    await using folder = await openTempDir();
+    const { deps, ledger } = setUp(folder.path);
+    const first = await joinFleet(deps, never);
+    ledger.fault = new HyphaError('E_UNAVAILABLE', 'ledger is away');
+    const { joinToken: _, ...later } = deps;
+    const again = await joinFleet(later, never);
+    expect(again.membership).toEqual(first.membership);
+    expect(again.authority.current.head).toBe(fleet.authority.head);
+    expect((await stat(join(folder.path, 'membership.json'))).mode & 0o777).toBe(0o600);
+  });
+
+  test('keeps no secret of the token on disk', async () => {
+    await using folder = await openTempDir();
+    const { deps, node } = setUp(folder.path);
+    await joinFleet(deps, never);
+    const kept = await readFile(join(folder.path, 'membership.json'), 'utf8');
+    expect(kept).not.toContain(Buffer.from(node.token).toString('base64url'));
+  });
+
+  test('goes on trying with growing delays, and says why each time', async () => {
+    await using folder = await openTempDir();
+    const { deps, ledger, failures, clock, node } = setUp(folder.path);
+    ledger.fault = new HyphaError('E_UNAVAILABLE', 'ledger is away');
+    const joining = joinFleet(deps, never);
+    await waitFor(() => failures.length >= 9);
+    ledger.fault = undefined;
+    expect((await joining).membership.node).toBe(node.id);
+    expect(new Set(codes(failures))).toEqual(new Set(['E_UNAVAILABLE']));
+    // Three quarters of 500 ms doubled, by the fixed jitter, up to those of 30 s.
+    expect(clock.slept.slice(0, 9)).toEqual([
+      375, 750, 1500, 3000, 6000, 12_000, 22_500, 22_500, 22_500,
+    ]);
+  });
+
+  test('whose answer was lost gets the record it has already', async () => {
+    await using folder = await openTempDir();
+    const { deps, ledger, failures, node } = setUp(folder.path);
+    const joining = joinFleet(deps, never);
+    const enrol = ledger.enrol.bind(ledger);
+    let lost = 0;
+    ledger.enrol = async (envelope) => {
+      const record = await enrol(envelope);
+      if (lost++ === 0) throw new HyphaError('E_UNAVAILABLE', 'connection reset');
+      return record;
+    };
+    expect((await joining).membership.node).toBe(node.id);
+    expect(codes(failures)).toEqual(['E_UNAVAILABLE']);
+    expect(ledger.nodes.size).toBe(1);
+  });
+
+  test('after a crash before the membership was written gets the same record', async () => {
+    await using folder = await openTempDir();
+    const { deps, ledger } = setUp(folder.path);
+    const first = await joinFleet(deps, never);
+    await rm(join(folder.path, 'membership.json'));
+    const again = await joinFleet(deps, never);
+    expect(again.membership).toEqual(first.membership);
+    expect(ledger.nodes.size).toBe(1);
+  });
+
+  test('with a token that was spent by another goes on saying so', async () => {
+    await using folder = await openTempDir();
+    const first = setUp(folder.path);
+    await joinFleet(first.deps, never);
+    await using other = await openTempDir();
+    const thief = createKey();
+    const stolen = setUp(other.path, { ...admitNode(fleet), ...first.node, key: thief });
+    const stopping = new AbortController();
+    const keys = { ...admitNode(fleet) };
+    const deps = {
+      ...stolen.deps,
+      keys: { nodeId: keys.id, signer: keys.key, sealKey: thief.publicKey },
+      connect: () => first.ledger,
+    };
+    const joining = joinFleet(deps, stopping.signal);
+    await waitFor(() => stolen.failures.length >= 2);
+    stopping.abort();
+    await expect(joining).rejects.toThrow();
+    expect(new Set(codes(stolen.failures))).toEqual(new Set(['E_TOKEN']));
+  });
+
+  test('stops when it is told to', async () => {
+    await using folder = await openTempDir();
+    const { deps, ledger, failures } = setUp(folder.path);
+    ledger.fault = new HyphaError('E_UNAVAILABLE', 'ledger is away');
+    const stopping = new AbortController();
+    const joining = joinFleet(deps, stopping.signal);
+    await waitFor(() => failures.length > 0);
+    stopping.abort(new Error('stopping'));
+    await expect(joining).rejects.toThrow('stopping');
+  });
+
+  test('waits for an admin who was granted only later', async () => {
+    await using folder = await openTempDir();
+    const admin = createKey();
+    const { deps, ledger, failures, node } = setUp(folder.path, admitNode({ admin }));
+    const joining = joinFleet(deps, never);
+    await waitFor(() => failures.length >= 1);
+    expect(codes(failures)).toContain('E_UNKNOWN_KEY');
+    expect(ledger.calls).not.toContain('challenge');
+    const [operatorGrant] = fleet.authority.listKeys();
+    if (operatorGrant === undefined) throw new Error('no grant');
+    const grant = {
+      ...operatorGrant.grant,
+      publicKey: Buffer.from(admin.publicKey).toString('base64'),
+      name: 'late',
+      role: 'admin' as const,
+    };
+    ledger.authorityState = fleet.authority.apply(
+      signUpdate(fleet.authority, { type: 'grant', grant }, fleet.roots),
+    );
+    expect((await joining).membership.node).toBe(node.id);
+  });
+
+  test('believes no ledger of another fleet', async () => {
+    await using folder = await openTempDir();
+    const { deps, failures } = setUp(folder.path);
+    const impostor = new MemoryLedger(createFleet().authority);
+    const stopping = new AbortController();
+    const joining = joinFleet({ ...deps, connect: () => impostor }, stopping.signal);
+    await waitFor(() => failures.length >= 2);
+    stopping.abort();
+    await expect(joining).rejects.toThrow();
+    expect(new Set(codes(failures))).toEqual(new Set(['E_AUTHORITY']));
+    // Nothing that could be replayed elsewhere was given away.
+    expect(new Set(impostor.calls)).toEqual(new Set(['authority']));
+  });
+
+  test('takes addresses of its configuration over those of the token', async () => {
+    await using folder = await openTempDir();
+    const { deps, connected } = setUp(folder.path);
+    const own = { ledgerUrl: 'http://10.0.0.1:1', coordinatorUrl: 'http://10.0.0.1:2' };
+    const { membership } = await joinFleet({ ...deps, ...own }, never);
+    expect(membership).toMatchObject({ ledger: own.ledgerUrl, coordinator: own.coordinatorUrl });
+    expect(connected).toEqual([own.ledgerUrl]);
+  });
+
+  test.for([
+    ['no token', undefined],
+    ['half a token', 'hypha1.eyJzIjoi'],
+  ] as const)('with %s throws at once, since waiting would not help', async ([, joinToken]) => {
+    await using folder = await openTempDir();
+    const { deps, ledger } = setUp(folder.path);
+    await expect(joinFleet({ ...deps, joinToken }, never)).rejects.toMatchObject({
+      code: 'E_TOKEN',
+    });
+    expect(ledger.calls).toEqual([]);
+  });
+
+  test('as one node does not make it another', async () => {
+    await using folder = await openTempDir();
+    await joinFleet(setUp(folder.path).deps, never);
+    await expect(joinFleet(setUp(folder.path).deps, never)).rejects.toMatchObject({
+      code: 'E_CONFLICT',
+    });
+  });
+
+  test('with a membership that is garbage is a question for a person', async () => {
+    await using folder = await openTempDir();
+    const { deps } = setUp(folder.path);
+    await writeFile(join(folder.path, 'membership.json'), '{');
+    await expect(joinFleet(deps, never)).rejects.toMatchObject({ code: 'E_CONFLICT' });
+  });
+
+  test('with another token than before says which name it has', async () => {
+    await using folder = await openTempDir();
+    const { deps, ledger, node, failures } = setUp(folder.path);
+    await joinFleet(deps, never);
+    await rm(join(folder.path, 'membership.json'));
+    const other = { ...admitNode(fleet, { name: 'other' }), key: node.key };
+    const stopping = new AbortController();
+    const joining = joinFleet(
+      { ...deps, joinToken: joinTokenOf(fleet, other, URLS) },
+      stopping.signal,
+    );
+    await waitFor(() => failures.length >= 1);
+    stopping.abort();
+    await expect(joining).rejects.toThrow();
+    expect(codes(failures)).toContain('E_CONFLICT');
+    expect(ledger.nodes.get(node.id)?.name).toBe('node-1');
+  });
+});
