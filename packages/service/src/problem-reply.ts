@@ -1,3 +1,4 @@
+import type { Socket } from 'node:net';
 import { HyphaError, isHyphaError, toProblem } from '@hypha/protocol';
 import type { FastifyError } from 'fastify';
 
@@ -36,4 +37,20 @@ export function problemReply(error: HyphaError): ProblemReply {
     },
     body: Buffer.from(JSON.stringify(problem)),
   };
+}
+
+/** For what never became a request: not HTTP, headers too large, or not sent in time. */
+export function answerBrokenConnection(error: { readonly code?: string }, socket: Socket): void {
+  if (error.code === 'ECONNRESET' || !socket.writable) {
+    socket.destroy();
+    return;
+  }
+  const problem = new HyphaError('E_REQUEST', 'cannot read the request: not HTTP/1.1, or too slow');
+  const { status, headers, body } = problemReply(problem);
+  const lines = Object.entries({
+    ...headers,
+    'content-length': String(body.length),
+    connection: 'close',
+  }).map(([name, value]) => `${name}: ${value}\r\n`);
+  socket.end(`HTTP/1.1 ${status} Bad Request\r\n${lines.join('')}\r\n${body.toString()}`);
 }

@@ -1,5 +1,5 @@
-import { once } from 'node:events';
 import { connect } from 'node:net';
+import { text } from 'node:stream/consumers';
 import { HyphaError, Json } from '@hypha/protocol';
 import { describe, expect, test } from 'vitest';
 import { z } from 'zod';
@@ -127,16 +127,18 @@ describe('a route', () => {
   test('lets nothing of an unexpected error out', async () => {
     await using t = await startPlainServer();
     const answer = await fetch(`${t.url}/v1/broken`);
-    const text = await answer.text();
+    const body = await answer.text();
     expect(answer.status).toBe(500);
-    expect(JSON.parse(text)).toMatchObject({ code: 'E_INTERNAL', detail: 'GET /v1/broken failed' });
-    expect(text).not.toContain('secret');
+    expect(JSON.parse(body)).toMatchObject({ code: 'E_INTERNAL', detail: 'GET /v1/broken failed' });
+    expect(body).not.toContain('secret');
   });
 
   test('that is not there is a problem too', async () => {
     await using t = await startTestServer();
     for (const [path, method] of [
       ['/v1/nothing', 'GET'],
+      ['//v1/public', 'GET'],
+      ['/v1/public/', 'GET'],
       ['/v1/public', 'DELETE'],
       ['/v1/public', 'POST'],
     ] as const) {
@@ -145,13 +147,24 @@ describe('a route', () => {
     }
   });
 
+  test('whose target is malformed is a problem too', async () => {
+    await using t = await startTestServer();
+    for (const path of ['/v1/%zz', '/%', `/v1/nodes/${'x'.repeat(200)}/echo`]) {
+      const { status, code } = await problemOf(await fetch(`${t.url}${path}`));
+      expect([400, 404], `${path} ${code}`).toContain(status);
+    }
+  });
+
   test('survives what is not HTTP', async () => {
     await using t = await startTestServer();
     const socket = connect(Number(new URL(t.url).port), '127.0.0.1');
     socket.on('error', () => undefined);
     socket.end('nonsense\r\n\r\n');
-    socket.resume();
-    await once(socket, 'close');
+    const answer = await text(socket);
+    expect(answer).toMatch(
+      /^HTTP\/1\.1 400 Bad Request\r\ncontent-type: application\/problem\+json/,
+    );
+    expect(answer).toContain('"code":"E_REQUEST"');
     expect((await fetch(`${t.url}/v1/public`)).status).toBe(200);
   });
 });
@@ -184,12 +197,12 @@ describe('every service', () => {
       server.gauge('test_things', 'Things.', () => 42),
     );
     await fetch(`${t.url}/v1/public`);
-    const text = await (await fetch(`${t.url}/metrics`)).text();
-    expect(text).toContain('test_things 42');
-    expect(text).toContain(
+    const numbers = await (await fetch(`${t.url}/metrics`)).text();
+    expect(numbers).toContain('test_things 42');
+    expect(numbers).toContain(
       'hypha_http_request_seconds_count{method="GET",route="/v1/public",status="200"} 1',
     );
-    expect(text).toMatch(/process_resident_memory_bytes \d+/);
+    expect(numbers).toMatch(/process_resident_memory_bytes \d+/);
   });
 
   test('describes its routes, every reference resolved', async () => {

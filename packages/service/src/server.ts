@@ -1,5 +1,5 @@
 import type { AddressInfo } from 'node:net';
-import { HyphaError, LIMITS, parseStrictJson, StrictJsonError } from '@hypha/protocol';
+import { HyphaError, LIMITS } from '@hypha/protocol';
 import { type FastifyInstance, type FastifyReply, type FastifyRequest, fastify } from 'fastify';
 import type { Registry } from 'prom-client';
 import { z } from 'zod';
@@ -9,22 +9,33 @@ import type { Logger } from './logger.ts';
 import { addGauge, createServiceMetrics, type ServiceMetrics } from './metrics.ts';
 import { NonceMemory } from './nonce-memory.ts';
 import { type DescribedRoute, describeApi } from './open-api.ts';
-import { problemReply, toRequestError } from './problem-reply.ts';
-import { type Caller, type FindKey, RequestAuthenticator, type RouteAuth } from './request-auth.ts';
-import { parsePart, type Route, type StreamRoute } from './route.ts';
+import { answerBrokenConnection, problemReply, toRequestError } from './problem-reply.ts';
+import { type FindKey, RequestAuthenticator } from './request-auth.ts';
+import {
+  acceptOnlyJson,
+  lastEventId,
+  nameOf,
+  type ReadRequest,
+  readRequest,
+} from './request-reader.ts';
+import type { Route, StreamRoute } from './route.ts';
 
 /** Bounds of one server. Milliseconds end the names of times. */
 const BOUNDS = {
   /** Whole request, headers and body, on the wire. */
   requestMs: 10_000,
+  /** How often that is looked at. */
+  requestCheckMs: 5_000,
   /** A connection on which nothing moves; longer than a stream's heartbeat. */
   connectionMs: 60_000,
   /** From routing to the answer. */
   handlerMs: 30_000,
   keepAliveMs: 20_000,
+  /** What is left of closing after this is cut off. */
+  closeMs: 10_000,
+  connections: 40_000,
   /** Event streams open at once. */
   streams: 20_000,
-  lastEventIdChars: 256,
 } as const;
 
 export interface ServerOptions {
@@ -60,14 +71,8 @@ export interface HyphaServer {
   close(): Promise<void>;
 }
 
-interface AnyInput {
-  readonly params: unknown;
-  readonly query: unknown;
-  readonly body: unknown;
-  readonly rawBody: Uint8Array;
-  readonly caller: Caller | undefined;
-  readonly signal: AbortSignal;
-}
+type HandlerInput = ReadRequest & { readonly signal: AbortSignal };
+type StreamHandlerInput = HandlerInput & { readonly lastEventId: string | undefined };
 
 export function createServer(options: ServerOptions): HyphaServer {
   return new Server(options);
@@ -97,24 +102,20 @@ class Server implements HyphaServer {
       requestTimeout: BOUNDS.requestMs,
       connectionTimeout: BOUNDS.connectionMs,
       keepAliveTimeout: BOUNDS.keepAliveMs,
+      http: { connectionsCheckingInterval: BOUNDS.requestCheckMs },
       forceCloseConnections: 'idle',
-      return503OnClosing: true,
+      clientErrorHandler: answerBrokenConnection,
+      frameworkErrors: (error, request, reply) => this.#refuse(error, request, reply),
     });
-    this.#acceptOnlyJson();
+    this.#fastify.server.maxConnections = BOUNDS.connections;
+    acceptOnlyJson(this.#fastify);
     this.#fastify.setErrorHandler((error, request, reply) => this.#refuse(error, request, reply));
     this.#fastify.setNotFoundHandler((request, reply) =>
       this.#refuse(new HyphaError('E_NOT_FOUND', `no ${nameOf(request)} here`), request, reply),
     );
-    this.#fastify.addHook('onResponse', (request, reply, done) => {
-      const labels = {
-        method: request.method,
-        route: request.routeOptions.url ?? 'unknown',
-        status: String(reply.statusCode),
-      };
-      this.#metrics.requestSeconds.observe(labels, reply.elapsedTime / 1000);
-      done();
-    });
+    this.#measureRequests();
     this.#serveStatus(options);
+    this.#serveDocuments(options);
   }
 
   get metrics(): Registry {
@@ -133,14 +134,15 @@ class Server implements HyphaServer {
   >(route: Route<P, Q, B, A>): void {
     this.#routes.push(route);
     // The schemas produce exactly the types the handler was declared with.
-    const handle = route.handle as (input: AnyInput) => unknown;
+    const handle = route.handle as (input: HandlerInput) => unknown;
     this.#fastify.route({
       method: route.method,
       url: route.path,
       handlerTimeout: BOUNDS.handlerMs,
       ...(route.bodyBytesMax === undefined ? {} : { bodyLimit: route.bodyBytesMax }),
       handler: async (request, reply) => {
-        const answer = await handle(await this.#read(route, request, request.signal));
+        const input = await readRequest(route, request, this.#authenticator);
+        const answer = await handle({ ...input, signal: request.signal });
         return reply
           .code(route.status ?? 200)
           .header('content-type', 'application/json')
@@ -154,6 +156,8 @@ class Server implements HyphaServer {
     route: StreamRoute<P, Q>,
   ): void {
     this.#routes.push({ ...route, method: 'GET' });
+    // As in `route`.
+    const open = route.open as (input: StreamHandlerInput) => ReturnType<typeof route.open>;
     this.#fastify.route({
       method: 'GET',
       url: route.path,
@@ -161,15 +165,11 @@ class Server implements HyphaServer {
         const gone = new AbortController();
         reply.raw.once('close', () => gone.abort());
         const signal = AbortSignal.any([gone.signal, this.#stopping.signal]);
-        const input = await this.#read({ ...route, method: 'GET' }, request, signal);
+        const input = await readRequest(route, request, this.#authenticator);
         if (this.#streams >= BOUNDS.streams) {
           throw new HyphaError('E_UNAVAILABLE', `${BOUNDS.streams} event streams are open`);
         }
-        // As in `route`: the schemas produce the declared types.
-        const open = route.open as (
-          input: AnyInput & { lastEventId: string | undefined },
-        ) => ReturnType<typeof route.open>;
-        const events = await open({ ...input, lastEventId: lastEventId(request) });
+        const events = await open({ ...input, signal, lastEventId: lastEventId(request) });
         reply.hijack();
         this.#metrics.openStreams.set(++this.#streams);
         try {
@@ -193,62 +193,13 @@ class Server implements HyphaServer {
 
   async close(): Promise<void> {
     this.#stopping.abort();
-    const cutOff = setTimeout(
-      () => this.#fastify.server.closeAllConnections(),
-      BOUNDS.handlerMs / 3,
-    );
+    const { server } = this.#fastify;
+    const cutOff = setTimeout(() => server.closeAllConnections(), BOUNDS.closeMs);
     try {
       await this.#fastify.close();
     } finally {
       clearTimeout(cutOff);
     }
-  }
-
-  /** Who is asking, then what: nothing of a request is looked at before its signature. */
-  async #read(
-    route: DescribedRoute & {
-      readonly bodyRefusal?: Route<never, never, never, never>['bodyRefusal'];
-    },
-    request: FastifyRequest,
-    signal: AbortSignal,
-  ): Promise<AnyInput> {
-    const rawBody = request.body instanceof Uint8Array ? request.body : new Uint8Array();
-    const caller = await this.#authenticate(route.auth, request, rawBody);
-    const { params, query, body } = route;
-    return {
-      caller,
-      signal,
-      rawBody,
-      params: params === undefined ? undefined : parsePart(params, request.params, 'params'),
-      query: parsePart(query ?? z.strictObject({}), { ...Object(request.query) }, 'query'),
-      body:
-        body === undefined
-          ? undefined
-          : parsePart(body, parseBody(rawBody, route.bodyRefusal), 'body', route.bodyRefusal),
-    };
-  }
-
-  #authenticate(
-    auth: RouteAuth,
-    request: FastifyRequest,
-    body: Uint8Array,
-  ): Promise<Caller | undefined> {
-    const target = request.raw.url ?? '/';
-    const at = target.indexOf('?');
-    const { id } = request.params as { id?: string };
-    return this.#authenticator.authenticate(auth, {
-      method: request.method,
-      authority: request.headers.host ?? '',
-      path: at === -1 ? target : target.slice(0, at),
-      query: at === -1 ? '' : target.slice(at),
-      body,
-      peerAddress: request.raw.socket.remoteAddress ?? '',
-      pathId: id,
-      header: (name) => {
-        const value = request.headers[name];
-        return Array.isArray(value) ? value.join(', ') : value;
-      },
-    });
   }
 
   #refuse(error: unknown, request: FastifyRequest, reply: FastifyReply): void {
@@ -263,26 +214,19 @@ class Server implements HyphaServer {
     void reply.code(status).headers(headers).send(body);
   }
 
-  #acceptOnlyJson(): void {
-    this.#fastify.removeAllContentTypeParsers();
-    this.#fastify.addContentTypeParser(
-      'application/json',
-      { parseAs: 'buffer' },
-      (request, body, done) => {
-        const charset = /charset\s*=\s*"?([^\s;"]+)/i.exec(
-          request.headers['content-type'] ?? '',
-        )?.[1];
-        const encoding = request.headers['content-encoding'] ?? 'identity';
-        if ((charset ?? 'utf-8').toLowerCase() !== 'utf-8' || encoding !== 'identity') {
-          done(new HyphaError('E_TYPE', `body of ${nameOf(request)} is not plain UTF-8 JSON`));
-        } else {
-          done(null, body);
-        }
-      },
-    );
+  #measureRequests(): void {
+    this.#fastify.addHook('onResponse', (request, reply, done) => {
+      const labels = {
+        method: request.method,
+        route: request.routeOptions.url ?? 'unknown',
+        status: String(reply.statusCode),
+      };
+      this.#metrics.requestSeconds.observe(labels, reply.elapsedTime / 1000);
+      done();
+    });
   }
 
-  #serveStatus(options: ServerOptions): void {
+  #serveStatus({ checkReady }: ServerOptions): void {
     const status = z.object({ status: z.literal('ok') });
     this.route({
       method: 'GET',
@@ -299,33 +243,21 @@ class Server implements HyphaServer {
       summary: 'The service can do its work.',
       answer: status,
       handle: async () => {
-        await options.checkReady?.();
+        await checkReady?.();
         return { status: 'ok' as const };
       },
     });
+  }
+
+  #serveDocuments({ name: title, version }: ServerOptions): void {
     this.#fastify.get('/metrics', async (_request, reply) => {
       const { registry } = this.#metrics;
       return reply.header('content-type', registry.contentType).send(await registry.metrics());
     });
-    const { name: title, version } = options;
-    let document: unknown;
+    let document: Buffer | undefined;
     this.#fastify.get('/openapi.json', async (_request, reply) => {
-      document ??= describeApi({ title, version }, this.#routes);
-      return reply.header('content-type', 'application/json').send(jsonBytes(document));
-    });
-  }
-}
-
-function parseBody(
-  raw: Uint8Array,
-  refusal: Route<never, never, never, never>['bodyRefusal'],
-): unknown {
-  try {
-    return parseStrictJson(raw);
-  } catch (cause) {
-    const reason = cause instanceof StrictJsonError ? cause.message : 'not JSON';
-    throw new HyphaError(refusal ?? 'E_REQUEST', `cannot read the body as strict JSON: ${reason}`, {
-      cause,
+      document ??= jsonBytes(describeApi({ title, version }, this.#routes));
+      return reply.header('content-type', 'application/json').send(document);
     });
   }
 }
@@ -333,18 +265,4 @@ function parseBody(
 /** Bytes, because Fastify adds a charset parameter to text, and JSON has none (RFC 8259 §11). */
 function jsonBytes(value: unknown): Buffer {
   return Buffer.from(JSON.stringify(value));
-}
-
-function lastEventId(request: FastifyRequest): string | undefined {
-  const value = request.headers['last-event-id'];
-  if (typeof value === 'string' && value.length > BOUNDS.lastEventIdChars) {
-    throw new HyphaError('E_REQUEST', 'Last-Event-ID is over its length', {
-      where: { path: 'last-event-id' },
-    });
-  }
-  return typeof value === 'string' && value !== '' ? value : undefined;
-}
-
-function nameOf(request: FastifyRequest): string {
-  return `${request.method} ${request.url.slice(0, 256)}`;
 }
