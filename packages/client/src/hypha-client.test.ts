@@ -149,6 +149,15 @@ describe('request', () => {
   });
 });
 
+test.for(['', 'localhost:7401', 'ftp://host', 'http://host/path', 'http://host/?x'])(
+  'takes no address like %j',
+  (baseUrl) => {
+    expect(() => new HyphaClient({ baseUrl })).toThrow(
+      expect.objectContaining({ code: 'E_ARGUMENT' }),
+    );
+  },
+);
+
 /** Sends `count` events after `Last-Event-ID` and ends. */
 function ticks(request: IncomingMessage, response: ServerResponse, count: number): void {
   const after = Number(request.headers['last-event-id'] ?? 0);

@@ -6,7 +6,7 @@ import { EventStreamParser, type StreamEvent } from './event-stream.ts';
 import { signRequest } from './request-signature.ts';
 
 export interface HyphaClientOptions {
-  /** `http://host:port`, no path. */
+  /** `http://host:port`, no path; anything else is `E_ARGUMENT`. */
   readonly baseUrl: string;
   /** Signs every request (RFC 9421); without one, requests go out unsigned. */
   readonly signer?: Signer;
@@ -65,8 +65,7 @@ export class HyphaClient {
   });
 
   constructor(options: HyphaClientOptions) {
-    const url = new URL(options.baseUrl);
-    this.baseUrl = url.origin;
+    this.baseUrl = parseOrigin(options.baseUrl);
     this.#signer = options.signer;
     this.#timeoutMs = options.timeoutMs ?? TIMEOUT_MS;
     this.#clock = options.clock ?? systemClock;
@@ -160,6 +159,25 @@ export class HyphaClient {
       ...(body === undefined ? {} : { body }),
     });
   }
+}
+
+function parseOrigin(text: string): string {
+  const url = URL.parse(text);
+  if (
+    url === null ||
+    !/^https?:$/.test(url.protocol) ||
+    url.pathname !== '/' ||
+    url.search !== ''
+  ) {
+    throw new HyphaError(
+      'E_ARGUMENT',
+      `cannot use ${JSON.stringify(text)} as a service's address`,
+      {
+        hint: 'write it as http://host:port',
+      },
+    );
+  }
+  return url.origin;
 }
 
 /** A path with its parts percent-encoded: ``apiPath`/v1/runs/${run}/events` ``. */

@@ -31,6 +31,37 @@ describe('the ledger process', () => {
     expect(again.existing).toBe(true);
   });
 
+  test('keeps every answered receipt and a whole index when it is killed in the middle of many', async () => {
+    await using state = await temporaryState();
+    const fleet = new Fleet();
+    const machine = new Machine();
+    const answered: string[] = [];
+    {
+      await using ledger = await spawnLedger(state.path, fleet.genesis);
+      const { client } = ledger;
+      await fleet.append(client, fleet.grant(fleet.admin, 'admin'));
+      const admission = fleet.admission();
+      await client.appendEntry(admission.envelope);
+      const { challenge } = await client.challenge();
+      await client.enrol(machine.enrolment(admission, challenge, fleet.nowSeconds));
+      const receipts = Array.from({ length: 400 }, (_, n) =>
+        machine.receipt(n + 1, n.toString(16).padStart(64, '0')),
+      );
+      await Promise.allSettled(
+        receipts.map(async ({ envelope }) => {
+          answered.push((await client.appendEntry(envelope)).digest);
+          if (answered.length === 100) await ledger.kill('SIGKILL');
+        }),
+      );
+    }
+    expect(answered.length).toBeLessThan(400);
+    await using ledger = await spawnLedger(state.path, fleet.genesis);
+    const { items } = await ledger.client.listEntries({ limit: 500 });
+    const kept = new Set(items.map(({ digest }) => digest));
+    expect(answered.filter((digest) => !kept.has(digest))).toEqual([]);
+    expect(items.map(({ index }) => index)).toEqual(items.map((_, index) => index));
+  });
+
   test('stops with 0 on SIGTERM', async () => {
     await using state = await temporaryState();
     await using ledger = await spawnLedger(state.path, new Fleet().genesis);

@@ -60,10 +60,9 @@ export class SqliteConnection {
     }
   }
 
-  /** Empties the WAL into the database, so that a closed store is one file. */
+  /** SQLite empties the WAL into the database first, so that a closed store is one file. */
   close(): void {
     this.#prepared.clear();
-    this.#db.exec('PRAGMA wal_checkpoint(TRUNCATE)');
     this.#db.close();
   }
 

@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process';
+import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
@@ -159,6 +160,7 @@ describe('close', () => {
       code: 'E_UNAVAILABLE',
     });
     await expect(noteIds(store)).rejects.toMatchObject({ code: 'E_UNAVAILABLE' });
+    expect(await readdir(folder.path)).toEqual(['notes.db']);
     await using again = await openNotes(folder.path);
     expect(await noteIds(again)).toEqual([1]);
   });
