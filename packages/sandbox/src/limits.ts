@@ -3,9 +3,9 @@ export const SANDBOX_LIMITS = {
   /** JSON of one call's arguments, bytes. A journal event holds twice as much. */
   callBytesMax: 256 * 1024,
   /** JSON of all calls a script makes before it waits, bytes. */
-  turnCallBytesMax: 4 * 1024 * 1024,
+  turnCallBytesMax: 1024 * 1024,
   /** Calls, and log lines, of one turn. */
-  turnItemsMax: 100_000,
+  turnItemsMax: 10_000,
   nameBytesMax: 4096,
   /** JSON of a thrown value. */
   thrownBytesMax: 64 * 1024,
@@ -20,7 +20,7 @@ export const SANDBOX_LIMITS = {
   /** Answer of a host that is ready, bytes. */
   readyBytesMax: 4096,
   /** One turn, bytes, without what `limits.outputBytes` allows: calls and what each call adds. */
-  turnBytesMax: 16 * 1024 * 1024,
+  turnBytesMax: 4 * 1024 * 1024,
   /** After the CPU budget, milliseconds until a host that does not answer is killed. */
   killGraceMs: 250,
   /** On a machine too busy to let a host compute, its turn may take so many times longer. */

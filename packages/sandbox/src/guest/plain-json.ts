@@ -8,21 +8,41 @@ const DEPTH_MAX = 56;
  * null when it can. Only what JSON text can hold is looked for.
  */
 export function findNotPlain(value: unknown): string | null {
-  const open: { value: unknown; depth: number }[] = [{ value, depth: 1 }];
-  for (let next = open.pop(); next !== undefined; next = open.pop()) {
-    const { value, depth } = next;
+  let level: unknown[] = [value];
+  for (let depth = 1; level.length > 0; depth++) {
     if (depth > DEPTH_MAX) return `nested deeper than ${DEPTH_MAX}`;
-    if (typeof value === 'string' && !value.isWellFormed())
-      return 'half a surrogate pair in a string';
-    if (typeof value === 'number' && Number.isInteger(value) && !Number.isSafeInteger(value)) {
-      return 'an integer beyond 2^53-1';
+    const below: unknown[] = [];
+    for (const item of level) {
+      const refused = isContainer(item) ? addMembers(item, below) : findWrong(item);
+      if (refused !== null) return refused;
     }
-    if (typeof value !== 'object' || value === null) continue;
-    for (const [key, member] of Object.entries(value)) {
-      if (key === '__proto__') return 'a key "__proto__"';
-      if (!key.isWellFormed()) return 'half a surrogate pair in a key';
-      open.push({ value: member, depth: depth + 1 });
-    }
+    level = below;
+  }
+  return null;
+}
+
+function isContainer(value: unknown): value is object {
+  return typeof value === 'object' && value !== null;
+}
+
+/** Adds what is in an array or object; a key that is refused comes back. */
+function addMembers(container: object, below: unknown[]): string | null {
+  if (Array.isArray(container)) {
+    for (const item of container) below.push(item);
+    return null;
+  }
+  for (const key of Object.keys(container)) {
+    if (key === '__proto__') return 'a key "__proto__"';
+    if (!key.isWellFormed()) return 'half a surrogate pair in a key';
+    below.push((container as Record<string, unknown>)[key]);
+  }
+  return null;
+}
+
+function findWrong(value: unknown): string | null {
+  if (typeof value === 'string' && !value.isWellFormed()) return 'half a surrogate pair in a text';
+  if (typeof value === 'number' && Number.isInteger(value) && !Number.isSafeInteger(value)) {
+    return 'an integer beyond 2^53-1';
   }
   return null;
 }

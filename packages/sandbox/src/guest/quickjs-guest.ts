@@ -99,9 +99,9 @@ export class QuickJsGuest implements ScriptGuest {
       if (value === null) return;
       const isThere = this.#context.typeof(value) === 'string';
       text = isThere ? this.#readBounded(value, program.limits.outputBytes) : null;
-      const refused = isThere ? this.#record.addReturned(text) : undefined;
+      const refused = isThere ? this.#record.addValue(text) : undefined;
       if (refused === undefined) this.#end = { ok: true, output: '' };
-      else this.#fail({ code: 'E_SCRIPT', message: `${name}: ${refused}`, stack: '' });
+      else this.#fail({ code: 'E_SCRIPT', message: `${name} holds ${refused}`, stack: '' });
     });
     return end?.ok === false ? { failure: end.failure } : { text };
   }
@@ -218,9 +218,10 @@ export class QuickJsGuest implements ScriptGuest {
       return;
     }
     const output = this.#readBounded(text, this.#record.outputBytesLeft);
-    const refused = this.#record.addReturned(output);
+    const refused = this.#record.addValue(output);
     if (refused === undefined && output !== null) this.#end = { ok: true, output };
-    else this.#fail({ code: 'E_SCRIPT', message: refused ?? '', stack: '' });
+    else
+      this.#fail({ code: 'E_SCRIPT', message: `the returned value holds ${refused}`, stack: '' });
   }
 
   #onBind(functions: readonly QuickJSHandle[]): undefined {

@@ -70,13 +70,13 @@ export class TurnRecord {
     return undefined;
   }
 
-  /** Undefined when the returned value (JSON text, null when over the bound) can be kept. */
-  addReturned(output: string | null): string | undefined {
+  /** A returned or exported value, JSON text, null when over the bound. What comes back: what it may not hold. */
+  addValue(output: string | null): string | undefined {
     if (output === null || !this.#takeOutput(output)) {
       return this.stop('E_OUTPUT', this.#overOutput());
     }
     const json = readPlainJson(output);
-    return 'refused' in json ? `the returned value holds ${json.refused}` : undefined;
+    return 'refused' in json ? json.refused : undefined;
   }
 
   stop(code: ErrorCode, message: string): string {
