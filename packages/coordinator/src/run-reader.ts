@@ -114,6 +114,18 @@ export class RunReader {
     return { run, output: JSON.parse(body.output) as Json, sha256: body.outputSha256 };
   }
 
+  /** What was signed, as it was submitted. Throws `E_NOT_FOUND`. */
+  async envelope(run: string): Promise<Envelope> {
+    await this.get(run);
+    const row = await this.#store.db
+      .selectFrom('runs')
+      .innerJoin('revisions', 'revisions.digest', 'runs.digest')
+      .select('revisions.envelope')
+      .where('runs.run', '=', run)
+      .executeTakeFirstOrThrow();
+    return JSON.parse(row.envelope) as Envelope;
+  }
+
   /** Throws `E_NOT_FOUND` until the node has sent it. */
   async receipt(run: string): Promise<Envelope> {
     const { state } = await this.get(run);

@@ -80,6 +80,15 @@ export function addRunRoutes(server: HyphaServer, { runs }: Coordinator): void {
   });
   server.route({
     method: 'GET',
+    path: '/v1/runs/:id/envelope',
+    auth: 'read',
+    summary: 'What was signed for a run, as it was submitted.',
+    params: RunParams,
+    answer: Envelope,
+    handle: ({ params }) => runs.envelope(params.id),
+  });
+  server.route({
+    method: 'GET',
     path: '/v1/runs/:id/receipt',
     auth: 'read',
     summary: 'The receipt of a run, signed by its node.',
