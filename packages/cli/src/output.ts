@@ -100,11 +100,27 @@ export function describeError(error: HyphaError): string {
 /** Reasons per node or both sides of a difference, a line each; bounded. */
 function describeDetails(details: unknown): string {
   if (details === undefined || details === null) return '';
-  const lines = Array.isArray(details) ? details : [details];
-  return lines
-    .slice(0, 20)
-    .map((line) => `\n  ${typeof line === 'string' ? line : JSON.stringify(line)}`)
+  return linesOf(details)
+    .slice(0, DETAIL_LINES_MAX)
+    .map((line) => `\n  ${line}`)
     .join('');
+}
+
+const DETAIL_LINES_MAX = 20;
+
+function linesOf(details: unknown): string[] {
+  if (Array.isArray(details)) return details.map(lineOf);
+  if (typeof details === 'object' && details !== null && 'nodes' in details) {
+    return linesOf(details.nodes);
+  }
+  return [lineOf(details)];
+}
+
+function lineOf(detail: unknown): string {
+  if (typeof detail === 'string') return detail;
+  const { name, reason } = (detail ?? {}) as { name?: unknown; reason?: unknown };
+  const isReason = typeof name === 'string' && typeof reason === 'string';
+  return isReason ? `${name}: ${reason}` : JSON.stringify(detail);
 }
 
 /** `3 s ago`, for people. */

@@ -122,7 +122,7 @@ export function nodeCommand(program: Command): void {
     .description('make this machine a node and run it in the foreground (Ctrl-C stops it)')
     .option('--port <port>', 'port of its own API, on loopback', '7403')
     .option('--runners <n>', 'how many runs at once', '1')
-    .option('--storage <size>', 'size of the volume pool', '10GiB')
+    .option('--storage <size>', 'size of the volume pool', '20GiB')
     .option('--sals <mode>', 'auto, real or simulated', 'auto')
     .option('--keep-workloads', 'leave containers running when it stops')
     .action((token: string, options: Parameters<typeof joinNode>[2], command: Command) =>

@@ -19,7 +19,7 @@ export function upCommand(program: Command): void {
     .option('--port-base <port>', 'ledger here, coordinator one above, then the nodes', '7401')
     .option('--nodes <n>', 'how many nodes', '1')
     .option('--runners <n>', 'runners of each node', '1')
-    .option('--storage <size>', 'volume pool of each node (a sparse file)', '10GiB')
+    .option('--storage <size>', 'volume pool of each node (a sparse file)', '20GiB')
     .option('--sals <mode>', 'auto, real or simulated', 'auto')
     .action((flags: UpFlags, command: Command) =>
       runUp(sessionOf(command), {
