@@ -23,11 +23,15 @@ export const SupervisorConfig = z.strictObject({
   runners: z.int().min(0).max(64).default(1),
   /** `auto`: the real ones where they work, else simulated. */
   sals: z.enum(['auto', 'real', 'simulated']).default('auto'),
-  /** Size of the pool for volumes and images when this node makes its own, bytes. */
+  /** Size of the pool for volumes and images when this node makes its own, bytes. Sparse. */
   storageBytes: z
     .int()
     .min(256 * 1024 ** 2)
     .default(20 * 1024 ** 3),
+  /** Registries on loopback (`127.0.0.1:5000`) that are spoken to without TLS. */
+  plainRegistries: z.array(z.string().max(300)).max(16).default([]),
+  /** An existing btrfs subvolume to use as the pool instead. */
+  poolPath: z.string().startsWith('/').optional(),
   /** What becomes of containers and mounts when the process is told to stop. */
   onStop: z.enum(['keep', 'stop']).default('keep'),
   logLevel: z.enum(LOG_LEVELS).default('info' satisfies LogLevel),

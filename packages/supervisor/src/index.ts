@@ -1,1 +1,2 @@
-export {};
+export { readConfig, SupervisorConfig } from './config.ts';
+export { Supervisor, type SupervisorParts } from './supervisor.ts';

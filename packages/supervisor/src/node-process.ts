@@ -1,13 +1,15 @@
 import { openNodeKeys, readBoot } from '@hypha/identity';
+import type { NodeId } from '@hypha/protocol';
 import { nodeVerifier } from '@hypha/protocol/node';
-import { createLogger, type Logger, runService } from '@hypha/service';
+import { createLogger, runService } from '@hypha/service';
 import { systemClock } from './clock.ts';
 import { readConfig, type SupervisorConfig } from './config.ts';
 import { openStateFolder, type StateFolder } from './state-folder.ts';
 import { type NodeSals, Supervisor } from './supervisor.ts';
 
-/** The SALs of this machine, which this process lets go of in the end. */
+/** The SALs of this machine. */
 export interface OpenedSals extends NodeSals {
+  /** After everything that used them was stopped. A process that keeps them up ends without. */
   close(): Promise<void>;
 }
 
@@ -17,8 +19,8 @@ export interface NodeProcess {
   openSals(options: {
     readonly config: SupervisorConfig;
     readonly folder: StateFolder;
-    readonly node: string;
-    readonly log: Logger;
+    readonly node: NodeId;
+    readonly signal: AbortSignal;
   }): Promise<OpenedSals>;
 }
 
@@ -29,7 +31,7 @@ export async function runNodeProcess({ runnerFile, openSals }: NodeProcess): Pro
     const log = createLogger({ name: process.title, level: config.logLevel });
     const folder = await openStateFolder(config.state);
     const keys = await openNodeKeys(folder.identity);
-    const host = await openSals({ config, folder, node: keys.nodeId, log });
+    const host = await openSals({ config, folder, node: keys.nodeId, signal });
     const supervisor = await Supervisor.start({
       ...{ config, folder, keys, host, log },
       boot: await readBoot(() => systemClock.nowMs()),
@@ -43,6 +45,6 @@ export async function runNodeProcess({ runnerFile, openSals }: NodeProcess): Pro
       await new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }));
     }
     await supervisor.close();
-    await host.close();
+    if (config.onStop === 'stop') await host.close();
   });
 }

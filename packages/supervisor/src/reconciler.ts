@@ -222,7 +222,7 @@ export class Reconciler {
       // Not its fault: a run has something to do with it, or we stop.
       if (isInterrupted) return false;
       const reason = err instanceof HyphaError ? `${err.code}: ${err.message}` : 'internal error';
-      this.#history.note(rid, reason);
+      this.#history.noteFailure(rid, reason);
       this.#deps.log.warn({ err, rid, kind, resource: name, action }, 'reconcile failed');
       return false;
     }
@@ -242,13 +242,13 @@ export class Reconciler {
     const kind = this.#kindOf(entry.kind);
     const { converged, state } = await kind.observe(entry, within(LIMITS.observeMsMax, stop));
     if (converged) {
-      this.#history.noteWhole(rid);
+      this.#history.forget(rid);
       return;
     }
     if (!this.#history.isDue(rid)) return;
     this.#deps.log.info({ rid, kind: entry.kind, resource: name, state }, 'resource is repaired');
     await kind.converge(entry, within(LIMITS.convergeMsMax, stop));
-    this.#history.note(rid, null);
+    this.#history.forget(rid);
   }
 
   async #remove(entry: ResourceEntry, stop: AbortSignal): Promise<void> {

@@ -123,17 +123,17 @@ export class RunnerPool {
     await Promise.all(this.#burials);
   }
 
-  async #expect(record: RunnerRecord): Promise<void> {
-    const { id, token, pid, pidStart } = record;
+  async #expect({ id, token, pid, pidStart }: RunnerRecord): Promise<void> {
     const fence = await this.#openFence(id);
+    const isAlive = pid !== null && pidStart !== null && (await readPidStart(pid)) === pidStart;
     // Without cgroups a pid is all there is, and it may be another's by now.
-    if (pid !== null && pidStart !== null && (await readPidStart(pid)) === pidStart) {
-      fence.adopt(pid);
-    }
+    if (isAlive) fence.adopt(pid);
     const startedMs = this.#deps.clock.monotonicMs();
     const runner = { id, token, fence, startedMs, line: undefined, isDying: false };
     this.#runners.set(id, runner);
-    this.#expectHello(runner);
+    // A pid that was never written down may still be that of a living runner.
+    if (isAlive || pid === null) this.#expectHello(runner);
+    else this.#bury(runner, 'ended while no supervisor looked');
   }
 
   async #spawn(): Promise<void> {

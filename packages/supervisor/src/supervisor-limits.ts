@@ -24,8 +24,6 @@ export const LIMITS = {
   /** A resource that failed is tried again after this, doubled each time. */
   repairMsMin: 1_000,
   repairMsMax: 60_000,
-  /** A resource that stayed whole for this long is repaired at once again. */
-  repairSteadyMs: 60_000,
   /** Deployments that are worked on at once. */
   deploymentsAtOnce: 8,
   /** How long a run's end waits for the removal of what it no longer declares. */

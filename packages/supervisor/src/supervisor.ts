@@ -27,7 +27,6 @@ import { Sweep } from './sweep.ts';
 /** This machine's SALs, opened. */
 export interface NodeSals {
   readonly sals: Sals;
-  readonly facts: NodeFacts['sals'];
   /** All there is for volumes and images, bytes. */
   readonly storageBytes: number;
   /** What a runner needs to open the same ones. */
@@ -65,6 +64,7 @@ export class Supervisor {
   readonly #server: HyphaServer;
   readonly #cgroup2: string | undefined;
   #url = '';
+  #machine: Promise<NodeFacts> | undefined;
 
   static async start(parts: SupervisorParts): Promise<Supervisor> {
     const { cgroup2 } = await detectCgroups();
@@ -258,9 +258,12 @@ export class Supervisor {
     };
   }
 
+  /** What a machine is does not change under a process. */
   #facts(): Promise<NodeFacts> {
-    const { facts: sals, storageBytes } = this.#parts.host;
-    return readFacts({ storageBytes, sals });
+    const { sals, storageBytes } = this.#parts.host;
+    const statuses = sals.list.map(({ kind, status }) => [kind, { ...status }] as const);
+    this.#machine ??= readFacts({ storageBytes, sals: Object.fromEntries(statuses) });
+    return this.#machine;
   }
 
   async #capacity(): Promise<ResourceLimits> {

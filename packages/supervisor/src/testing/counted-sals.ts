@@ -51,6 +51,12 @@ export class CountedSals {
   async letGo(name: string): Promise<void> {
     await rm(join(this.#folder, `hold-${name}`), { force: true });
   }
+  async letGoAll(): Promise<void> {
+    const names = existsSync(this.#folder) ? readdirSync(this.#folder) : [];
+    for (const name of names.filter((each) => each.startsWith('hold-'))) {
+      await rm(join(this.#folder, name), { force: true });
+    }
+  }
   /** Pid of the tool that runs half way through an apply. */
   heldBy(name: string): number | undefined {
     const path = join(this.#folder, `held-${name}`);

@@ -9,7 +9,6 @@ await runNodeProcess({
   runnerFile: fileURLToPath(new URL('./counted-runner.ts', import.meta.url)),
   openSals: async ({ folder }) => ({
     sals: new CountedSals(folder.sals).sals(),
-    facts: {},
     storageBytes: 1_000_000,
     runnerConfig: { folder: folder.sals },
     close: async () => undefined,

@@ -33,6 +33,7 @@ import { generateKey, nodeVerifier } from '@hypha/protocol/node';
 import { detectCgroups, listFences, openFence, removeFenceGroup } from '@hypha/sal';
 import { Redis } from 'ioredis';
 import { queuePrefix } from '../run-queue.ts';
+import { RunnerRecords } from '../runner-record.ts';
 import { openStateFolder } from '../state-folder.ts';
 import { CountedSals } from './counted-sals.ts';
 import { ServiceProcess } from './service-process.ts';
@@ -56,7 +57,7 @@ export class NodeFixture implements AsyncDisposable {
   #supervisor: ServiceProcess | undefined;
   #redis: ChildProcess | undefined;
   #joinToken = '';
-  #generation = 0;
+  #generation = 10;
   #runners = 1;
 
   private constructor(folder: string) {
@@ -203,6 +204,15 @@ export class NodeFixture implements AsyncDisposable {
   async submit(envelope: Envelope): Promise<string> {
     const { runs } = await this.api.submit({ envelope });
     return runs[0]?.run ?? '';
+  }
+
+  /** Of a runner that lives. */
+  async runnerPid(runner: string): Promise<number> {
+    const { runners } = await openStateFolder(join(this.#folder, 'node'));
+    const record = (await new RunnerRecords(runners).list()).find(({ id }) => id === runner);
+    const pid = record?.pid ?? undefined;
+    if (pid === undefined || !isAlive(pid)) throw new Error(`runner ${runner} does not run`);
+    return pid;
   }
 
   async waitForEnd(run: string): Promise<RunView> {

@@ -1,0 +1,31 @@
+/** `hypha-supervisor`: the daemon of one node. */
+import { fileURLToPath } from 'node:url';
+import { openSals, SalConfig } from '@hypha/sal-host';
+import { systemClock } from './clock.ts';
+import { runNodeProcess } from './node-process.ts';
+
+process.title = 'hypha-supervisor';
+
+/** Unmounting the pool. */
+const CLOSE_MS_MAX = 10_000;
+
+await runNodeProcess({
+  // A program of its own: this package must not import what scripts can reach.
+  runnerFile: fileURLToPath(new URL('../../runner/src/main.ts', import.meta.url)),
+  openSals: async ({ config, folder, node, signal }) => {
+    const { sals: mode, storageBytes: poolBytes, poolPath, plainRegistries } = config;
+    const opened = await openSals(
+      SalConfig.parse({
+        ...{ mode, poolBytes, plainRegistries, folder: folder.sals, group: folder.fenceGroup },
+        ...(poolPath === undefined ? {} : { poolPath }),
+      }),
+      { role: 'owner', node, nowMs: () => systemClock.nowMs(), signal },
+    );
+    return {
+      sals: opened.sals,
+      storageBytes: (await opened.usage()).sizeBytes,
+      runnerConfig: opened.config,
+      close: () => opened.close(AbortSignal.timeout(CLOSE_MS_MAX)),
+    };
+  },
+});
