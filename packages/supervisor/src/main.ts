@@ -10,8 +10,8 @@ process.title = 'hypha-supervisor';
 const CLOSE_MS_MAX = 10_000;
 
 await runNodeProcess({
-  // A program of its own: this package must not import what scripts can reach.
-  runnerFile: fileURLToPath(new URL('../../runner/src/main.ts', import.meta.url)),
+  // A program, never a library: what scripts can reach stays out of this process.
+  runnerFile: fileURLToPath(import.meta.resolve('@hypha/runner/main')),
   openSals: async ({ config, folder, node, signal }) => {
     const { sals: mode, storageBytes: poolBytes, poolPath, plainRegistries } = config;
     const opened = await openSals(
