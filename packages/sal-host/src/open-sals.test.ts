@@ -130,6 +130,19 @@ describe('on a machine where volumes work', () => {
     await expect(open({ mode: 'real' })).rejects.toMatchObject({ code: 'E_SAL' });
   });
 
+  test('lets no second node on the pool of the first', async () => {
+    const { config } = await open();
+    const poolPath = join(folder, 'pool');
+    const other = { ...config, folder: join(folder, 'other'), poolPath };
+    const opening = openSals(other, {
+      role: 'owner',
+      node: `node_${'b'.repeat(32)}`,
+      nowMs: () => 0,
+      signal: signal(),
+    });
+    await expect(opening).rejects.toMatchObject({ code: 'E_CONFLICT' });
+  });
+
   test('refuses a folder of another file system as a pool', async () => {
     await mkdir(join(folder, 'plain'));
     const poolPath = join(folder, 'plain');

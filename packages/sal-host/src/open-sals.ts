@@ -4,8 +4,15 @@
  */
 import { mkdir, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
-import { HyphaError, type NodeId, type Rid } from '@hypha/protocol';
-import { composeSals, findRecord, type Sal, type Sals, writeRecord } from '@hypha/sal';
+import { HyphaError, NodeId, type Rid } from '@hypha/protocol';
+import {
+  composeSals,
+  findRecord,
+  type Sal,
+  type Sals,
+  type SubvolumePool,
+  writeRecord,
+} from '@hypha/sal';
 import { openSimulatedContainers, openSimulatedVolumes } from '@hypha/sal/simulated';
 import {
   type OpenPool,
@@ -15,8 +22,12 @@ import {
   type PoolConfig,
 } from '@hypha/sal-btrfs';
 import { createContainerSal } from '@hypha/sal-container';
+import { z } from 'zod';
 import { inspectMachine, type Machine, type MachineReport } from './machine.ts';
 import { groupOf, SalChoice, type SalConfig } from './sal-config.ts';
+
+/** In the root of a pool. */
+const PoolMark = z.strictObject({ v: z.literal(1), node: NodeId });
 
 /** A sparse image must not promise more than the disk under it can hold. */
 const POOL_RATIO_MAX = 0.8;
@@ -66,6 +77,7 @@ export async function openSals(config: SalConfig, options: OpenSalsOptions): Pro
     : { pool: undefined, machine: inspected };
   const choice = pool === undefined ? SIMULATED : wanted;
   try {
+    if (pool !== undefined && role === 'owner') await claimPool(pool.pool, node);
     const volumes = openVolumes(config, machine, pool);
     const container = openContainers({
       config,
@@ -152,6 +164,17 @@ function withoutPool(machine: Machine, error: HyphaError): Machine {
   const { message: reason, hint } = error;
   const failed = { works: false, driver: 'none', reason, hint } as const;
   return { ...machine, report: { ...machine.report, volume: failed, container: failed } };
+}
+
+/** Rids are the same on every node: two nodes on one pool would take each other's volumes for theirs. */
+async function claimPool(pool: SubvolumePool, node: NodeId): Promise<void> {
+  const file = pool.resolve('node.json');
+  const mark = await findRecord(file, PoolMark);
+  if (mark === undefined) return writeRecord(file, { v: 1, node });
+  if (mark.node === node) return;
+  throw new HyphaError('E_CONFLICT', `the pool at ${pool.root} belongs to ${mark.node}`, {
+    hint: `give every node a pool of its own; remove ${file} if that node is gone for good`,
+  });
 }
 
 async function poolConfigOf(config: SalConfig): Promise<PoolConfig> {
