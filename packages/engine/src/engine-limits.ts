@@ -11,13 +11,13 @@ export const ENGINE_LIMITS = {
   /** Characters of an error's message that the journal keeps. */
   messageCharsMax: 8 * 1024,
   /** Details of the problem a run ends with, bytes of JSON: both sides of a difference. */
-  detailsBytesMax: 320 * 1024,
+  detailsBytesMax: 160 * 1024,
   /** Characters of a refused name that the journal keeps. */
   nameCharsMax: 256,
   /** Characters of why a thing is left over. */
   reasonCharsMax: 300,
   /** Leftovers named in `finished`; every one has its `undo-result` too. */
-  leftoversMax: 500,
+  leftoversMax: 200,
   /** Tries of one SAL call whose error is retryable, and how long they may take in all. */
   tryAttemptsMax: 12,
   tryMsMax: 60_000,
@@ -28,8 +28,9 @@ export const ENGINE_LIMITS = {
   undoMsMax: 120_000,
   /** How long a SAL call may go on after its signal was aborted (step contract S6). */
   abortGraceMsMax: 30_000,
-  /** Events that wait for the next append. */
+  /** Events that wait for the next append, and their bytes of JSON. */
   bufferedBodiesMax: 200,
+  bufferedBytesMax: 2 * 1024 * 1024,
   /** Guests of one epoch: the first, and a fresh one when its host died. */
   guestsMax: 2,
 } as const;

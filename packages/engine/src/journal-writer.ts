@@ -1,11 +1,12 @@
 import { type ErrorCode, isHyphaError, type JournalBody } from '@hypha/protocol';
 import { ENGINE_LIMITS } from './engine-limits.ts';
+import { jsonBytes } from './json-bounds.ts';
 import type { RunJournal } from './ports.ts';
 import type { RunRecord } from './run-record.ts';
 import { EngineHalt, RunFailure } from './saga-error.ts';
 
 /** The journal's answers that end the run, not the runner. */
-const REFUSALS: readonly ErrorCode[] = ['E_CANCELLED', 'E_OUTPUT', 'E_SIZE'];
+const REFUSALS: readonly ErrorCode[] = ['E_CANCELLED', 'E_OUTPUT', 'E_SIZE', 'E_CONFLICT'];
 
 /**
  * Writes a run's journal. What has no effect behind it (outcomes, log lines, reads) may wait in memory and
@@ -15,6 +16,7 @@ export class JournalWriter {
   readonly #journal: RunJournal;
   readonly #record: RunRecord;
   #waiting: JournalBody[] = [];
+  #waitingBytes = 0;
   #earlier: Promise<void> = Promise.resolve();
   // step of every durable intent
   readonly #durableIntents: Set<number>;
@@ -29,7 +31,11 @@ export class JournalWriter {
   async buffer(...bodies: readonly JournalBody[]): Promise<void> {
     for (const body of bodies) this.#record.add(body);
     this.#waiting.push(...bodies);
-    if (this.#waiting.length >= ENGINE_LIMITS.bufferedBodiesMax) await this.flush();
+    this.#waitingBytes += jsonBytes(bodies);
+    const { bufferedBodiesMax, bufferedBytesMax } = ENGINE_LIMITS;
+    const isFull =
+      this.#waiting.length >= bufferedBodiesMax || this.#waitingBytes >= bufferedBytesMax;
+    if (isFull) await this.flush();
   }
 
   /**
@@ -54,6 +60,7 @@ export class JournalWriter {
     const batch = [...this.#waiting, ...bodies];
     if (batch.length === 0) return;
     this.#waiting = [];
+    this.#waitingBytes = 0;
     await this.#send(batch);
     for (const body of bodies) this.#record.add(body);
   }

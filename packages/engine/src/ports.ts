@@ -30,8 +30,8 @@ export interface RunJournal {
   /** Everything recorded before this epoch, in order. */
   readonly recorded: readonly JournalEvent[];
   /**
-   * Appends in order, all or none; durable when it resolves. Throws `E_CANCELLED`, `E_OUTPUT` or
-   * `E_SIZE` when the run may not go on: it is then undone. Any other error (`E_STALE_EPOCH`: another
+   * Appends in order, all or none; durable when it resolves. Throws `E_CANCELLED`, `E_OUTPUT`, `E_SIZE`
+   * or `E_CONFLICT` when the run may not go on: it is then undone. Any other error (`E_STALE_EPOCH`: another
    * runner owns the run) means the journal is lost to this runner: the engine stops at once and touches
    * nothing.
    */
@@ -67,8 +67,8 @@ export interface RunGrant {
 
 /** Something went wrong and the engine coped: for the log of whoever composed it, never for a script. */
 export interface Fault {
-  readonly phase: 'plan' | 'probe' | 'apply' | 'undo' | 'guest';
-  /** 0 for the guest. */
+  readonly phase: 'plan' | 'probe' | 'apply' | 'undo' | 'guest' | 'engine';
+  /** 0 for the guest and the engine itself. */
   readonly step: number;
   readonly verb: string | null;
   /** From 1. */

@@ -43,6 +43,20 @@ describe('replay', () => {
     expect(rig.world.snapshot()).toEqual({});
   });
 
+  test('notices a script that ends before a step that was only begun', async () => {
+    const rig = new SagaRig(async ({ call }) => {
+      await call('box.ensure', 'a');
+      await call('box.ensure', 'b');
+    });
+    await rig.crashAt('apply half done b');
+    rig.script = async ({ call }) => await call('box.ensure', 'a');
+    expect(await rig.run()).toMatchObject({
+      state: 'failed',
+      problem: { code: 'E_NONDETERMINISM', where: { step: 2 } },
+    });
+    expect(rig.world.snapshot()).toEqual({});
+  });
+
   test('notices a script that fails before a step on record', async () => {
     const rig = new SagaRig(async ({ call }) => {
       await call('box.ensure', 'a');

@@ -7,6 +7,9 @@ import { describe, expect, test } from 'vitest';
 import { SagaRig } from './testing/saga-rig.ts';
 import type { Script } from './testing/scripted-guest.ts';
 
+/** Hundreds of runs; on a busy machine they take a while. */
+const TIME = { timeout: 180_000 };
+
 interface Scenario {
   readonly name: string;
   readonly script: Script;
@@ -120,7 +123,7 @@ function effectsOf(scenario: Scenario, rig: SagaRig): readonly string[] | Record
 }
 
 describe.each(SCENARIOS)('$name', (scenario) => {
-  test('ends the same after a crash at any point, and after a second one', async () => {
+  test('ends the same after a crash at any point, and after a second one', TIME, async () => {
     const calm = rigFor(scenario);
     const { outcome, points } = await calm.runWithCrashes([]);
     const expected = { ...endOf(calm, outcome), effects: effectsOf(scenario, calm) };

@@ -131,6 +131,24 @@ describe('a step that fails', () => {
     expect(rig.world.snapshot()).toEqual(before);
   });
 
+  test('leaves nothing behind when the run is signed to keep and commits after all', async () => {
+    const rig = new SagaRig(
+      async ({ call }) => {
+        for (const name of ['a', 'b', 'b']) {
+          try {
+            await call('box.ensure', name, { broken: name === 'a' });
+          } catch {
+            await call('box.peek', name);
+          }
+        }
+      },
+      { onFailure: 'keep' },
+    );
+    rig.world.onUndo = () => expect(Object.keys(rig.world.snapshot())).toEqual(['a', 'b']);
+    expect((await rig.run()).state).toBe('committed');
+    expect(Object.keys(rig.world.snapshot())).toEqual(['b']);
+  });
+
   test('and cannot be probed is not tried again', async () => {
     const rig = new SagaRig(async ({ call }) => await call('box.run', 'a'));
     rig.world.onApply = () => {
@@ -276,6 +294,27 @@ describe('a run that fails', () => {
     });
     expect(rig.guests.length).toBe(1);
     expect(rig.world.snapshot()).toEqual({});
+  });
+
+  test('ends also when the engine itself is at fault', async () => {
+    const rig = new SagaRig(async ({ call }) => {
+      await call('box.ensure', 'a');
+      return 'x';
+    });
+    rig.tamper = (turn) => {
+      if (turn.end !== null) Object.defineProperty(turn, 'logs', { value: null });
+    };
+    expect(await rig.run()).toMatchObject({ state: 'failed', problem: { code: 'E_INTERNAL' } });
+    expect(rig.world.snapshot()).toEqual({});
+    expect(rig.faults).toMatchObject([{ phase: 'engine', error: expect.any(TypeError) }]);
+  });
+
+  test('does not take what is not JSON from a guest that was broken', async () => {
+    const rig = new SagaRig(async () => 'x');
+    rig.tamper = (turn) => {
+      if (turn.end?.ok === true) Object.assign(turn.end, { output: '"\ud800"' });
+    };
+    expect(await rig.run()).toMatchObject({ state: 'failed', problem: { code: 'E_SANDBOX' } });
   });
 
   test('fails a script that waits for what never comes', async () => {

@@ -8,7 +8,7 @@ import { RunRecord } from './run-record.ts';
 import { assertGoingOn, type SagaContext } from './saga-context.ts';
 import { EngineHalt, RunFailure } from './saga-error.ts';
 import { programOf, runScript } from './script-run.ts';
-import { unwindRun } from './unwind.ts';
+import { undoFailedSteps, unwindRun } from './unwind.ts';
 
 export interface SagaInput {
   readonly grant: RunGrant;
@@ -72,9 +72,18 @@ async function runOrUnwind(context: SagaContext, input: SagaInput): Promise<Saga
     assertRunnable(context, input.refusal);
     return await runForward(context, input);
   } catch (error) {
-    if (!(error instanceof RunFailure)) throw error;
-    return await unwindRun(context, error.problem);
+    if (error instanceof EngineHalt) throw error;
+    return await unwindRun(context, toFailure(context, error));
   }
+}
+
+function toFailure(context: SagaContext, error: unknown): HyphaError {
+  if (error instanceof RunFailure) return error.problem;
+  // A fault of ours: it would meet every other runner as well, and a run has to end (G2).
+  context.onFault({ phase: 'engine', step: 0, verb: null, attempt: 1, error });
+  return new HyphaError('E_INTERNAL', `the engine failed in ${context.grant.run}`, {
+    cause: error,
+  });
 }
 
 function assertRunnable(context: SagaContext, refusal: HyphaError | undefined): void {
@@ -129,6 +138,7 @@ async function commit(context: SagaContext, output: string): Promise<SagaOutcome
     );
   }
   assertGoingOn(context);
+  if (context.grant.payload.onFailure === 'keep') await undoFailedSteps(context);
   await context.writer.append(body);
   return { state: 'committed', output };
 }

@@ -72,6 +72,7 @@ async function runGuest(
 
 /** The script has nothing left to wait for: either it returned, or it never will. */
 function outputOf(session: ScriptSession): string {
+  session.assertNothingMissed();
   if (session.output === undefined) {
     throw new RunFailure(
       new HyphaError('E_SCRIPT', 'the script waits for something that never comes', {
@@ -79,12 +80,19 @@ function outputOf(session: ScriptSession): string {
       }),
     );
   }
-  try {
-    JSON.parse(session.output);
-  } catch (cause) {
-    throw new RunFailure(new HyphaError('E_SANDBOX', 'the output is not JSON', { cause }));
+  if (!isJsonText(session.output)) {
+    throw new RunFailure(new HyphaError('E_SANDBOX', 'the output of the guest is not JSON'));
   }
   return session.output;
+}
+
+function isJsonText(text: string): boolean {
+  try {
+    JSON.parse(text);
+    return text.isWellFormed();
+  } catch {
+    return false;
+  }
 }
 
 /** A machine that cannot start a host now may do so later; that is not the script's doing. */

@@ -71,6 +71,12 @@ export class ScriptSession {
     return { call: outcome.step, ok: false, error: { code, message } };
   }
 
+  /** A script that returned must have come by every step that was begun. */
+  assertNothingMissed(): void {
+    const { intents, outcomes } = this.#context.record;
+    for (const step of intents.keys()) if (!outcomes.has(step)) throw this.#missed(step);
+  }
+
   #take(call: GuestCall): void {
     if (call.call !== this.#calls + 1) {
       throw new RunFailure(

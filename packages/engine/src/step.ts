@@ -8,7 +8,7 @@
  */
 import { type GuestCall, HyphaError, type Json, LIMITS, type StepError } from '@hypha/protocol';
 import { ENGINE_LIMITS } from './engine-limits.ts';
-import { boundedText, isTooDeep, jsonBytes } from './json-bounds.ts';
+import { boundedText, isTooDeep, jsonBytes, wellFormed } from './json-bounds.ts';
 import type { Fault } from './ports.ts';
 import type { ResourceAccount } from './resource-account.ts';
 import { callWithRetries, isRetryable } from './retry.ts';
@@ -200,7 +200,7 @@ function checkResult(call: StepCall, result: Json | undefined): Json {
       { hint: 'ask for less: a shorter listing or less output' },
     );
   }
-  return value;
+  return wellFormed(value);
 }
 
 function toStepError(error: unknown, call: GuestCall): StepError {

@@ -44,6 +44,18 @@ export async function unwindRun(context: SagaContext, failure: HyphaError): Prom
   return { state, problem: Problem.parse(problem) };
 }
 
+/**
+ * Under `onFailure: "keep"` a failed step stays as it is while the run may fail. A script that coped with
+ * the error and returned has no use for it: what no later step declared is undone before the commit.
+ */
+export async function undoFailedSteps(context: SagaContext): Promise<void> {
+  const { record } = context;
+  for (const intent of stepsToUndo(record)) {
+    const isFailed = record.outcomes.get(intent.step)?.type === 'step-error';
+    if (isFailed && !record.declared.has(intent.rid ?? '')) await undoStep(context, intent);
+  }
+}
+
 function stepsToUndo(record: RunRecord): StepIntent[] {
   return [...record.intents.values()]
     .filter((intent) => RunRecord.isUndoable(intent) && !record.undoResults.has(intent.step))

@@ -14,8 +14,8 @@ export const QUEUE_LIMITS = {
   /** A job whose runner died is handed out once more; after that the supervisor's sweep knows better. */
   stalledCountMax: 1,
   reconnectMsMax: 1_000,
-  /** For a last word to Redis, which may be gone. */
-  closeMsMax: 2_000,
+  /** For each of two last words to Redis, which may be gone. */
+  closeMsMax: 1_000,
 } as const;
 
 export interface QueueOptions {
@@ -79,8 +79,7 @@ export function openQueueWorker(options: QueueOptions): QueueWorker {
       void worker.pause(true).catch(() => undefined);
       await working.catch(() => undefined);
       await withinMs(QUEUE_LIMITS.closeMsMax, worker.close());
-      await withinMs(QUEUE_LIMITS.closeMsMax, worker.close(true));
-      await worker.disconnect().catch(() => undefined);
+      await withinMs(QUEUE_LIMITS.closeMsMax, worker.disconnect());
     },
   };
 }

@@ -179,6 +179,15 @@ test('finishes the step in flight when told to stop, starts no other and exits 0
   expect(rig.volumes.effects()).toEqual(MADE_ONCE);
 });
 
+test('exits in good order when told to stop while Redis is gone', async () => {
+  await using rig = await NodeRig.open();
+  const runner = await rig.startRunner();
+  await committed(rig, await rig.submit(TWO_VOLUMES));
+  await rig.redis.stop();
+  runner.child.kill('SIGTERM');
+  expect(await runner.exited).toBe(0);
+});
+
 test('leaves a job to others when its supervisor drains it', async () => {
   await using rig = await NodeRig.open();
   await rig.volumes.hold('a');

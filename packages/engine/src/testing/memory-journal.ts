@@ -87,6 +87,9 @@ export class MemoryJournal {
       if (!has('step-intent', body.step)) refuse('no intent');
       if (has('step-result', body.step) || has('step-error', body.step)) refuse('a second outcome');
     }
+    const begun = bodies.filter((earlier) => earlier.type === 'step-intent');
+    const open = begun.filter(({ step }) => !has('step-result', step) && !has('step-error', step));
+    if (body.type === 'committed' && open.length > 0) refuse('a step has no outcome');
     if (body.type === 'undo-intent' && !has('step-intent', body.step)) refuse('no intent');
     if (body.type === 'undo-result' && !has('undo-intent', body.step)) refuse('no undo intent');
     if (body.type === 'undo-result' && has('undo-result', body.step)) refuse('a second undo');

@@ -1,5 +1,6 @@
 import {
   type DesiredResource,
+  type GuestTurn,
   HyphaError,
   type JournalBody,
   RunLimits,
@@ -53,6 +54,8 @@ export class SagaRig {
   /** Times that no guest can be opened. */
   guestRefusals = 0;
   guests: ScriptedGuest[] = [];
+  /** Changes every turn of a guest before the engine sees it. */
+  tamper: (turn: GuestTurn) => void = () => undefined;
   committed: DesiredResource[] = [];
   readonly payload: ScriptPayload;
   readonly #changes: Partial<ScriptPayloadInput>;
@@ -85,7 +88,7 @@ export class SagaRig {
           this.guestRefusals -= 1;
           throw new HyphaError('E_UNAVAILABLE', 'no sandbox host can be started');
         }
-        const guest = new ScriptedGuest(this.script, deaths.shift());
+        const guest = new ScriptedGuest(this.script, deaths.shift(), this.tamper);
         this.guests.push(guest);
         return guest;
       },

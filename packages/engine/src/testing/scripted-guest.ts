@@ -23,6 +23,7 @@ export class ScriptedGuest implements Guest {
   readonly #script: Script;
   /** The turn the host dies in, from 1. */
   readonly #diesAt: number;
+  readonly #tamper: (turn: GuestTurn) => void;
   #turns = 0;
   #calls: GuestCall[] = [];
   #logs: { message: string; fields: Json }[] = [];
@@ -31,9 +32,14 @@ export class ScriptedGuest implements Guest {
   readonly #waiting = new Map<number, (outcome: GuestOutcome) => void>();
   closed = false;
 
-  constructor(script: Script, diesAt = Number.POSITIVE_INFINITY) {
+  constructor(
+    script: Script,
+    diesAt = Number.POSITIVE_INFINITY,
+    tamper: (turn: GuestTurn) => void = () => undefined,
+  ) {
     this.#script = script;
     this.#diesAt = diesAt;
+    this.#tamper = tamper;
   }
 
   async start(program: GuestProgram, signal: AbortSignal): Promise<GuestTurn> {
@@ -71,6 +77,7 @@ export class ScriptedGuest implements Guest {
     const turn = { calls: this.#calls, logs: this.#logs, end: this.#end, cpuMs: 1 };
     this.#calls = [];
     this.#logs = [];
+    this.#tamper(turn);
     return turn;
   }
 
