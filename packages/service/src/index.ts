@@ -11,7 +11,8 @@
  *                status?, handle: ({ params, query, body, rawBody, caller, signal }) => answer });
  * server.stream({ path, auth, summary, params?, query?,
  *                 open: async ({ params, query, caller, signal, lastEventId }) => AsyncIterable<ServerEvent> });
- * server.gauge(name, help, () => number); server.metrics; await server.listen({ host, port }) → url; await server.close();
+ * server.gauge(name, help, () => number); server.metrics;
+ * await server.listen({ host, port }) → url; await server.close();
  *
  * auth: 'public' | 'read' | 'node' (by the key of the node `:id`) | 'service' (any known key)
  * findKey(keyid) → raw public key bytes | undefined, or a promise of it
@@ -19,11 +20,10 @@
  * new EventQueue(max): push(event) end()             // a source that pushes, for `open` to return
  * type ServerEvent = { id?: string; event?: string; data: string }
  * ```
+ * A process that serves no HTTP imports the first three from `@hypha/service/process`.
  */
-export { systemClock, type WallClock } from './clock.ts';
-export { ConfigError, EXIT_BAD_CONFIG, loadConfig } from './configuration.ts';
 export { EventQueue, formatEvent, type ServerEvent } from './event-stream.ts';
-export { createLogger, LOG_LEVELS, type Logger, type LogLevel } from './logger.ts';
+export * from './process.ts';
 export type { Caller, FindKey, RouteAuth } from './request-auth.ts';
 export {
   pageQuery,
@@ -33,5 +33,4 @@ export {
   type StreamInput,
   type StreamRoute,
 } from './route.ts';
-export { runService, type ServiceContext } from './run-service.ts';
 export { createServer, type HyphaServer, type ServerOptions } from './server.ts';

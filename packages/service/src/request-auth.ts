@@ -1,5 +1,9 @@
 import { BlockList, isIP } from 'node:net';
-import { contentDigest, readRequestSignature, type SignableRequest } from '@hypha/client';
+import {
+  contentDigest,
+  readRequestSignature,
+  type SignableRequest,
+} from '@hypha/client/request-signature';
 import { findSignatureFault, HyphaError, LIMITS, nodeIdOf } from '@hypha/protocol';
 import { nodeVerifier } from '@hypha/protocol/node';
 import { parseDictionary } from 'structured-headers';

@@ -37,12 +37,14 @@ test('stops with 0 when its parent lets go of it', async () => {
   expect(await exit).toEqual([0, null]);
 });
 
-test('ends at once on a second signal when the first does not help', async () => {
+test('ends at once on a second SIGINT, and only on that', async () => {
   const { child, exit } = start('hang');
   await once(child, 'message');
-  child.kill('SIGTERM');
+  child.kill('SIGINT');
   expect(await once(child, 'message')).toEqual(['stopping', undefined]);
   child.kill('SIGTERM');
+  expect(await once(child, 'message')).toEqual(['still stopping', undefined]);
+  child.kill('SIGINT');
   expect(await exit).toEqual([1, null]);
 });
 

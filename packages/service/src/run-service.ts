@@ -14,7 +14,7 @@ const STOP_MS_MAX = 30_000;
 /**
  * A service process from start to end. `main` runs until its signal aborts, lets go of everything and
  * returns; then the process exits 0. A `ConfigError` is printed and exits 78; any other error, also one
- * that nothing caught, is logged and exits 1. A second SIGTERM or SIGINT ends the process at once.
+ * that nothing caught, is logged and exits 1. A second SIGINT ends the process at once.
  */
 export async function runService(
   main: (context: ServiceContext) => Promise<void>,
@@ -27,17 +27,20 @@ export async function runService(
     process.exit(1);
   };
   const stop = (reason: string) => {
-    if (stopping.signal.aborted) process.exit(1);
+    if (stopping.signal.aborted) return;
     stopping.abort(new Error(reason));
     setTimeout(() => fail(new Error(`not stopped within ${STOP_MS_MAX} ms`)), STOP_MS_MAX).unref();
   };
   process.on('uncaughtException', fail);
   process.on('unhandledRejection', fail);
   process.on('SIGTERM', () => stop('SIGTERM'));
-  process.on('SIGINT', () => stop('SIGINT'));
-  process.once('disconnect', () => {
-    if (!stopping.signal.aborted) stop('parent process is gone');
+  process.once('SIGINT', () => {
+    stop('SIGINT');
+    // A terminal sends SIGINT to parent and children alike, and the parent sends SIGTERM on top: only a
+    // second SIGINT is somebody who does not want to wait.
+    process.on('SIGINT', () => process.exit(1));
   });
+  process.once('disconnect', () => stop('parent process is gone'));
   try {
     await main({
       signal: stopping.signal,

@@ -58,7 +58,7 @@ export class WorkerLink {
     this.#worker.on('message', (notice: WorkerNotice) => this.#receive(notice));
     this.#worker.on('error', (error) => this.#break(error));
     this.#worker.on('exit', () => {
-      if (!this.#closing) this.#break(new Error('the thread ended'));
+      if (!this.#closing || this.#waiters.size > 0) this.#break(new Error('the thread ended'));
       this.#ended.resolve();
     });
   }

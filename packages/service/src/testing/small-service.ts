@@ -21,6 +21,9 @@ await runService(async ({ signal, ready }) => {
     if (process.connected) process.send?.('stopping');
     if (deed !== 'hang') stopped.resolve();
   });
+  process.on('SIGTERM', () => {
+    if (signal.aborted && process.connected) process.send?.('still stopping');
+  });
   await stopped.promise;
   clearInterval(alive);
 }, 'small-service');
