@@ -105,13 +105,6 @@ export function addRunRoutes(server: HyphaServer, { journal, node }: RunRoutesDe
   });
   server.route({
     ...read,
-    path: '/v1/runs/:id/envelope',
-    summary: 'What was signed for a run, as it was submitted.',
-    answer: Envelope,
-    handle: ({ params: { id } }) => runs.readEnvelope(id),
-  });
-  server.route({
-    ...read,
     path: '/v1/runs/:id/receipt',
     summary: 'The receipt of a run, signed by this node.',
     answer: Envelope,
