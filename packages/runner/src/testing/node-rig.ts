@@ -33,6 +33,7 @@ import {
 import { generateKey, nodeVerifier } from '@hypha/protocol/node';
 import { detectCgroups, type Fence, openFence, removeFenceGroup } from '@hypha/sal';
 import { Queue } from 'bullmq';
+import { Redis } from 'ioredis';
 import { CountedVolumes } from './counted-volumes.ts';
 import { RedisFixture } from './redis-fixture.ts';
 
@@ -63,6 +64,7 @@ export class NodeRig implements AsyncDisposable {
   readonly #group: string;
   readonly #cgroup2: string | undefined;
   readonly #journal: Journal;
+  readonly #client: Redis;
   readonly #queue: Queue;
   readonly #root = generateKey().signer;
   readonly #operator = generateKey().signer;
@@ -85,10 +87,12 @@ export class NodeRig implements AsyncDisposable {
     this.redis = deps.redis;
     this.node = deps.node;
     this.volumes = new CountedVolumes(join(deps.folder, 'world'));
-    this.#queue = new Queue('runs', {
-      connection: { path: deps.redis.socket, maxRetriesPerRequest: null },
-      prefix: '{test}',
+    this.#client = new Redis(deps.redis.socket, {
+      maxRetriesPerRequest: null,
+      retryStrategy: () => 50,
     });
+    this.#client.on('error', () => undefined);
+    this.#queue = new Queue('runs', { connection: this.#client, prefix: '{test}' });
     this.#queue.on('error', () => undefined);
     this.authority = this.#firstAuthority();
   }
@@ -267,7 +271,8 @@ export class NodeRig implements AsyncDisposable {
     }
     await removeFenceGroup(this.#cgroup2, this.#group);
     await this.hangUp();
-    await this.#queue.disconnect().catch(() => undefined);
+    // Closing the queue would wait for a Redis that may be gone.
+    this.#client.disconnect();
     await this.redis.stop();
     await this.#journal.close();
     await rm(this.#folder, { recursive: true });
