@@ -66,6 +66,23 @@ test('the journal of a node becomes the run readers see', async () => {
   });
 });
 
+test('a refusal of what the node already runs changes nothing', async () => {
+  const { run, journal } = await submitted('both');
+  const problem = {
+    type: 't',
+    title: 't',
+    status: 409,
+    detail: 'd',
+    code: 'E_CAPACITY',
+    hint: 'h',
+  };
+  await node.send(
+    { type: 'events', run, events: journal.slice(0, 2) },
+    { type: 'refused', messageId: run, run, problem },
+  );
+  expect(await fleet.coordinator.run(run)).toMatchObject({ state: 'running', problem: null });
+});
+
 test('events are stored once, however often and in whatever batches they come', async () => {
   const { run, journal } = await submitted('repeated');
   const send = (from: number, to: number) =>

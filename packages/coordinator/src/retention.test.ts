@@ -1,29 +1,21 @@
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import type { ScriptPayload } from '@hypha/protocol';
-import { openStore, type Store } from '@hypha/store';
+import type { Store } from '@hypha/store';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { ChangeFeed } from './change-feed.ts';
 import { Doorbell } from './doorbell.ts';
 import { COORDINATOR_LIMITS as LIMITS } from './limits.ts';
 import { forgetOldRevisions } from './retention.ts';
 import { newRun } from './run-record.ts';
-import { COORDINATOR_MIGRATIONS, type CoordinatorDb } from './schema.ts';
+import type { CoordinatorDb } from './schema.ts';
+import { openTestStore, type TestStore } from './testing/test-store.ts';
 
-let folder: string;
+let opened: TestStore;
 let store: Store<CoordinatorDb>;
 beforeEach(async () => {
-  folder = await mkdtemp(join(tmpdir(), 'hypha-retention-'));
-  store = await openStore({
-    file: join(folder, 'coordinator.sqlite'),
-    migrations: COORDINATOR_MIGRATIONS,
-  });
+  opened = await openTestStore();
+  ({ store } = opened);
 });
-afterEach(async () => {
-  await store.close();
-  await rm(folder, { recursive: true, force: true });
-});
+afterEach(() => opened.close());
 
 async function addRevision(name: string, knownAt: number, state: string): Promise<void> {
   const digest = name;

@@ -24,13 +24,14 @@ async function place(
   nodes: readonly FakeNode[],
   count: number,
   generation = 1,
+  resources = RESOURCES,
 ) {
   const { envelope } = fleet.script({
     deployment,
     generation,
     nodes: nodes.map(({ id }) => id),
     count,
-    limits: { resources: RESOURCES },
+    limits: { resources },
   });
   const { runs } = await fleet.coordinator.submit({ envelope });
   return runs.map(({ node }) => node);
@@ -64,6 +65,10 @@ test('what was sent since the last report is not given away twice', async () => 
   expect(await place('one', [d], 1)).toEqual([d.id]);
   await expect(place('two', [d], 1)).rejects.toMatchObject({
     details: { nodes: [{ code: 'E_CAPACITY', reason: expect.stringContaining('free 1000') }] },
+  });
+  // What it holds was not in its report: it is not free a second time.
+  await expect(place('one', [d], 1, 2, { ...RESOURCES, milliCpus: 4000 })).rejects.toMatchObject({
+    code: 'E_NO_PLACEMENT',
   });
   // The next revision of what it holds takes the place of the one before.
   expect(await place('one', [d], 1, 2)).toEqual([d.id]);
