@@ -10,8 +10,8 @@ export interface TimeSpent {
 }
 
 /**
- * Fires once when a process has computed for `budgetMs`. One that was kept from computing, because the
- * machine is busy, gets more time: up to `starvedFactorMax` times the budget.
+ * Fires once when a process has computed for `budgetMs`. One that was kept from computing, because
+ * the machine is busy, gets more time: up to `starvedFactorMax` times the budget.
  */
 export class CpuDeadline {
   readonly #pid: number;
@@ -45,7 +45,7 @@ export class CpuDeadline {
   }
 }
 
-/** CPU time of a process's main thread, milliseconds: Linux's /proc/PID/schedstat, first number, in ns. */
+/** CPU time of a process's main thread: the first number, in ns, of Linux's /proc/PID/schedstat. */
 function readCpuMs(pid: number): number | null {
   try {
     return Number.parseInt(readFileSync(`/proc/${pid}/schedstat`, 'latin1'), 10) / 1e6;

@@ -10,12 +10,16 @@ export interface HostCommand {
 }
 
 /**
- * Limits that only a process can set on itself, then Node. The arguments are data to the shell, never text
- * of it. A limit that the machine already has lower stays as it is.
+ * Limits that only a process can set on itself, then Node. The arguments are data to the shell, never
+ * text of it. A limit that the machine already has lower stays as it is.
  */
-const LIMITS_SHIM = `ulimit -c 0; ulimit -s 8192; ulimit -n ${SANDBOX_LIMITS.hostFilesMax}; ulimit -t ${
-  2 * SANDBOX_LIMITS.hostCpuSecondsMax
-}; exec "$@"`;
+const LIMITS_SHIM = [
+  'ulimit -c 0',
+  'ulimit -s 8192',
+  `ulimit -n ${SANDBOX_LIMITS.hostFilesMax}`,
+  `ulimit -t ${2 * SANDBOX_LIMITS.hostCpuSecondsMax}`,
+  'exec "$@"',
+].join('; ');
 
 const ENGINE = import.meta.resolve('@jitl/quickjs-wasmfile-release-sync');
 const BINDING = import.meta.resolve('quickjs-emscripten-core');

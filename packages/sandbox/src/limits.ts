@@ -24,7 +24,7 @@ export const SANDBOX_LIMITS = {
   /** After the CPU budget, milliseconds until a host that does not answer is killed. */
   killGraceMs: 250,
   /** On a machine too busy to let a host compute, its turn may take so many times longer. */
-  starvedFactorMax: 4,
+  starvedFactorMax: 10,
   /** Until a new host has answered, milliseconds. */
   hostStartMsMax: 15_000,
   /** For a host to forget a script, milliseconds. */

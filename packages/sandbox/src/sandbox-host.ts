@@ -46,8 +46,8 @@ export class SandboxHost {
       () => this.#onExit(),
     );
     output.on('data', (chunk: Buffer) => this.#onData(chunk));
-    // A host that died says so by its exit; writing to it fails on the way there.
-    input.on('error', () => {});
+    // A host that died says so by its exit; all else that fails fails on the way there.
+    for (const source of [child, input, output]) source.on('error', () => {});
   }
 
   /** Resolves once the host can take a script. */

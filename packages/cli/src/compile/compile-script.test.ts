@@ -110,6 +110,10 @@ test.for([
     'a map with foreign members',
     `x\n//# sourceMappingURL=data:application/json;base64,${btoa('{"version":3,"file":"/etc/passwd"}')}`,
   ],
+  [
+    'a map that would write to the terminal',
+    `x\n//# sourceMappingURL=data:application/json;base64,${btoa('{"version":3,"sources":["\\u001b[2J"],"mappings":""}')}`,
+  ],
 ] as const)('a source with %s has none that is read', ([, source]) => {
   expect(readSourceMap(source)).toBeUndefined();
 });

@@ -11,7 +11,13 @@ const PREFIX = '//# sourceMappingURL=data:application/json;base64,';
 /** Source map version 3 (ECMA-426), the members we sign. */
 const SignedMap = z.strictObject({
   version: z.literal(3),
-  sources: z.array(z.string()),
+  // Shown on terminals: no control characters.
+  sources: z.array(
+    z
+      .string()
+      .max(4096)
+      .regex(/^\P{Cc}*$/u),
+  ),
   mappings: z.string(),
 });
 
