@@ -1,4 +1,4 @@
-import { readFile, writeFile } from 'node:fs/promises';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ResourceRecord } from '@hypha/sal';
 import {
@@ -7,7 +7,8 @@ import {
   describeResourceContract,
   describeStepContract,
 } from '@hypha/sal/contract';
-import { afterAll } from 'vitest';
+import { afterAll, expect, vi } from 'vitest';
+import { CONTAINER_LIMITS } from './container-limits.ts';
 import { findLack, Scratch, type ScratchNode, signal } from './testing/scratch-node.ts';
 
 const lacking = await findLack();
@@ -103,5 +104,7 @@ async function killContainer(node: ScratchNode, record: ResourceRecord): Promise
   const status = await runtime.status(current, signal());
   if (!('pid' in status)) throw new Error('not running');
   process.kill(status.pid, 'SIGKILL');
-  await readFile(store.exitPath(current)).catch(() => undefined);
+  await vi.waitFor(async () => expect(await store.findExit(current)).toBeDefined());
+  // Until its next start is due there is nothing to do.
+  node.laterMs += CONTAINER_LIMITS.restartMsMax;
 }

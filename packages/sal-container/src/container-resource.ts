@@ -16,7 +16,6 @@ import { CONTAINER_LIMITS } from './container-limits.ts';
 import { readLog } from './container-log.ts';
 import type { Containers, MadeInstance } from './containers.ts';
 import { listAttachedRids } from './network-attachment.ts';
-import { decideRestart, type RestartDecision } from './restart-policy.ts';
 
 export function containerResource(containers: Containers): ResourceKind {
   const resource = new ContainerResource(containers);
@@ -30,6 +29,12 @@ export function containerResource(containers: Containers): ResourceKind {
     logs: ({ rid }, options) => readLog(() => resource.findLogPath(rid), options),
     list: () => resource.list(),
   };
+}
+
+interface Sighting {
+  readonly state: string;
+  readonly converged: boolean;
+  readonly info: { readonly [key: string]: Json };
 }
 
 class ContainerResource {
@@ -64,7 +69,10 @@ class ContainerResource {
     const isCurrent = (await store.findCurrent(record.rid))?.id === instance.id;
     if (isCurrent && (await this.#containers.isRunning(instance, signal))) return;
     const status = await this.#containers.runtime.status(instance, signal);
-    const decision = await this.#decide(instance, spec);
+    const isStarted = 'pid' in status && status.state !== 'created';
+    // A job is never cut off and run again, whatever it lost.
+    if (isCurrent && isStarted && spec.restart === 'never') return;
+    const decision = await this.#containers.decideRestart(instance, spec);
     // What runs needs no decision: only its place or its monitor has to be set right.
     if (isCurrent && !('pid' in status) && decision.action !== 'start') return;
     const restarts = decision.action === 'rest' ? 0 : decision.restarts;
@@ -100,33 +108,54 @@ class ContainerResource {
     instance: Instance,
     spec: ContainerSpec,
     signal: AbortSignal,
-  ): Promise<{ state: string; converged: boolean; info: { readonly [key: string]: Json } }> {
-    const { store, host, runtime } = this.#containers;
-    const run = await store.findRun(instance);
-    const exit = await store.findExit(instance);
+  ): Promise<Sighting> {
+    const { store, runtime } = this.#containers;
     const status = await runtime.status(instance, signal);
+    if (status.state === 'running' || status.state === 'unmonitored') {
+      const seen = await this.#observeRunning(instance, spec, status, signal);
+      const isStill = (await runtime.status(instance, signal)).state === status.state;
+      // It ended while it was looked at: what was seen is of no use.
+      return isStill ? seen : this.#observeInstance(instance, spec, signal);
+    }
+    const run = await store.findRun(instance);
     const counted = { restarts: run?.restarts ?? 0 };
-    if (status.state === 'running') {
-      const isAttached = await this.#containers.isRunning(instance, signal);
-      const stats = await readStats(host, instance);
-      const health = await this.#observeHealth(instance, spec, signal);
-      const startedAtMs = run?.startedAtMs ?? null;
-      const reason = isAttached ? {} : { reason: 'its network was taken away' };
-      const info = { ...counted, pid: status.pid, startedAtMs, ...stats, health, ...reason };
-      return { state: 'running', converged: isAttached, info };
+    if (status.state === 'created') {
+      const info = { ...counted, reason: 'it was never started' };
+      return { state: 'failed', converged: false, info };
     }
-    if ('pid' in status) {
-      const reason =
-        status.state === 'created' ? 'it was never started' : 'nobody watches over it any more';
-      return { state: 'failed', converged: false, info: { ...counted, reason } };
-    }
-    const decision = await this.#decide(instance, spec);
+    const decision = await this.#containers.decideRestart(instance, spec);
+    const exit = await store.findExit(instance);
     const info = { ...counted, exitCode: exit?.code ?? null, endedAtMs: exit?.atMs ?? null };
     if (decision.action === 'wait') {
       const waits = { ...info, restarts: decision.restarts, retryAtMs: decision.untilMs };
       return { state: 'backing-off', converged: true, info: waits };
     }
     return { state: 'stopped', converged: decision.action === 'rest', info };
+  }
+
+  async #observeRunning(
+    instance: Instance,
+    spec: ContainerSpec,
+    status: { readonly state: 'running' | 'unmonitored'; readonly pid: number },
+    signal: AbortSignal,
+  ): Promise<Sighting> {
+    const { store, host } = this.#containers;
+    const run = await store.findRun(instance);
+    const isAttached = await this.#containers.isRunning(instance, signal);
+    const info = {
+      restarts: run?.restarts ?? 0,
+      pid: status.pid,
+      startedAtMs: run?.startedAtMs ?? null,
+      ...(await readStats(host, instance)),
+      health: await this.#observeHealth(instance, spec, signal),
+    };
+    if (isAttached) return { state: 'running', converged: true, info };
+    const reason =
+      status.state === 'running' ? 'its network was taken away' : 'nobody watches over it any more';
+    // A job is never cut off and run again, whatever it lost.
+    const converged = spec.restart === 'never';
+    const state = status.state === 'running' || converged ? 'running' : 'failed';
+    return { state, converged, info: { ...info, reason } };
   }
 
   /** `exec` is left out: a process per look and container would be a load of its own. */
@@ -143,17 +172,6 @@ class ContainerResource {
     const options = { timeoutMs, signal };
     const verdict = await this.#containers.checkHealth(instance, { ...spec, health }, options);
     return verdict ?? 'healthy';
-  }
-
-  async #decide(instance: Instance, spec: ContainerSpec): Promise<RestartDecision> {
-    const { store, host } = this.#containers;
-    return decideRestart({
-      policy: spec.restart,
-      instance: instance.id,
-      run: await store.findRun(instance),
-      exit: await store.findExit(instance),
-      nowMs: host.nowMs(),
-    });
   }
 
   /** The instance made for this spec; the current one first. */

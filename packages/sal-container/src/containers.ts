@@ -2,24 +2,27 @@
  * The moves that verbs and reconciler share. Of the instances of one rid at most one runs: the current
  * one. A replace makes the new one first, then stops the old one and keeps it (parked) until `settle`.
  */
+import { rmdir } from 'node:fs/promises';
 import { HyphaError, isHyphaError, type Rid } from '@hypha/protocol';
 import type { ContainerSpec, ResourceLabel } from '@hypha/sal';
 import { ensureRunFolder, findBundleSpec, listRunFolders } from './bundle.ts';
 import { removeEmptyGroups } from './cgroup-folders.ts';
 import { execInContainer } from './container-exec.ts';
-import type { ContainerHost, Instance } from './container-host.ts';
+import { type ContainerHost, type Instance, runtimeRoot } from './container-host.ts';
 import { CONTAINER_LIMITS } from './container-limits.ts';
 import { readLogTail } from './container-log.ts';
 import { checkHealth, type HealthTarget, type HealthVerdict, waitHealthy } from './health-check.ts';
 import { ImageStore, type ResolvedImage } from './image-store.ts';
 import { InstanceRuntime } from './instance-runtime.ts';
 import { fieldHashes, InstanceStore, instanceOf } from './instance-store.ts';
+import { findMonitor } from './monitor.ts';
 import {
   attachmentOf,
   ensureAttachment,
   isAttached,
   removeAttachment,
 } from './network-attachment.ts';
+import { decideRestart, type RestartDecision } from './restart-policy.ts';
 import { settleAll } from './settle-all.ts';
 
 /** An image may be collected between the look and the snapshot; not twice in a row. */
@@ -133,7 +136,7 @@ export class Containers {
     for (const instance of await this.#listAll(rid)) await this.#drop(instance, signal);
     await removeAttachment(this.host, attachmentOf(this.host, rid), signal);
     await this.store.forget(rid, signal);
-    await removeEmptyGroups(this.host);
+    await removeEmptyFolders(this.host);
   }
 
   /** Stops it and takes away all but what is on disk. Idempotent. */
@@ -143,7 +146,7 @@ export class Containers {
       await this.runtime.clear(instance, signal);
     }
     await removeAttachment(this.host, attachmentOf(this.host, rid), signal);
-    await removeEmptyGroups(this.host);
+    await removeEmptyFolders(this.host);
   }
 
   /** Removes images that no instance of this node uses any more. */
@@ -153,6 +156,19 @@ export class Containers {
       const stored = await Promise.all(instances.map((instance) => this.store.read(instance)));
       return new Set(stored.map(({ record }) => record.image));
     }, signal);
+  }
+
+  /** What its restart policy says now. Only for an instance that does not run. */
+  async decideRestart(instance: Instance, spec: ContainerSpec): Promise<RestartDecision> {
+    // In this order: a monitor that is gone has written all it was going to.
+    const isMonitored = (await findMonitor(this.host, instance)) !== undefined;
+    return decideRestart({
+      policy: spec.restart,
+      instance: instance.id,
+      run: await this.store.findRun(instance),
+      exit: (await this.store.findExit(instance)) ?? (isMonitored ? 'pending' : 'unseen'),
+      nowMs: this.host.nowMs(),
+    });
   }
 
   /** One look; null when it is healthy or has no health of its own. */
@@ -224,5 +240,13 @@ export class Containers {
         return outcome.exitCode;
       },
     };
+  }
+}
+
+/** Folders that all containers of the node share: they go with the last. */
+async function removeEmptyFolders(host: ContainerHost): Promise<void> {
+  await removeEmptyGroups(host);
+  for (const folder of [runtimeRoot(host), host.runFolder]) {
+    await rmdir(folder).catch(() => undefined);
   }
 }

@@ -21,7 +21,6 @@ import { CONTAINER_LIMITS } from './container-limits.ts';
 import type { Containers, MadeInstance } from './containers.ts';
 import type { ResolvedImage } from './image-store.ts';
 import { fieldHashes } from './instance-store.ts';
-import { decideRestart } from './restart-policy.ts';
 
 const ENSURE = 'container.ensure';
 
@@ -159,8 +158,7 @@ class EnsureVerb {
     spec: ContainerSpec,
     signal: AbortSignal,
   ): Promise<boolean> {
-    const { store, host } = this.#containers;
-    const current = await store.findCurrent(instance.rid);
+    const current = await this.#containers.store.findCurrent(instance.rid);
     if (current?.id !== instance.id) return false;
     if (await this.#containers.isRunning(instance, signal)) {
       const timeoutMs = CONTAINER_LIMITS.probeMsMax;
@@ -168,13 +166,7 @@ class EnsureVerb {
     }
     const { state } = await this.#containers.runtime.status(instance, signal);
     if (state === 'running' || state === 'created' || spec.health !== undefined) return false;
-    const decision = decideRestart({
-      policy: spec.restart,
-      instance: instance.id,
-      run: await store.findRun(instance),
-      exit: await store.findExit(instance),
-      nowMs: host.nowMs(),
-    });
+    const decision = await this.#containers.decideRestart(instance, spec);
     return decision.action === 'rest';
   }
 

@@ -221,7 +221,7 @@ export class ImageStore {
   }
 
   #lockPath(sha256: string): string {
-    return join(this.#host.runFolder, 'locks', `pull-${sha256.slice(0, 2)}`);
+    return join(this.#host.pool.resolve('images'), `.lock-${sha256.slice(0, 2)}`);
   }
 }
 

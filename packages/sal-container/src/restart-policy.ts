@@ -12,26 +12,28 @@ export type RestartDecision =
 
 /**
  * @param run undefined: it was never started
- * @param exit undefined: nobody saw its end, as after a loss of power
+ * @param exit `pending`: it ended just now and its exit code is being written; `unseen`: nobody saw its
+ * end, as after a loss of power
  */
 export function decideRestart(input: {
   readonly policy: ContainerSpec['restart'];
   readonly instance: string;
   readonly run: RunRecord | undefined;
-  readonly exit: ExitRecord | undefined;
+  readonly exit: ExitRecord | 'pending' | 'unseen';
   readonly nowMs: number;
 }): RestartDecision {
   const { policy, run, exit, nowMs } = input;
   if (run === undefined) return { action: 'start', restarts: 0 };
   if (policy === 'never') return { action: 'rest' };
   if (run.halted) return { action: 'start', restarts: 0 };
-  if (policy === 'on-failure' && exit?.code === 0) return { action: 'rest' };
-  if (exit === undefined) return { action: 'start', restarts: run.restarts };
-  const ranMs = exit.atMs - run.startedAtMs;
-  const restarts = ranMs >= CONTAINER_LIMITS.restartForgivenMs ? 1 : run.restarts + 1;
-  const untilMs = exit.atMs + restartDelayMs(input.instance, restarts);
+  if (exit === 'pending') return { action: 'wait', untilMs: nowMs, restarts: run.restarts };
+  if (policy === 'on-failure' && exit !== 'unseen' && exit.code === 0) return { action: 'rest' };
+  const endedAtMs = exit === 'unseen' ? run.startedAtMs : exit.atMs;
+  const isForgiven = endedAtMs - run.startedAtMs >= CONTAINER_LIMITS.restartForgivenMs;
+  const restarts = isForgiven ? 1 : run.restarts + 1;
+  const untilMs = endedAtMs + restartDelayMs(input.instance, restarts);
   // A clock that was set back must not keep a container down for longer than the longest delay.
-  const isDue = nowMs >= untilMs || nowMs < exit.atMs - CONTAINER_LIMITS.restartMsMax;
+  const isDue = nowMs >= untilMs || nowMs < endedAtMs - CONTAINER_LIMITS.restartMsMax;
   return isDue ? { action: 'start', restarts } : { action: 'wait', untilMs, restarts };
 }
 

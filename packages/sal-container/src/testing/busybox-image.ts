@@ -19,6 +19,8 @@ export interface BusyboxImage {
   readonly user?: string;
   readonly workdir?: string;
   readonly stopSignal?: string;
+  /** Claimed, whatever busybox is built for. Default: this machine's. */
+  readonly architecture?: string;
 }
 
 const APPLETS = [
@@ -105,6 +107,7 @@ function configArguments(image: BusyboxImage): readonly string[] {
     ...(image.command ?? HTTPD).map((argument) => `--config.cmd=${argument}`),
     ...(image.user === undefined ? [] : [`--config.user=${image.user}`]),
     ...(image.workdir === undefined ? [] : [`--config.workingdir=${image.workdir}`]),
+    ...(image.architecture === undefined ? [] : [`--architecture=${image.architecture}`]),
     ...(image.stopSignal === undefined ? [] : [`--config.stopsignal=${image.stopSignal}`]),
   ];
 }

@@ -12,6 +12,7 @@ import {
   recordOf,
 } from '@hypha/sal/contract';
 import { BtrfsPool, findBtrfsTools, type OpenPool, openPool } from '@hypha/sal-btrfs';
+import { expect, vi } from 'vitest';
 import type { ContainerHost } from '../container-host.ts';
 import { createContainerSal } from '../container-sal.ts';
 import { Containers } from '../containers.ts';
@@ -195,8 +196,16 @@ export class ScratchNode implements ContractWorld {
     return path;
   }
 
+  /** Once every container named `job` has ended: what it does meanwhile is no two times the same. */
   async capture(): Promise<Json> {
-    return readTraces(await this.host());
+    const { runtime, store, host } = await this.containers();
+    for (const job of await store.list(contractRid('container', 'job'))) {
+      await vi.waitFor(
+        async () => expect(await runtime.status(job, signal())).not.toHaveProperty('pid'),
+        { timeout: 20_000 },
+      );
+    }
+    return readTraces(host);
   }
 
   async close(): Promise<void> {
@@ -206,7 +215,7 @@ export class ScratchNode implements ContractWorld {
       await containers.dropAll(rid, signal());
     }
     await this.#options.discard();
-    await rm(this.runFolder, { recursive: true });
+    await rm(this.runFolder, { recursive: true, force: true });
   }
 
   async #findVolume(rid: string): Promise<string | undefined> {

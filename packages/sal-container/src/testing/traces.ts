@@ -43,7 +43,7 @@ async function readInstance(folder: string): Promise<Json> {
 
 async function readRunFolders(host: ContainerHost): Promise<Json> {
   const found: Record<string, Json> = {};
-  for (const name of (await readdir(host.runFolder)).toSorted()) {
+  for (const name of (await readdir(host.runFolder).catch(() => [])).toSorted()) {
     const instance = parseInstanceId(name);
     if (instance === undefined) continue;
     found[name] = { monitored: (await findMonitor(host, instance)) !== undefined };
