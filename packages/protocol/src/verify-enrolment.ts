@@ -49,9 +49,7 @@ export function verifyEnrolment(
   });
   const publicKey = decode(payload.publicKey, 'publicKey', 'E_WEAK_KEY');
   const keyid = keyIdOf(verifier, publicKey);
-  const { digest } = verifyOpened(verifier, opened, (claimed) =>
-    claimed === keyid ? publicKey : undefined,
-  );
+  const { digest } = verifyOpened(verifier, opened, () => publicKey);
   const node = nodeIdOf(verifier, publicKey);
   if (challenge !== undefined && payload.challenge !== challenge) {
     throw new HyphaError('E_CHALLENGE', `enrolment of ${node} answers another challenge`, {

@@ -34,7 +34,8 @@ const FAULTS: Readonly<Record<SignatureFault, string>> = {
 /**
  * Steps 3 to 9 of security notes §1.4, in that order, each over all signatures before the next: one
  * unsound signature refuses the whole envelope.
- * @param input.keys keyid → raw public key; may throw its own refusal (revoked, expired)
+ * @param input.keys keyid → raw public key; may throw its own refusal (revoked, expired). A key that is not
+ *   the one the keyid names counts as unknown, so a sole candidate can be given for any keyid.
  * @throws HyphaError `E_PAYLOAD_TYPE`, `E_SIG_FORMAT`, `E_ENVELOPE`, `E_SIZE`, `E_UNKNOWN_KEY`,
  *   `E_WEAK_KEY`, `E_SIG_MALLEABLE`, `E_SIG_INVALID`
  */
