@@ -1,6 +1,6 @@
 import { NodeId } from '@hypha/protocol';
 import { SalConfig } from '@hypha/sal-host';
-import { LOG_LEVELS, loadConfig } from '@hypha/service';
+import { LOG_LEVELS, loadConfig } from '@hypha/service/process';
 import { z } from 'zod';
 
 /**

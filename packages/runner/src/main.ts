@@ -2,7 +2,7 @@
 import { nodeVerifier } from '@hypha/protocol/node';
 import { openSals } from '@hypha/sal-host';
 import { SandboxPool } from '@hypha/sandbox';
-import { createLogger, runService } from '@hypha/service';
+import { createLogger, runService } from '@hypha/service/process';
 import { readRunnerConfig } from './config.ts';
 import { engineClock } from './engine-clock.ts';
 import { serveRuns } from './runner.ts';

@@ -1,5 +1,5 @@
 import { RunId } from '@hypha/protocol';
-import type { Logger } from '@hypha/service';
+import type { Logger } from '@hypha/service/process';
 import { type Job, type RedisOptions, WaitingError, Worker } from 'bullmq';
 import { z } from 'zod';
 

@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { HyphaError } from '@hypha/protocol';
 import { expect, test, vi } from 'vitest';
 import { NodeRig } from './testing/node-rig.ts';
 
@@ -118,6 +119,34 @@ test('jobs that are stale, invented or malformed are dropped with an alarm', asy
     ['strange-job', undefined],
     ['refused-job', run],
   ]);
+});
+
+test('a claim that is not granted costs the job, not the runner', async () => {
+  await using rig = await NodeRig.open();
+  const error = new HyphaError('E_UNAVAILABLE', 'the node has not enrolled');
+  rig.refuseClaim = { after: false, error };
+  const runner = await rig.startRunner();
+  const run = await rig.submit(TWO_VOLUMES);
+  await vi.waitFor(
+    () =>
+      expect(runner.lines).toContainEqual(
+        expect.objectContaining({ msg: 'queue job dropped', run }),
+      ),
+    WAIT,
+  );
+  await rig.addJob({ run, epoch: await rig.epochOf(run) });
+  await committed(rig, run);
+});
+
+test('a runner that may own a run it knows nothing of ends, so that it can be taken over', async () => {
+  await using rig = await NodeRig.open();
+  rig.refuseClaim = { after: true, error: new HyphaError('E_SAL', 'cannot make way') };
+  const runner = await rig.startRunner();
+  const run = await rig.submit(TWO_VOLUMES);
+  expect(await runner.exited).toBe(1);
+  await rig.handOn(run);
+  await rig.startRunner();
+  await committed(rig, run);
 });
 
 test('a run goes on and commits while Redis is gone, and the runner serves again when it is back', async () => {

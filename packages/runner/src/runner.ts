@@ -5,12 +5,15 @@
  */
 import { type Clock, type Fault, type Guest, runSaga } from '@hypha/engine';
 import { type ClaimAnswer, connectJournal, type JournalConnection } from '@hypha/journal/client';
-import { HyphaError, isHyphaError, type Verifier } from '@hypha/protocol';
+import { type ErrorCode, HyphaError, isHyphaError, type Verifier } from '@hypha/protocol';
 import type { Sals } from '@hypha/sal';
-import type { Logger } from '@hypha/service';
+import type { Logger } from '@hypha/service/process';
 import { openClaim } from './claimed-run.ts';
 import type { RunnerConfig } from './config.ts';
 import { openQueueWorker, type QueueHint } from './queue-worker.ts';
+
+/** Refusals of a claim after which the run is nobody's. */
+const NOT_GRANTED: readonly ErrorCode[] = ['E_STALE_EPOCH', 'E_NOT_FOUND', 'E_UNAVAILABLE'];
 
 export interface GuestSource {
   /** Starts a host ahead of the run that will need it. */
@@ -114,7 +117,10 @@ class Runner {
     }
   }
 
-  /** Undefined when the job is stale or was injected. */
+  /**
+   * Undefined when nothing was granted: the job is stale or was injected, or the node is not ready. After
+   * any other refusal the supervisor may hold this runner to be the owner, so it throws.
+   */
   async #claim(
     journal: JournalConnection,
     { run, epoch }: QueueHint,
@@ -122,8 +128,9 @@ class Runner {
     try {
       return await journal.claim(run, epoch);
     } catch (error) {
-      if (!isHyphaError(error) || error.code === 'E_UNAVAILABLE') throw error;
-      this.#deps.log.warn({ alarm: 'refused-job', run, epoch, err: error }, 'queue job dropped');
+      if (!isHyphaError(error) || !NOT_GRANTED.includes(error.code)) throw error;
+      const alarm = error.code === 'E_UNAVAILABLE' ? {} : { alarm: 'refused-job' };
+      this.#deps.log.warn({ ...alarm, run, epoch, err: error }, 'queue job dropped');
       return undefined;
     }
   }

@@ -1,7 +1,7 @@
 /** A runner process like `main.ts`, on volumes that count what is done to them. Started by tests only. */
 import { nodeVerifier } from '@hypha/protocol/node';
 import { SandboxPool } from '@hypha/sandbox';
-import { createLogger, runService } from '@hypha/service';
+import { createLogger, runService } from '@hypha/service/process';
 import { readRunnerConfig } from '../config.ts';
 import { engineClock } from '../engine-clock.ts';
 import { serveRuns } from '../runner.ts';

@@ -59,6 +59,8 @@ export class NodeRig implements AsyncDisposable {
   readonly runners: RunnerProcess[] = [];
   /** Sees each append before it is stored; true: store it, but never answer. */
   onAppend: (run: string, bodies: readonly JournalBody[]) => boolean = () => false;
+  /** Answers the next claim, after it was granted or instead of that. */
+  refuseClaim: { after: boolean; error: HyphaError } | undefined;
   authority: Authority;
   readonly #folder: string;
   readonly #group: string;
@@ -244,6 +246,10 @@ export class NodeRig implements AsyncDisposable {
     return (await this.#journal.runs.readAllEvents(run)).map(({ body }) => body);
   }
 
+  async epochOf(run: string): Promise<number> {
+    return (await this.#journal.runs.getRun(run)).epoch;
+  }
+
   async stateOf(run: string): Promise<string> {
     return (await this.#journal.runs.getRun(run)).state;
   }
@@ -353,7 +359,11 @@ export class NodeRig implements AsyncDisposable {
     const { run, epoch } = request;
     const { runner } = holder;
     if (request.method === 'claim') {
+      const refusal = this.refuseClaim;
+      this.refuseClaim = undefined;
+      if (refusal?.after === false) throw refusal.error;
       await this.#journal.claim(run, { runner, epoch, bootId });
+      if (refusal !== undefined) throw refusal.error;
       return {
         run,
         epoch,
