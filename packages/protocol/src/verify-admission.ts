@@ -7,8 +7,8 @@ import { HyphaError } from './hypha-error.ts';
 import { LIMITS } from './limits.ts';
 import { AdmissionPayload } from './node-payloads.ts';
 import { findUncovered } from './scope.ts';
+import { findUsableKey } from './usable-key.ts';
 import { verifyEnvelope } from './verify-envelope.ts';
-import { findUsableKey } from './verify-script.ts';
 import { parseJsonAs } from './wire.ts';
 
 /**

@@ -1,15 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { change, createFleet, grantOf, keyOf, NOW, payloadOf, scriptOf } from '../test/fleet.ts';
 import { fleet, refused, verify } from '../test/verify.ts';
-import {
-  base64,
-  fromBase64,
-  type Grant,
-  peekReplayKeys,
-  RunLimits,
-  replayMemoryOf,
-} from './index.ts';
-import { nodeVerifier } from './node/index.ts';
+import { base64, fromBase64, type Grant, type ReplayMemory, RunLimits } from './index.ts';
 
 describe('the audience', () => {
   test('without this node is E_AUDIENCE, in both profiles', () => {
@@ -62,6 +54,7 @@ describe('time', () => {
   test('a day of validity is allowed, and a second more is E_LIFETIME', () => {
     expect(refused(dated({ exp: NOW + 86_400 })).code).toBe('none');
     expect(refused(dated({ exp: NOW + 86_401 }))).toEqual({ code: 'E_LIFETIME', path: 'exp' });
+    expect(refused(dated({ nbf: NOW + 30, exp: NOW + 86_430 })).code).toBe('none');
   });
 
   test('means nothing to what was admitted and is executed', () => {
@@ -153,8 +146,14 @@ describe('the scope', () => {
 
 describe('replay', () => {
   const first = scriptOf(fleet);
-  const replay = replayMemoryOf([peekReplayKeys(nodeVerifier, first)]);
   const { id, nonce } = payloadOf(fleet);
+  const accepted = verify(first).digest;
+  const replay: ReplayMemory = {
+    hasDigest: (digest) => digest === accepted,
+    findId: (used) => (used === id ? accepted : undefined),
+    findNonce: (keyid, used) =>
+      keyid === fleet.operator.keyid && used === nonce ? accepted : undefined,
+  };
 
   test('the same envelope again is existing, also after exp and with a view that is behind', () => {
     expect(verify(first, { replay }).existing).toBe(true);

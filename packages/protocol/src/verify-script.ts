@@ -5,7 +5,7 @@
  */
 import type { Authority } from './authority.ts';
 import type { Grant } from './authority-payload.ts';
-import { isInTime, type KeyRecord } from './authority-state.ts';
+import type { KeyRecord } from './authority-state.ts';
 import type { Verifier } from './crypto-port.ts';
 import type { Envelope } from './dsse.ts';
 import { hex, utf8 } from './encoding.ts';
@@ -14,6 +14,7 @@ import { LIMITS } from './limits.ts';
 import type { ReplayMemory } from './replay-memory.ts';
 import { findScopeFault, findUncovered } from './scope.ts';
 import { ScriptPayload } from './script-payload.ts';
+import { findUsableKey } from './usable-key.ts';
 import { openEnvelope, verifyOpened } from './verify-envelope.ts';
 import { parseEnvelope, parseJsonAs } from './wire.ts';
 
@@ -90,34 +91,6 @@ export function verifyScript(verifier: Verifier, input: VerifyScriptInput): Veri
   if (input.profile === 'admit' && replay !== undefined && !existing)
     checkUnused(payload, digest, keyids, replay);
   return { payload, digest, envelope, keyids, grants, existing };
-}
-
-/**
- * A key that may still be used, or undefined when the authority never granted it anything.
- * @param nowSeconds also check the grant's validity
- * @throws HyphaError `E_KEY_REVOKED`, `E_KEY_EXPIRED`
- */
-export function findUsableKey(
-  authority: Authority,
-  keyid: string,
-  nowSeconds?: number,
-): KeyRecord | undefined {
-  const record = authority.findKey(keyid);
-  if (record === undefined) return undefined;
-  const { grant, status, revokedAtSeq } = record;
-  if (status === 'revoked') {
-    throw new HyphaError(
-      'E_KEY_REVOKED',
-      `key ${grant.name} (${keyid}) was revoked by authority update ${revokedAtSeq}`,
-    );
-  }
-  if (nowSeconds !== undefined && !isInTime(grant, nowSeconds)) {
-    throw new HyphaError(
-      'E_KEY_EXPIRED',
-      `key ${grant.name} (${keyid}) is valid from ${grant.notBefore} to ${grant.notAfter}, now is ${nowSeconds}`,
-    );
-  }
-  return record;
 }
 
 function checkScriptDigest(verifier: Verifier, { script }: ScriptPayload): void {
