@@ -7,6 +7,9 @@ import type { CoordinatorDb } from './schema.ts';
 /** Runs in these states hold nothing on their node any more. */
 const HOLDING_NOTHING = ['failed', 'cancelled', 'rejected'];
 
+/** Nodes of one query. */
+const NODES_AT_ONCE = 1000;
+
 const NOTHING: ResourceLimits = { milliCpus: 0, memoryBytes: 0, storageBytes: 0 };
 
 /**
@@ -16,21 +19,41 @@ const NOTHING: ResourceLimits = { milliCpus: 0, memoryBytes: 0, storageBytes: 0 
 export async function readCandidates(
   store: Store<CoordinatorDb>,
   nodes: readonly NodeView[],
-  ask: { readonly nowMs: number; readonly deployment?: DeploymentName },
+  ask: CandidateAsk,
+): Promise<readonly Candidate[]> {
+  const candidates: Candidate[] = [];
+  for (let at = 0; at < nodes.length; at += NODES_AT_ONCE) {
+    candidates.push(...(await readSome(store, nodes.slice(at, at + NODES_AT_ONCE), ask)));
+  }
+  return candidates;
+}
+
+interface CandidateAsk {
+  readonly nowMs: number;
+  readonly deployment?: DeploymentName;
+}
+
+async function readSome(
+  store: Store<CoordinatorDb>,
+  nodes: readonly NodeView[],
+  { nowMs, deployment }: CandidateAsk,
 ): Promise<readonly Candidate[]> {
   const ids = nodes.map(({ id }) => id);
-  const [sent, holding, waiting] = await Promise.all([
-    readSent(store, ids, ask.nowMs - LIMITS.reportAgeMsMax),
-    ask.deployment === undefined ? [] : readHolding(store, ids, ask.deployment),
+  const oldestReport = Math.min(...nodes.map(({ lastReportAt }) => lastReportAt ?? 0));
+  const since = Math.max(oldestReport, nowMs - LIMITS.reportAgeMsMax);
+  const [recent, undelivered, holding, waiting] = await Promise.all([
+    readRecent(store, ids, since),
+    readUndelivered(store, ids),
+    deployment === undefined ? [] : readHolding(store, ids, deployment),
     readWaiting(store, ids),
   ]);
+  const others = [...recent, ...undelivered].filter((run) => !isOf(run, deployment));
+  const sent = Map.groupBy(others, ({ node }) => node);
+  const held = new Map(holding.map((run) => [run.node, run]));
   return nodes.map((node) => ({
     node,
-    held: heldBy(node, holding),
-    sent: sentTo(
-      node,
-      sent.filter((run) => !isOf(run, ask.deployment)),
-    ),
+    held: heldBy(node, held.get(node.id)),
+    sent: sentTo(node, sent.get(node.id) ?? []),
     waiting: waiting.get(node.id) ?? 0,
   }));
 }
@@ -53,8 +76,7 @@ function isOf(run: DeploymentName, name: DeploymentName | undefined): boolean {
   return run.realm === name?.realm && run.deployment === name.deployment;
 }
 
-function heldBy(node: NodeView, holding: readonly SentRun[]): ResourceLimits | null {
-  const run = holding.find((each) => each.node === node.id);
+function heldBy(node: NodeView, run: SentRun | undefined): ResourceLimits | null {
   if (run === undefined || run.mode === 'destroy') return null;
   // Not in the node's last report yet: its `free` was measured without it.
   if (isUnreported(run, node)) return NOTHING;
@@ -65,7 +87,7 @@ function heldBy(node: NodeView, holding: readonly SentRun[]): ResourceLimits | n
 function sentTo(node: NodeView, sent: readonly SentRun[]): ResourceLimits {
   const newest = new Map<string, SentRun>();
   for (const run of sent) {
-    if (run.node !== node.id || !isUnreported(run, node)) continue;
+    if (!isUnreported(run, node)) continue;
     const name = `${run.realm}/${run.deployment}`;
     if ((newest.get(name)?.generation ?? 0) < run.generation) newest.set(name, run);
   }
@@ -97,7 +119,7 @@ const COLUMNS = [
   'revisions.resources',
 ] as const;
 
-function readSent(
+function readRecent(
   store: Store<CoordinatorDb>,
   ids: readonly string[],
   since: number,
@@ -107,8 +129,23 @@ function readSent(
     .innerJoin('revisions', 'revisions.digest', 'runs.digest')
     .select(COLUMNS)
     .where('runs.node', 'in', ids)
+    .where('runs.submitted_at', '>=', since)
     .where('runs.state', 'not in', HOLDING_NOTHING)
-    .where(({ eb, or }) => or([eb('runs.submitted_at', '>=', since), eb('runs.last_seq', '=', 0)]))
+    .limit(LIMITS.sentRunsMax)
+    .execute();
+}
+
+/** However long ago it was: no report of the node can have counted it. */
+function readUndelivered(
+  store: Store<CoordinatorDb>,
+  ids: readonly string[],
+): Promise<readonly SentRun[]> {
+  return store.db
+    .selectFrom('inbox_messages')
+    .innerJoin('runs', 'runs.run', 'inbox_messages.run')
+    .innerJoin('revisions', 'revisions.digest', 'runs.digest')
+    .select(COLUMNS)
+    .where('inbox_messages.node', 'in', ids)
     .limit(LIMITS.sentRunsMax)
     .execute();
 }
@@ -120,23 +157,23 @@ function readHolding(
   { realm, deployment }: DeploymentName,
 ): Promise<readonly SentRun[]> {
   return store.db
-    .selectFrom('runs')
+    .selectFrom('nodes')
+    .innerJoin('runs', (join) =>
+      join.on('runs.run', '=', ({ selectFrom }) =>
+        selectFrom('runs as newest')
+          .select('newest.run')
+          .where('newest.realm', '=', realm)
+          .where('newest.deployment', '=', deployment)
+          .whereRef('newest.node', '=', 'nodes.id')
+          .where('newest.mode', 'in', ['apply', 'destroy'])
+          .where('newest.state', 'not in', HOLDING_NOTHING)
+          .orderBy('newest.generation', 'desc')
+          .limit(1),
+      ),
+    )
     .innerJoin('revisions', 'revisions.digest', 'runs.digest')
     .select(COLUMNS)
-    .where('runs.realm', '=', realm)
-    .where('runs.deployment', '=', deployment)
-    .where('runs.node', 'in', ids)
-    .where('runs.generation', '=', ({ selectFrom }) =>
-      selectFrom('runs as newer')
-        .select(({ fn }) => fn.max('newer.generation').as('generation'))
-        .whereRef('newer.node', '=', 'runs.node')
-        .where('newer.realm', '=', realm)
-        .where('newer.deployment', '=', deployment)
-        .where('newer.mode', 'in', ['apply', 'destroy'])
-        .where('newer.state', 'not in', HOLDING_NOTHING),
-    )
-    .where('runs.mode', 'in', ['apply', 'destroy'])
-    .where('runs.state', 'not in', HOLDING_NOTHING)
+    .where('nodes.id', 'in', ids)
     .execute();
 }
 

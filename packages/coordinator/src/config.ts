@@ -13,7 +13,7 @@ export const CoordinatorConfig = z.object({
   /** Digest the authority has to start with. Without it the first genesis the ledger shows is kept. */
   genesis: Sha256Hex.optional(),
   /** Time between two readings of the ledger when nobody asks, milliseconds. */
-  ledgerPollMs: z.int().min(100).max(600_000).default(2_000),
+  ledgerPollMs: z.int().min(100).max(600_000).default(5_000),
   /** After an envelope's `exp`, how long its node may still answer, milliseconds. */
   expiryGraceMs: z.int().min(0).max(3_600_000).default(60_000),
   /** How long an ended revision can be read, days (design §10). */

@@ -32,6 +32,7 @@ export interface Coordinator {
   readonly outbox: Outbox;
   readonly runs: RunReader;
   readonly deployments: DeploymentReader;
+  readonly housekeeping: Housekeeping;
   readonly changes: ChangeFeed;
   readonly bell: Doorbell;
   readonly store: Store<CoordinatorDb>;
@@ -78,13 +79,8 @@ export async function startCoordinator(deps: {
     });
     addRoutes(server, coordinator);
     const url = await server.listen({ host: config.host, port: config.port });
-    const housekeeping = new Housekeeping({
-      ...coordinator,
-      runs: new RunBook(coordinator),
-      log,
-      retentionMs: config.retentionDays * 86_400_000,
-    });
-    background.push(coordinator.follower.run(stopping.signal), housekeeping.run(stopping.signal));
+    const { follower, housekeeping } = coordinator;
+    background.push(follower.run(stopping.signal), housekeeping.run(stopping.signal));
     return { url, close };
   } catch (error) {
     await close();
@@ -131,5 +127,10 @@ async function compose(deps: {
     outbox: new Outbox({ ...shared, runs }),
     runs: new RunReader({ store, bell }),
     deployments: new DeploymentReader({ store }),
+    housekeeping: new Housekeeping({
+      ...shared,
+      runs,
+      retentionMs: config.retentionDays * 86_400_000,
+    }),
   };
 }

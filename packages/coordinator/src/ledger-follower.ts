@@ -17,6 +17,7 @@ export class LedgerFollower {
   #reading: Promise<void> | undefined;
   #readingSince = 0;
   #learning: Promise<void> | undefined;
+  #stopping: AbortSignal = new AbortController().signal;
   /** Questions about unknown nodes that wait for their answer. */
   #strangers = 0;
 
@@ -66,6 +67,7 @@ export class LedgerFollower {
   /** Polls until the signal aborts. */
   async run(signal: AbortSignal): Promise<void> {
     const { clock, fleet, log } = this.#deps;
+    this.#stopping = signal;
     while (!signal.aborted) {
       await this.#read();
       await fleet.tellChanges().catch((err) => log.error({ err }, 'node changes not told'));
@@ -115,7 +117,8 @@ export class LedgerFollower {
 
   async #readOnce(): Promise<void> {
     const { source, fleet, clock, log } = this.#deps;
-    const signal = AbortSignal.timeout(LIMITS.ledgerReadMsMax);
+    const deadline = AbortSignal.timeout(LIMITS.ledgerReadMsMax);
+    const signal = AbortSignal.any([this.#stopping, deadline]);
     const askedAt = clock.nowMs();
     try {
       await this.#readAuthority(signal);
@@ -124,6 +127,7 @@ export class LedgerFollower {
       this.#failures = 0;
       this.#freshAt = askedAt;
     } catch (err) {
+      if (this.#stopping.aborted) return;
       this.#failures++;
       const loud = err instanceof HyphaError && err.code === 'E_AUTHORITY';
       if (loud) log.error({ err }, 'ledger serves another authority chain than the one known here');

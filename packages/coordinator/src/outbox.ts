@@ -1,4 +1,5 @@
 import {
+  errorInfo,
   HyphaError,
   type OutboxBatch,
   type OutboxItem,
@@ -28,7 +29,8 @@ export class Outbox {
    * One result per item, in its order. Items of one run are taken in order, those of different runs side
    * by side: their commits share an fsync. One bad item leaves the others alone.
    *
-   * Throws only what lets the whole batch be sent again (`E_UNAVAILABLE`, `E_STALE_VIEW`).
+   * Throws what is wrong here and not with an item (`E_UNAVAILABLE`, `E_STALE_VIEW`, `E_STORAGE`): then the
+   * whole batch has to be sent again.
    */
   async take(node: string, { items }: OutboxBatch): Promise<OutboxResult[]> {
     const results = new Map<OutboxItem, OutboxResult>();
@@ -48,7 +50,8 @@ export class Outbox {
       try {
         return await this.#takeOnce(node, item);
       } catch (error) {
-        if (!(error instanceof HyphaError) || error.retryable) throw error;
+        // What is wrong with us is not the item's fault: the node has to keep it.
+        if (!(error instanceof HyphaError) || errorInfo(error.code).status >= 500) throw error;
         if (isStoreConflict(error)) {
           // Another batch, or the expiry of its message, changed the run since it was read.
           if (attempt < LIMITS.writeAttemptsMax) continue;
