@@ -52,7 +52,7 @@ describe('a call is refused', () => {
   });
 
   test('without the capability in the envelope', async () => {
-    const rig = new SagaRig(refusalOf('box.ensure', 'a'), { caps: ['volume'] });
+    const rig = new SagaRig(refusalOf('box.ensure', 'a'), { caps: [] });
     expect((await outputOf(rig)).code).toBe('E_CAPABILITY');
     expect(rig.world.effects).toEqual([]);
   });

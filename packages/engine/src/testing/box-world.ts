@@ -48,6 +48,7 @@ function parser<T>(schema: z.ZodType<T>): (args: Json) => T {
 }
 
 export class BoxWorld {
+  readonly #kind: string;
   readonly boxes = new Map<string, Box>();
   /** `create a`, `paint a`, `run a` … in the order they happened. */
   readonly effects: string[] = [];
@@ -63,6 +64,11 @@ export class BoxWorld {
   onUndo: (() => void) | undefined;
   /** Called when an apply has begun. */
   onApply: ((context: StepContext) => void | Promise<void>) | undefined;
+
+  /** @param kind what scripts call a box: `<kind>.ensure`, `<kind>.paint` … */
+  constructor(kind: string) {
+    this.#kind = kind;
+  }
 
   count(effect: string): number {
     return this.effects.filter((done) => done === effect).length;
@@ -80,21 +86,27 @@ export class BoxWorld {
     this.#tries.clear();
     const verbs = [this.#ensure(fuse), this.#paint(fuse), this.#run(fuse), this.#peek()];
     const never = async () => Promise.reject(new Error('not for the engine'));
-    const resource = { kind: 'box', observe: never, converge: never, remove: never, list: never };
+    const resource = {
+      kind: this.#kind,
+      observe: never,
+      converge: never,
+      remove: never,
+      list: never,
+    };
     const status = { state: 'simulated', driver: 'boxes' } as const;
     const broken = { state: 'unavailable', driver: 'none', reason: 'no hoist here' } as const;
     return composeSals([
-      { kind: 'box', status, verbs, resource },
+      { kind: this.#kind, status, verbs, resource },
       { kind: 'crate', status: broken, verbs: [], resource: { ...resource, kind: 'crate' } },
     ]);
   }
 
   #ensure(fuse: Fuse) {
     return defineVerb<BoxArgs>({
-      verb: 'box.ensure',
+      verb: `${this.#kind}.ensure`,
       class: 'ensure',
-      capability: 'box',
-      kind: 'box',
+      capability: this.#kind,
+      kind: this.#kind,
       parse: parser(BoxArgs),
       spec: ({ size }) => ({ spec: { size }, uses: { ...NO_USE, storageBytes: size } }),
       plan: async ({ name }, { size, blind }) => {
@@ -128,14 +140,14 @@ export class BoxWorld {
         await fuse.pass(`apply done ${name}`);
         this.#running -= 1;
         if (args.broken) throw new HyphaError('E_HEALTH', `box ${name} fell apart`);
-        return { $rid: context.rid ?? '', kind: 'box', name };
+        return { $rid: context.rid ?? '', kind: this.#kind, name };
       },
       probe: async (context, args) => {
         const box = this.boxes.get(context.name ?? '');
         const isDone = box?.whole === true && box.size === args.size && box.lastOp === context.op;
         await fuse.pass(`probe ${context.name}`);
         if (!isDone) return { state: 'absent' };
-        const result = { $rid: context.rid ?? '', kind: 'box', name: context.name };
+        const result = { $rid: context.rid ?? '', kind: this.#kind, name: context.name };
         return { state: 'done', result };
       },
       undo: async (context, args, before) => {
@@ -157,10 +169,10 @@ export class BoxWorld {
 
   #paint(fuse: Fuse) {
     return defineVerb<z.infer<typeof PaintArgs>>({
-      verb: 'box.paint',
+      verb: `${this.#kind}.paint`,
       class: 'transition',
-      capability: 'box',
-      kind: 'box',
+      capability: this.#kind,
+      kind: this.#kind,
       parse: parser(PaintArgs),
       plan: async ({ name }) => {
         return { action: 'update', before: this.boxes.get(name ?? '')?.colour ?? null };
@@ -188,10 +200,10 @@ export class BoxWorld {
 
   #run(fuse: Fuse) {
     return defineVerb<z.infer<typeof RunArgs>>({
-      verb: 'box.run',
+      verb: `${this.#kind}.run`,
       class: 'once',
-      capability: 'box',
-      kind: 'box',
+      capability: this.#kind,
+      kind: this.#kind,
       parse: parser(RunArgs),
       plan: async () => ({ action: 'run', before: null }),
       apply: async (context) => {
@@ -207,10 +219,10 @@ export class BoxWorld {
 
   #peek() {
     return defineVerb<unknown>({
-      verb: 'box.peek',
+      verb: `${this.#kind}.peek`,
       class: 'read',
-      capability: 'box',
-      kind: 'box',
+      capability: this.#kind,
+      kind: this.#kind,
       parse: (args) => args,
       plan: async () => ({ action: 'run', before: null }),
       apply: async ({ name }) => this.boxes.get(name ?? '')?.colour ?? null,

@@ -9,7 +9,7 @@ import {
   type ScriptPayloadInput,
 } from '@hypha/protocol';
 import { nodeVerifier } from '@hypha/protocol/node';
-import type { Fault, RunGrant } from '../ports.ts';
+import type { Fault, Guest, RunGrant } from '../ports.ts';
 import { runSaga, type SagaOutcome } from '../saga.ts';
 import { BoxWorld } from './box-world.ts';
 import { Fuse } from './fuse.ts';
@@ -44,13 +44,15 @@ function payloadWith(changes: Partial<ScriptPayloadInput>): ScriptPayload {
 /** One run in a world of its own: everything that outlives the engine, and epochs of the engine on it. */
 export class SagaRig {
   readonly clock = new VirtualClock();
-  readonly world = new BoxWorld();
+  readonly world: BoxWorld;
   readonly journal = new MemoryJournal(RUN, this.clock);
   readonly cancel = new AbortController();
   readonly drain = new AbortController();
   readonly faults: Fault[] = [];
   /** Turns the guests of the next epoch die in, one number a guest. */
   guestDeaths: number[] = [];
+  /** Instead of scripted guests. */
+  openGuest: (() => Promise<Guest>) | undefined;
   /** Times that no guest can be opened. */
   guestRefusals = 0;
   guests: ScriptedGuest[] = [];
@@ -58,13 +60,20 @@ export class SagaRig {
   tamper: (turn: GuestTurn) => void = () => undefined;
   committed: DesiredResource[] = [];
   readonly payload: ScriptPayload;
+  readonly #opened: Guest[] = [];
   readonly #changes: Partial<ScriptPayloadInput>;
   script: Script;
 
   constructor(script: Script, changes: Partial<ScriptPayloadInput> = {}) {
     this.script = script;
     this.#changes = changes;
+    this.world = new BoxWorld(this.#kind);
     this.payload = payloadWith(changes);
+  }
+
+  /** Boxes go by the capability that was signed for. */
+  get #kind(): string {
+    return this.#changes.caps?.[0] ?? 'box';
   }
 
   /** Runs one epoch on top of whatever is recorded. */
@@ -84,6 +93,11 @@ export class SagaRig {
       journal: this.journal.open(fuse),
       sals: this.world.sals(fuse),
       openGuest: async () => {
+        if (this.openGuest !== undefined) {
+          const guest = await this.openGuest();
+          this.#opened.push(guest);
+          return guest;
+        }
         if (this.guestRefusals > 0) {
           this.guestRefusals -= 1;
           throw new HyphaError('E_UNAVAILABLE', 'no sandbox host can be started');
@@ -106,6 +120,8 @@ export class SagaRig {
       const fuse = new Fuse(point);
       const ended = await Promise.race([this.run(fuse), fuse.blown]);
       if (ended !== 'blown') return { outcome: ended, points: fuse.points };
+      // A process that dies takes its guest with it.
+      for (const guest of this.#opened.splice(0)) await guest.close();
     }
     const fuse = new Fuse(Number.POSITIVE_INFINITY);
     return { outcome: await this.run(fuse), points: fuse.points };
@@ -131,7 +147,7 @@ export class SagaRig {
 
   handle(name: string, changes: Record<string, string> = {}) {
     const { realm, deployment } = this.payload;
-    const rid = ridOf(nodeVerifier, { realm, deployment, kind: 'box', name });
-    return { $rid: rid, kind: 'box', name, ...changes };
+    const rid = ridOf(nodeVerifier, { realm, deployment, kind: this.#kind, name });
+    return { $rid: rid, kind: this.#kind, name, ...changes };
   }
 }

@@ -1,0 +1,88 @@
+/** The engine with the guest it has in production: the same crashes as with the scripted one. */
+import { SandboxPool } from '@hypha/sandbox';
+import { afterAll, expect, test } from 'vitest';
+import { SagaRig } from './testing/saga-rig.ts';
+
+const pool = new SandboxPool();
+afterAll(async () => {
+  await pool.close();
+});
+
+const SOURCE = `import { log, now, volume } from 'hypha';
+export default async function deploy(input) {
+  const first = await volume('a', { size: 3 });
+  const rest = await Promise.all([
+    volume('b', { size: 2, inside: first }),
+    volume('c', { busy: input.busy }),
+  ]);
+  log('made', { names: rest.map(({ name }) => name), luck: Math.random(), at: now() });
+  if (input.fails) throw new Error('no more');
+  try {
+    await volume('-d', {});
+  } catch (error) {
+    log(error.code);
+  }
+  return { names: [first, ...rest].map(({ name }) => name), luck: Math.random() };
+}`;
+
+function rigFor(input: { busy: number; fails: boolean }): SagaRig {
+  const script = { engine: 'quickjs-es2023', sha256: '0'.repeat(64), source: SOURCE } as const;
+  const never = async () => Promise.reject(new Error('the sandbox has its own script'));
+  const rig = new SagaRig(never, { caps: ['volume'], script, input });
+  rig.openGuest = () => pool.openGuest();
+  return rig;
+}
+
+/** All but durations and times of day. */
+function endOf(rig: SagaRig, outcome: unknown) {
+  return {
+    outcome,
+    world: rig.world.snapshot(),
+    effects: rig.world.effects,
+    violations: rig.world.violations,
+    intents: rig.bodiesOf('step-intent'),
+    logs: rig.bodiesOf('log'),
+    finished: rig.bodiesOf('finished'),
+  };
+}
+
+test.each([
+  { busy: 2, fails: false },
+  { busy: 0, fails: true },
+])(
+  'ends the same after a crash at any point, with input %j',
+  { timeout: 180_000 },
+  async (input) => {
+    const calm = rigFor(input);
+    const { outcome, points } = await calm.runWithCrashes([]);
+    const expected = endOf(calm, outcome);
+    expect(outcome).toMatchObject(
+      input.fails
+        ? { state: 'failed', problem: { code: 'E_SCRIPT', detail: 'no more', where: { line: 9 } } }
+        : {
+            state: 'committed',
+            output: expect.stringMatching(/^\{"names":\["a","b","c"\],"luck":0\./),
+          },
+    );
+    expect(Object.keys(calm.world.snapshot())).toEqual(input.fails ? [] : ['a', 'b', 'c']);
+    for (const [index, point] of points.entries()) {
+      const rig = rigFor(input);
+      const resumed = await rig.runWithCrashes([index + 1]);
+      expect(endOf(rig, resumed.outcome), `crash at ${point}`).toEqual(expected);
+    }
+    process.stdout.write(`real sandbox: ${points.length} crash points\n`);
+  },
+);
+
+test('takes a script that eats its CPU budget for one that fails, and undoes it', async () => {
+  const rig = rigFor({ busy: 0, fails: false });
+  const source = `import { volume } from 'hypha';
+export default async () => {
+  await volume('a', {});
+  for (;;);
+};`;
+  rig.payload.limits.cpuMs = 100;
+  if (rig.payload.script !== undefined) rig.payload.script.source = source;
+  expect(await rig.run()).toMatchObject({ state: 'failed', problem: { code: 'E_CPU' } });
+  expect(rig.world.snapshot()).toEqual({});
+});
