@@ -94,7 +94,7 @@ test('a refusal makes the run rejected with the problem of the node', async () =
 });
 
 test('a run nobody took before exp is rejected, until its node says otherwise', async () => {
-  const { node, script, run } = await submitted('expiring', 1);
+  const { node, script, run } = await submitted('expiring', 2);
   await vi.waitFor(
     async () =>
       expect(await fleet.coordinator.run(run)).toMatchObject({
@@ -116,7 +116,7 @@ test('a run nobody took before exp is rejected, until its node says otherwise', 
 });
 
 test('an answer after the expiry takes the rejection back', async () => {
-  const { node, run } = await submitted('slow', 1);
+  const { node, run } = await submitted('slow', 2);
   await node.open();
   await vi.waitFor(async () => expect((await fleet.coordinator.run(run)).state).toBe('rejected'), {
     timeout: 10_000,

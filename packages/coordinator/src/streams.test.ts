@@ -77,7 +77,7 @@ test('a stream of a finished run ends by itself, also with nothing left to tell'
 });
 
 test('a run that expires undelivered ends its stream with its state', async () => {
-  const { run } = await submitted('expired', 1);
+  const { run } = await submitted('expired', 2);
   const { events, done } = collect(
     fleet.coordinator.runEvents(run, { signal: AbortSignal.timeout(20_000) }),
   );

@@ -79,7 +79,7 @@ test('the same envelope again gets the same runs, also side by side', async () =
 });
 
 test('the same envelope again gets the same runs after it expired', async () => {
-  const { envelope, payload } = script('expired-again', { lifetimeSeconds: 1 });
+  const { envelope, payload } = script('expired-again', { lifetimeSeconds: 2 });
   const first = await submit(envelope);
   await vi.waitFor(() => expect(Date.now() / 1000).toBeGreaterThan(payload.exp + 1), {
     timeout: 5_000,
