@@ -55,7 +55,7 @@ test('a whole bundle holds, and every check says so in a sentence', () => {
     'the 6 journal events form one unbroken chain',
     'the journal starts with accepting exactly this envelope',
     'receipt 1 is signed by the key the node enrolled with',
-    'the receipt binds envelope, journal head and output: succeeded after 1 steps',
+    'the receipt binds envelope, journal head and output: succeeded after 1 step',
   ]);
 });
 

@@ -117,7 +117,7 @@ function checkAll(
     'binding',
     () => checkBinding(verifier, bundle, receipt),
     ({ state, steps }) =>
-      `the receipt binds envelope, journal head and output: ${state} after ${steps} steps`,
+      `the receipt binds envelope, journal head and output: ${state} after ${steps} ${steps === 1 ? 'step' : 'steps'}`,
   );
 }
 
