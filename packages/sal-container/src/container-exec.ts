@@ -62,13 +62,14 @@ export async function execInContainer(
   }
 }
 
-interface ExecFiles {
+export interface ExecFiles {
   readonly process: string;
   readonly pid: string;
   readonly log: string;
 }
 
-function execFiles(host: ContainerHost, instance: Instance, key: string): ExecFiles {
+/** Named after the call, so that a later attempt finds what an earlier one left. */
+export function execFiles(host: ContainerHost, instance: Instance, key: string): ExecFiles {
   const name = createHash('sha256').update(key).digest('hex').slice(0, 16);
   const path = join(instanceRunFolder(host, instance), `exec-${name}`);
   return { process: `${path}.json`, pid: `${path}.pid`, log: `${path}.log` };

@@ -150,8 +150,8 @@ class ContainerResource {
       health: await this.#observeHealth(instance, spec, signal),
     };
     if (isAttached) return { state: 'running', converged: true, info };
-    const reason =
-      status.state === 'running' ? 'its network was taken away' : 'nobody watches over it any more';
+    const missing = run?.halted === true ? 'it is being stopped' : 'its network was taken away';
+    const reason = status.state === 'running' ? missing : 'nobody watches over it any more';
     // A job is never cut off and run again, whatever it lost.
     const converged = spec.restart === 'never';
     const state = status.state === 'running' || converged ? 'running' : 'failed';

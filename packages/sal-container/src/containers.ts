@@ -90,9 +90,11 @@ export class Containers {
     const attachment = attachmentOf(this.host, instance.rid);
     const status = await this.runtime.status(instance, signal);
     if (!isJustAttached) await ensureAttachment(this.host, attachment, signal);
-    if ('pid' in status && !(await isAttached(attachment, status.pid))) {
-      // It sits in a namespace that lost its name: only a new start gets it into ours.
-      await this.runtime.stop(instance, signal);
+    if ('pid' in status) {
+      // Only a new start gets it out of a namespace that lost its name, or back from a stop.
+      const isKept =
+        (await isAttached(attachment, status.pid)) && !(await this.#isStopping(instance));
+      if (!isKept) await this.runtime.stop(instance, signal);
     }
     await this.runtime.start(instance, options);
   }
@@ -116,10 +118,10 @@ export class Containers {
     await this.dropOthers(instance, signal);
   }
 
-  /** Running under its monitor, reachable at its address. */
+  /** Running under its monitor, reachable at its address, and meant to go on. */
   async isRunning(instance: Instance, signal: AbortSignal): Promise<boolean> {
     const status = await this.runtime.status(instance, signal);
-    if (status.state !== 'running') return false;
+    if (status.state !== 'running' || (await this.#isStopping(instance))) return false;
     const attachment = attachmentOf(this.host, instance.rid);
     return isAttached(attachment, status.pid);
   }
@@ -196,6 +198,7 @@ export class Containers {
       findEnd: async () => {
         const { state } = await this.runtime.status(instance, signal);
         if (state === 'running') return null;
+        await this.runtime.waitForMonitor(instance, signal);
         const exit = await this.store.findExit(instance);
         return exit === undefined ? 'it ended' : `it exited with ${exit.code}`;
       },
@@ -213,6 +216,11 @@ export class Containers {
     for (const other of await this.#listAll(instance.rid)) {
       if (other.id !== instance.id) await this.#stop(other, signal);
     }
+  }
+
+  /** Somebody began to stop it, and perhaps died on it: it may end any moment. */
+  async #isStopping(instance: Instance): Promise<boolean> {
+    return (await this.store.findRun(instance))?.halted === true;
   }
 
   /** Noted before it is done, so that its end is never taken for the container's own. */

@@ -54,23 +54,23 @@ export async function waitHealthy(
   const { name, signal } = options;
   const deadline = performance.now() + health.within;
   let delayMs: number = CONTAINER_LIMITS.pollMsMin;
+  let last: string | undefined;
   for (;;) {
     const end = await options.findEnd();
     const leftMs = Math.max(1, deadline - performance.now());
     const timeoutMs = Math.ceil(Math.min(leftMs, CONTAINER_LIMITS.probeMsMax));
     const verdict = end ?? (await checkHealth(health, target, { timeoutMs, signal }));
     if (verdict === null) return;
-    if (end !== null || performance.now() >= deadline) {
+    const isOver = performance.now() >= deadline;
+    if (end !== null || isOver) {
+      // A look that the end of the time cut short says less than the one before it.
+      const said = end ?? last ?? verdict;
       const when = end === null ? `within ${health.within} ms` : 'before it ended';
-      throw new HyphaError(
-        'E_HEALTH',
-        `container ${name} did not become healthy ${when}: ${verdict}`,
-        {
-          hint: `hypha logs ${name}`,
-          details: { verdict, log: await options.readTail() },
-        },
-      );
+      const what = `container ${name} did not become healthy ${when}: ${said}`;
+      const details = { verdict: said, log: await options.readTail() };
+      throw new HyphaError('E_HEALTH', what, { hint: `hypha logs ${name}`, details });
     }
+    last = verdict;
     await sleep(Math.min(delayMs, leftMs), undefined, { signal });
     delayMs = Math.min(delayMs * 2, CONTAINER_LIMITS.pollMsMax);
   }

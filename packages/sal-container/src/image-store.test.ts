@@ -263,7 +263,7 @@ describe('an image of a registry', () => {
     const text = await registry.push(node.image, 'web');
     const strict = await storeOf();
     const error = await failureOf(strict.ensure(await strict.resolve(text), signal()));
-    expect(error.code).toBe('E_IMAGE');
+    expect(error).toMatchObject({ code: 'E_IMAGE', retryable: false });
     expect(await listImages()).toEqual([]);
   });
 });

@@ -20,7 +20,7 @@ import {
 import { CONTAINER_LIMITS } from './container-limits.ts';
 import { trimLog } from './container-log.ts';
 import type { InstanceStore } from './instance-store.ts';
-import { createMonitored, findMonitor, openMonitorFence } from './monitor.ts';
+import { createMonitored, findMonitor, killMonitor, openMonitorFence } from './monitor.ts';
 import { identifyProcess, isAlive, ProcessIdentity } from './process-identity.ts';
 
 /** `unmonitored`: it runs, but nobody will see its end or keep its log. */
@@ -161,8 +161,8 @@ export class InstanceRuntime {
     // A container whose folder was taken away is stopped all the same.
     const stored = await this.#store.read(instance).catch(() => undefined);
     const name = SIGNAL_NAME.exec(stored?.image.stopSignal ?? '')?.[1] ?? 'TERM';
-    if (status.state !== 'created') await waitForExec(status.pid, signal);
-    if (status.state !== 'created' && (await catches(status.pid, name))) {
+    const isProgram = status.state !== 'created' && (await isTakenOver(status.pid, signal));
+    if (isProgram && (await catches(status.pid, name))) {
       await this.#signal(instance, name, signal);
       if (await endsWithin(identity, CONTAINER_LIMITS.stopGraceMs, signal)) return;
     }
@@ -183,23 +183,30 @@ export class InstanceRuntime {
     }
   }
 
-  /** The monitor writes the exit code and ends after its container; one that does not is killed. */
+  /**
+   * The monitor of a container that ended writes the last of its log and its exit code, and ends. False
+   * when it does not within its time.
+   */
+  async waitForMonitor(instance: Instance, signal: AbortSignal): Promise<boolean> {
+    const deadline = performance.now() + CONTAINER_LIMITS.monitorEndMsMax;
+    while (await this.#isMonitored(instance)) {
+      if (performance.now() > deadline) return false;
+      await sleep(CONTAINER_LIMITS.pollMsMin, undefined, { signal });
+    }
+    return true;
+  }
+
+  /** One that does not end by itself, or has no container to watch over, is killed. */
   async #endMonitor(
     instance: Instance,
     { sawTheEnd, signal }: { sawTheEnd: boolean; signal: AbortSignal },
   ): Promise<void> {
+    if (sawTheEnd) await this.waitForMonitor(instance, signal);
     const fence = await openMonitorFence(this.#host, instance);
-    const isEnded = async () =>
-      (await fence.isEmpty()) && (await findMonitor(this.#host, instance)) === undefined;
-    const deadline = performance.now() + CONTAINER_LIMITS.monitorEndMsMax;
-    while (sawTheEnd && !(await isEnded()) && performance.now() < deadline) {
-      await sleep(CONTAINER_LIMITS.pollMsMin, undefined, { signal });
-    }
-    if (!(await isEnded())) {
+    if (!(await fence.isEmpty()) || (await this.#isMonitored(instance))) {
       await this.#host.effects.change(async () => {
         await fence.kill();
-        const pid = await findMonitor(this.#host, instance);
-        if (pid !== undefined) process.kill(pid, 'SIGKILL');
+        await killMonitor(this.#host, instance);
         await fence.waitEmpty(signal);
       });
     }
@@ -232,16 +239,17 @@ export class InstanceRuntime {
 
 /**
  * Just after its start the process is still the runtime's own, which catches signals that the container's
- * program, once it takes over, never sees.
+ * program, once it takes over, never sees. False when it does not take over: it was never started.
  */
-async function waitForExec(pid: number, signal: AbortSignal): Promise<void> {
+async function isTakenOver(pid: number, signal: AbortSignal): Promise<boolean> {
   const deadline = performance.now() + CONTAINER_LIMITS.takeoverMsMax;
   while (performance.now() < deadline) {
     const name = await readFile(`/proc/${pid}/comm`, 'utf8').catch(() => '');
     const program = await readlink(`/proc/${pid}/exe`).catch(() => '');
-    if (!RUNC_INIT.test(name) && !CRUN_PROGRAM.test(program)) return;
+    if (!RUNC_INIT.test(name) && !CRUN_PROGRAM.test(program)) return true;
     await sleep(CONTAINER_LIMITS.pollMsMin, undefined, { signal });
   }
+  return false;
 }
 
 /**

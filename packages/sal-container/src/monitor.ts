@@ -91,6 +91,16 @@ export async function findMonitor(
   return tool === host.tools.conmon && argv.includes(instance.id) ? pid : undefined;
 }
 
+/** Idempotent. */
+export async function killMonitor(host: ContainerHost, instance: Instance): Promise<void> {
+  const pid = await findMonitor(host, instance);
+  try {
+    if (pid !== undefined) process.kill(pid, 'SIGKILL');
+  } catch {
+    // It has ended meanwhile.
+  }
+}
+
 function monitorArguments(
   host: ContainerHost,
   instance: Instance,

@@ -12,9 +12,9 @@ const MACHINE_POLICY = '/etc/containers/policy.json';
 
 /** What a registry answers about an image that it will not serve however often it is asked. */
 const TERMINAL =
-  /manifest unknown|name unknown|not found|unauthorized|authentication required|denied|invalid reference|unsupported|no image found in (?:manifest list|image index)|does not match|digest mismatch/i;
+  /manifest unknown|name unknown|not found|unauthorized|authentication required|denied|invalid reference|unsupported|no image found in (?:manifest list|image index)|server gave HTTP response|does not match|digest mismatch/i;
 const NETWORK =
-  /connection re(?:fused|set)|no such host|i\/o timeout|timed? ?out|deadline exceeded|TLS handshake|unexpected EOF|\bEOF\b|network is unreachable|no route to host|temporary failure|toomanyrequests|too many requests|server misbehaving|(?:status|code)[: ]+5\d\d|5\d\d (?:Internal|Bad|Service|Gateway)|internal server error|service unavailable|server gave HTTP response/i;
+  /connection re(?:fused|set)|no such host|i\/o timeout|timed? ?out|deadline exceeded|TLS handshake|unexpected EOF|\bEOF\b|network is unreachable|no route to host|temporary failure|toomanyrequests|too many requests|server misbehaving|(?:status|code)[: ]+5\d\d|5\d\d (?:Internal|Bad|Service|Gateway)|internal server error|service unavailable/i;
 
 /** Copies the image a digest names to `layout:tag`. skopeo checks every byte against the digest. */
 export async function skopeoCopy(

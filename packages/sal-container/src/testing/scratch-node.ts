@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { mkdir, mkdtemp, readFile, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { Json, NodeId } from '@hypha/protocol';
+import { base32, type Json, type NodeId } from '@hypha/protocol';
 import { EFFECTS, type Effects, type ResourceRecord, type Sal } from '@hypha/sal';
 import {
   applyWhole,
@@ -22,7 +22,6 @@ import { readTraces } from './traces.ts';
 
 const POOL_BYTES = 512 * 1024 * 1024;
 const SIGNAL_MS = 120_000;
-const NODE: NodeId = `node_${'t'.repeat(32)}`;
 
 export function signal(): AbortSignal {
   return AbortSignal.timeout(SIGNAL_MS);
@@ -42,6 +41,8 @@ export async function findLack(): Promise<string | undefined> {
 export class Scratch {
   readonly folder: string;
   readonly machine: ContainerMachine;
+  /** One for all its nodes, so that they give the same addresses, which no other test file does. */
+  readonly node: NodeId;
   /** `oci:…` of an image that serves `/www` on port 80. */
   readonly image: string;
   readonly #open: OpenPool;
@@ -56,6 +57,8 @@ export class Scratch {
     btrfs: string;
   }) {
     this.folder = options.folder;
+    const digest = createHash('sha256').update(options.folder).digest();
+    this.node = `node_${base32(digest).slice(0, 32)}`;
     this.machine = options.machine;
     this.image = options.image;
     this.#open = options.open;
@@ -87,6 +90,7 @@ export class Scratch {
     await mkdir(runFolder, { recursive: true });
     const group = createHash('sha256').update(`${this.folder}/${name}`).digest('hex').slice(0, 8);
     return new ScratchNode({
+      node: this.node,
       machine: this.machine,
       image: this.image,
       root: this.#open.pool.resolve(name),
@@ -106,6 +110,7 @@ export class Scratch {
 }
 
 interface NodeOptions {
+  readonly node: NodeId;
   readonly machine: ContainerMachine;
   readonly image: string;
   /** Root of its pool: a subvolume is as good as a file system. */
@@ -159,7 +164,7 @@ export class ScratchNode implements ContractWorld {
     const { machine, runFolder, group, plainRegistries } = this.#options;
     return {
       ...machine,
-      node: NODE,
+      node: this.#options.node,
       effects,
       runFolder,
       group,
