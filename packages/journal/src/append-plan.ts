@@ -1,7 +1,6 @@
 import type {
   BodyOf,
   DesiredResource,
-  JournalBody,
   JournalEvent,
   ReceiptPayload,
   ResourceLimits,
@@ -9,8 +8,8 @@ import type {
 import type { Store, Write } from '@hypha/store';
 import type { JournalTables } from './journal-schema.ts';
 import type { ReceiptChain } from './receipt-chain.ts';
-import type { RecordBook } from './record-book.ts';
-import { type ProvisionalState, planCommit, planUnwind, type RecordState } from './record-swap.ts';
+import type { PlannedChange, ProvisionalEntry, RecordBook } from './record-book.ts';
+import { planCommit, planUnwind, type RecordState } from './record-swap.ts';
 import { NO_RESOURCES, type Reservation, type ReservationBook, sumOf } from './reservation-book.ts';
 import type { RunEntry } from './run-entry.ts';
 import type { BuiltEvent, RunHead } from './run-head.ts';
@@ -26,36 +25,23 @@ export interface PlanDeps {
   readonly useOf: (resource: DesiredResource) => ResourceLimits | null;
 }
 
-/** The desired record of the run's deployment, as it is before the append. */
-export interface DeploymentWorld {
-  readonly records: readonly RecordState[];
-  readonly provisional: readonly ProvisionalState[];
-}
-
-const EMPTY_WORLD: DeploymentWorld = { records: [], provisional: [] };
-
-/** Bodies whose meaning depends on what the record holds already. */
-export function needsWorld(body: JournalBody): boolean {
-  return body.type === 'committed' || body.type === 'finished';
-}
-
-/** What one append adds to the store besides the run's own row, and to memory once that is durable. */
+/**
+ * What one append adds to the store besides the run's own row, and to memory once that is durable. Events of
+ * one append build on each other: a commit sees the steps before it.
+ */
 export class AppendPlan {
   readonly writes: Write[] = [];
   readonly #deps: PlanDeps;
   readonly #entry: RunEntry;
   readonly #head: RunHead;
   readonly #applied: (() => void)[] = [];
-  #records: readonly RecordState[];
-  #provisional: readonly ProvisionalState[];
+  // step of this run → what this append makes of it; null for dropped
+  readonly #changedSteps = new Map<number, ProvisionalEntry | null>();
 
-  constructor(deps: PlanDeps, of: { entry: RunEntry; head: RunHead; world?: DeploymentWorld }) {
+  constructor(deps: PlanDeps, of: { readonly entry: RunEntry; readonly head: RunHead }) {
     this.#deps = deps;
     this.#entry = of.entry;
     this.#head = of.head;
-    const world = of.world ?? EMPTY_WORLD;
-    this.#records = world.records;
-    this.#provisional = world.provisional;
   }
 
   /** After the write: memory follows the store. */
@@ -64,10 +50,8 @@ export class AppendPlan {
   }
 
   add({ event, text }: BuiltEvent): void {
-    this.#write(
-      this.#db.insertInto('event').values({ run: event.run, seq: event.seq, body: text }),
-    );
-    const { body } = event;
+    const { run, seq, body } = event;
+    this.writes.push({ query: this.#db.insertInto('event').values({ run, seq, body: text }) });
     if (body.type === 'step-intent') this.#declare(body);
     if (body.type === 'step-result') this.#settle(body.step);
     if (body.type === 'undo-result' && body.leftover === null) this.#undeclare(body.step);
@@ -79,67 +63,79 @@ export class AppendPlan {
     return this.#deps.store.db;
   }
 
-  #write(query: Write['query']): void {
-    this.writes.push({ query });
+  #take({ writes, apply }: PlannedChange): void {
+    this.writes.push(...writes);
+    this.#applied.push(apply);
   }
 
   #declare({ step, action, desired }: BodyOf<'step-intent'>): void {
     if (desired === null) return;
     const { run, position, realm, deployment } = this.#entry;
-    this.#provisional = [
-      ...this.#provisional,
-      { ...desired, run, position, step, action, settled: false },
-    ];
-    const values = { ...desired, spec: JSON.stringify(desired.spec), settled: 0 };
-    this.#write(
-      this.#db
-        .insertInto('provisional')
-        .values({ ...values, run, position, step, realm, deployment, action }),
-    );
+    const place = { run, position, step, realm, deployment };
+    this.#putStep({ ...desired, ...place, action, settled: false });
   }
 
   #settle(step: number): void {
-    this.#write(
-      this.#db
-        .updateTable('provisional')
-        .set({ settled: 1 })
-        .where('run', '=', this.#entry.run)
-        .where('step', '=', step),
-    );
+    const found = this.#findStep(step);
+    if (found !== undefined) this.#putStep({ ...found, settled: true });
   }
 
   #undeclare(step: number): void {
+    const found = this.#findStep(step);
+    if (found !== undefined) this.#dropSteps([found]);
+  }
+
+  #findStep(step: number): ProvisionalEntry | undefined {
+    const changed = this.#changedSteps.get(step);
+    if (changed !== undefined) return changed ?? undefined;
+    return this.#deps.records.findStep(this.#entry, step);
+  }
+
+  #putStep(entry: ProvisionalEntry): void {
+    this.#changedSteps.set(entry.step, entry);
+    this.#take(this.#deps.records.planStep(entry));
+  }
+
+  #dropSteps(steps: readonly ProvisionalEntry[]): void {
+    const own = steps.filter(({ run }) => run === this.#entry.run);
+    for (const { step } of own) this.#changedSteps.set(step, null);
+    this.#take(this.#deps.records.planDropSteps(steps));
+  }
+
+  /** Of every run of the deployment, oldest first, as this append leaves them. */
+  #listSteps(): ProvisionalEntry[] {
     const { run } = this.#entry;
-    this.#provisional = this.#provisional.filter((row) => row.run !== run || row.step !== step);
-    this.#write(this.#db.deleteFrom('provisional').where('run', '=', run).where('step', '=', step));
+    const stored = this.#deps.records.listProvisional(this.#entry);
+    const unchanged = stored.filter(
+      (each) => each.run !== run || !this.#changedSteps.has(each.step),
+    );
+    const changed = [...this.#changedSteps.values()].filter((each) => each !== null);
+    return [...unchanged, ...changed].sort((a, b) => a.position - b.position || a.step - b.step);
+  }
+
+  #putRecords(records: readonly RecordState[]): void {
+    for (const record of records) this.#take(this.#deps.records.planRecord(record, this.#entry));
   }
 
   #commit({ desired }: BodyOf<'committed'>): void {
     const { run, realm, deployment, deleteData } = this.#entry;
-    const world = { records: this.#records, provisional: this.#provisional };
-    const changed = planCommit(world, { run, desired, deleteData });
-    for (const record of changed) {
-      this.writes.push(this.#deps.records.upsertRecord(record, this.#entry));
-    }
-    this.#write(
-      this.#db
-        .deleteFrom('provisional')
-        .where('realm', '=', realm)
-        .where('deployment', '=', deployment),
-    );
+    const records = this.#deps.records.listRecords(this.#entry);
+    const steps = this.#listSteps();
+    const changed = planCommit({ records, provisional: steps }, { run, desired, deleteData });
+    this.#putRecords(changed);
+    this.#dropSteps(steps);
     const touched = new Set(changed.map(({ rid }) => rid));
-    this.#records = [...changed, ...this.#records.filter(({ rid }) => !touched.has(rid))];
-    this.#provisional = [];
+    const use = this.#useOf([...changed, ...records.filter(({ rid }) => !touched.has(rid))]);
     const of = { realm, deployment };
     const ceiling = this.#deps.reservations.find({ ...of, source: run }) ?? NO_RESOURCES;
-    this.#reserve({ ...of, source: 'committed', limits: this.#use() ?? ceiling });
+    this.#reserve({ ...of, source: 'committed', limits: use ?? ceiling });
     this.#release({ ...of, source: 'kept' });
     this.#release({ ...of, source: run });
   }
 
   /** Null when the use of one resource cannot be said. */
-  #use(): ResourceLimits | null {
-    const held = this.#records.filter(({ status }) => status !== 'removing');
+  #useOf(records: readonly RecordState[]): ResourceLimits | null {
+    const held = records.filter(({ status }) => status !== 'removing');
     const uses = held.map((record) => this.#deps.useOf(record));
     return uses.every((use) => use !== null) ? sumOf(uses) : null;
   }
@@ -150,16 +146,15 @@ export class AppendPlan {
     if (body.state === 'succeeded') return;
     const { run, realm, deployment, keep } = this.#entry;
     const of = { realm, deployment };
-    const left = this.#provisional.some((step) => step.run === run);
-    if (keep && left) {
+    const steps = this.#listSteps();
+    const left = steps.filter((step) => step.run === run);
+    if (keep && left.length > 0) {
       const limits = this.#deps.reservations.find({ ...of, source: run }) ?? NO_RESOURCES;
       this.#reserve({ ...of, source: 'kept', limits });
-    } else if (left) {
-      const world = { records: this.#records, provisional: this.#provisional };
-      for (const record of planUnwind(world, run)) {
-        this.writes.push(this.#deps.records.upsertRecord(record, this.#entry));
-      }
-      this.#write(this.#db.deleteFrom('provisional').where('run', '=', run));
+    } else if (left.length > 0) {
+      const records = this.#deps.records.listRecords(this.#entry);
+      this.#putRecords(planUnwind({ records, provisional: steps }, run));
+      this.#dropSteps(left);
     }
     this.#release({ ...of, source: run });
   }
@@ -191,23 +186,24 @@ export class AppendPlan {
 
   #reserve(reservation: Reservation): void {
     const { realm, deployment, source, limits } = reservation;
-    this.#write(
-      this.#db
-        .insertInto('reservation')
-        .values({ realm, deployment, source, ...limits })
-        .onConflict((row) => row.columns(['realm', 'deployment', 'source']).doUpdateSet(limits)),
-    );
-    this.#applied.push(() => this.#deps.reservations.set(reservation));
+    const query = this.#db
+      .insertInto('reservation')
+      .values({ realm, deployment, source, ...limits })
+      .onConflict((row) => row.columns(['realm', 'deployment', 'source']).doUpdateSet(limits));
+    this.#take({
+      writes: [{ query }],
+      apply: () => this.#deps.reservations.set(reservation),
+    });
   }
 
   #release(of: Omit<Reservation, 'limits'>): void {
-    this.#write(
-      this.#db
-        .deleteFrom('reservation')
-        .where('realm', '=', of.realm)
-        .where('deployment', '=', of.deployment)
-        .where('source', '=', of.source),
-    );
-    this.#applied.push(() => this.#deps.reservations.drop(of));
+    // Memory holds what the store holds.
+    if (this.#deps.reservations.find(of) === undefined) return;
+    const query = this.#db
+      .deleteFrom('reservation')
+      .where('realm', '=', of.realm)
+      .where('deployment', '=', of.deployment)
+      .where('source', '=', of.source);
+    this.#take({ writes: [{ query }], apply: () => this.#deps.reservations.drop(of) });
   }
 }

@@ -44,8 +44,8 @@ async function applyAll(
   return run;
 }
 
-async function statuses(): Promise<Record<string, string>> {
-  const { records, provisional } = await fixture.journal.records.readWorld();
+function statuses(): Record<string, string> {
+  const { records, provisional } = fixture.journal.records.readWorld();
   return Object.fromEntries([
     ...records.map(({ name, status }) => [name, status]),
     ...provisional.map(({ name }) => [name, 'provisional']),
@@ -55,34 +55,34 @@ async function statuses(): Promise<Record<string, string>> {
 test('a declared resource is provisional until its run commits', async () => {
   const run = await startRun();
   await fixture.append(run, [intent(1, web)]);
-  expect(await statuses()).toEqual({ web: 'provisional' });
+  expect(statuses()).toEqual({ web: 'provisional' });
   await fixture.append(run, [result(1), committed(web)]);
-  expect(await statuses()).toEqual({ web: 'committed' });
-  const [record] = await fixture.journal.records.listRecords();
+  expect(statuses()).toEqual({ web: 'committed' });
+  const [record] = fixture.journal.records.listRecords();
   expect(record).toMatchObject({ ...web, createdBy: run, lastOp: `${run}/1`, unsettled: true });
 });
 
 test('steps and commit in one append mean the same', async () => {
   const run = await startRun();
   await fixture.append(run, [intent(1, web), result(1), committed(web)]);
-  const [record] = await fixture.journal.records.listRecords();
+  const [record] = fixture.journal.records.listRecords();
   expect(record).toMatchObject({ createdBy: run, lastOp: `${run}/1` });
-  expect(await statuses()).toEqual({ web: 'committed' });
+  expect(statuses()).toEqual({ web: 'committed' });
 });
 
 test('what is no longer declared is removed, but volumes are retained', async () => {
   await applyAll({}, web, data);
   await applyAll({}, desiredOf('container', 'api'));
-  expect(await statuses()).toEqual({ api: 'committed', web: 'removing', data: 'retained' });
+  expect(statuses()).toEqual({ api: 'committed', web: 'removing', data: 'retained' });
 });
 
 test('only a signed deleteData removes a volume, declared before or retained', async () => {
   await applyAll({}, data, desiredOf('volume', 'old'));
   await applyAll({ deleteData: ['other'] });
-  expect(await statuses()).toEqual({ data: 'retained', old: 'retained' });
+  expect(statuses()).toEqual({ data: 'retained', old: 'retained' });
   await applyAll({ deleteData: ['data'], mode: 'destroy' });
-  expect(await statuses()).toEqual({ data: 'removing', old: 'retained' });
-  const records = await fixture.journal.records.listRecords();
+  expect(statuses()).toEqual({ data: 'removing', old: 'retained' });
+  const records = fixture.journal.records.listRecords();
   expect(records.map(({ name, deleteData }) => [name, deleteData])).toEqual([
     ['data', true],
     ['old', false],
@@ -94,7 +94,7 @@ test('a retained volume that is declared again keeps its maker', async () => {
   await applyAll({});
   const third = await startRun();
   await fixture.append(third, [intent(1, data, 'no-op'), result(1), committed(data)]);
-  const [record] = await fixture.journal.records.listRecords();
+  const [record] = fixture.journal.records.listRecords();
   expect(record).toMatchObject({ status: 'committed', createdBy: first, lastOp: `${first}/1` });
 });
 
@@ -103,7 +103,7 @@ test('undo drops what was provisional and the committed record stands', async ()
   const run = await startRun();
   const bigger = desiredOf('container', 'web', 2);
   await fixture.append(run, [intent(1, bigger, 'update'), result(1), intent(2, data)]);
-  expect(await statuses()).toEqual({ web: 'provisional', data: 'provisional' });
+  expect(statuses()).toEqual({ web: 'provisional', data: 'provisional' });
   for (const step of [2, 1]) {
     await fixture.append(run, [
       { type: 'undo-intent', step },
@@ -111,8 +111,8 @@ test('undo drops what was provisional and the committed record stands', async ()
     ]);
   }
   await fixture.append(run, [finished('failed', 'E_SCRIPT')]);
-  expect(await statuses()).toEqual({ web: 'committed' });
-  const [record] = await fixture.journal.records.listRecords();
+  expect(statuses()).toEqual({ web: 'committed' });
+  const [record] = fixture.journal.records.listRecords();
   expect(record?.specHash).toBe(web.specHash);
 });
 
@@ -121,14 +121,14 @@ test('undo of the second step on a resource restores the first', async () => {
   const bigger = desiredOf('container', 'web', 2);
   const steps = [intent(1, web), result(1), intent(2, bigger, 'update'), result(2)];
   await fixture.append(run, steps);
-  const inForce = async () =>
-    (await fixture.journal.records.readWorld()).provisional.map(({ specHash }) => specHash);
-  expect(await inForce()).toEqual([bigger.specHash]);
+  const inForce = () =>
+    fixture.journal.records.readWorld().provisional.map(({ specHash }) => specHash);
+  expect(inForce()).toEqual([bigger.specHash]);
   await fixture.append(run, [
     { type: 'undo-intent', step: 2 },
     { type: 'undo-result', step: 2, leftover: null },
   ]);
-  expect(await inForce()).toEqual([web.specHash]);
+  expect(inForce()).toEqual([web.specHash]);
 });
 
 test('what undo could not remove is handed to the reconciler, data is only listed', async () => {
@@ -139,7 +139,7 @@ test('what undo could not remove is handed to the reconciler, data is only liste
     { type: 'undo-result', step: 1, leftover: 'device is busy' },
     finished('failed', 'E_SAL'),
   ]);
-  expect(await statuses()).toEqual({ web: 'removing', data: 'retained' });
+  expect(statuses()).toEqual({ web: 'removing', data: 'retained' });
 });
 
 test('a kept failure stays provisional and reserved until the next commit', async () => {
@@ -147,24 +147,24 @@ test('a kept failure stays provisional and reserved until the next commit', asyn
   await fixture.append(run, [intent(1, web), result(1)]);
   await fixture.append(run, [finished('failed', 'E_SCRIPT')]);
   await fixture.reopen();
-  expect(await statuses()).toEqual({ web: 'provisional' });
+  expect(statuses()).toEqual({ web: 'provisional' });
   expect(fixture.journal.reserved().milliCpus).toBe(1000);
   await applyAll({}, desiredOf('container', 'api'));
-  expect(await statuses()).toEqual({ api: 'committed', web: 'removing' });
+  expect(statuses()).toEqual({ api: 'committed', web: 'removing' });
   expect(fixture.journal.reserved().milliCpus).toBe(500);
 });
 
 test('a record that changed while it was being removed stands', async () => {
   await applyAll({}, web);
   await applyAll({});
-  const [removing] = await fixture.journal.records.listRecords();
+  const [removing] = fixture.journal.records.listRecords();
   if (removing === undefined) throw new Error('the record is there');
   await applyAll({}, web);
   expect(await fixture.journal.records.dropRecord(removing)).toBe(false);
-  expect(await statuses()).toEqual({ web: 'committed' });
+  expect(statuses()).toEqual({ web: 'committed' });
   await applyAll({});
-  const [again] = await fixture.journal.records.listRecords();
+  const [again] = fixture.journal.records.listRecords();
   if (again === undefined) throw new Error('the record is there');
   expect(await fixture.journal.records.dropRecord(again)).toBe(true);
-  expect(await statuses()).toEqual({});
+  expect(statuses()).toEqual({});
 });

@@ -13,6 +13,7 @@ import { openStore, type Store } from '@hypha/store';
 import { DeliveryCursors } from './delivery-cursors.ts';
 import { type JournalTables, MIGRATIONS } from './journal-schema.ts';
 import { JournalSweeper } from './journal-sweeper.ts';
+import { MarkBook } from './mark-book.ts';
 import { ReceiptChain } from './receipt-chain.ts';
 import { RecordBook } from './record-book.ts';
 import { ReservationBook } from './reservation-book.ts';
@@ -70,25 +71,28 @@ export class Journal {
     stored: {
       createdAt: number;
       reservations: ReservationBook;
+      records: RecordBook;
+      marks: MarkBook;
       unfinished: readonly RunEntry[];
     },
     options: JournalOptions,
   ) {
     const { node, signer, verifier, nowMs, authoritySeq, useOf } = options;
-    const { createdAt, reservations } = stored;
+    const { createdAt, reservations, records, marks } = stored;
     this.#store = store;
     this.#reservations = reservations;
     this.#lanes = new RunLanes(stored.unfinished);
-    this.records = new RecordBook(store);
+    this.records = records;
     this.runs = new RunReader(store);
     this.cursors = new DeliveryCursors(store);
     this.sweeper = new JournalSweeper(store);
-    const { records, runs: reader } = this;
+    const { runs: reader } = this;
     const onChanged: JournalListener = (entry, events) => this.#announce(entry, events);
     this.#admission = new RunAdmission({
       store,
       reader,
       reservations,
+      marks,
       verifier,
       node,
       createdAt,
@@ -209,22 +213,22 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
       .values({ id: 1, createdAt: options.nowMs(), receiptSeq: 0, receiptDigest: null })
       .onConflict((row) => row.column('id').doNothing());
     await store.write([{ query: begin }]);
-    const [meta, reservations, unfinished] = await Promise.all([
+    const [meta, reservations, records, marks, unfinished] = await Promise.all([
       store.db.selectFrom('meta').select('createdAt').executeTakeFirstOrThrow(),
       store.db.selectFrom('reservation').selectAll().execute(),
+      RecordBook.open(store),
+      MarkBook.open(store),
       new RunReader(store).listUnfinished(),
     ]);
-    const stored = reservations.map(({ realm, deployment, source, ...limits }) => ({
+    const reserved = reservations.map(({ realm, deployment, source, ...limits }) => ({
       realm,
       deployment,
       source,
       limits,
     }));
-    return new Journal(
-      store,
-      { createdAt: meta.createdAt, reservations: new ReservationBook(stored), unfinished },
-      options,
-    );
+    const { createdAt } = meta;
+    const stored = { createdAt, records, marks, unfinished };
+    return new Journal(store, { ...stored, reservations: new ReservationBook(reserved) }, options);
   } catch (error) {
     await store.close();
     throw error;

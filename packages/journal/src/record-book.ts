@@ -4,19 +4,19 @@ import type { Selectable } from 'kysely';
 import type { JournalTables } from './journal-schema.ts';
 import type { ProvisionalState, RecordState, RecordStatus } from './record-swap.ts';
 
-interface Placed {
+export interface DeploymentName {
   readonly realm: string;
   readonly deployment: string;
 }
 
 /** A resource this node keeps up, or is to remove, or only lists. */
-export interface ResourceEntry extends RecordState, Placed {
-  /** Grows with every change of the record. */
+export interface ResourceEntry extends RecordState, DeploymentName {
+  /** Another for every change of the record. */
   readonly version: number;
 }
 
 /** What a step of an uncommitted run declared. */
-export interface ProvisionalEntry extends ProvisionalState, Placed {}
+export interface ProvisionalEntry extends ProvisionalState, DeploymentName {}
 
 export interface DesiredWorld {
   readonly records: readonly ResourceEntry[];
@@ -24,41 +24,72 @@ export interface DesiredWorld {
   readonly provisional: readonly ProvisionalEntry[];
 }
 
-/** Reads and writes of the desired record (design §10). */
+/** Writes to go with others in one list, and what memory does once they are durable. */
+export interface PlannedChange {
+  readonly writes: readonly Write[];
+  readonly apply: () => void;
+}
+
+/**
+ * The desired record (design §10). Its rows are kept in memory too, since nobody else writes them: reading
+ * costs nothing, and shows only what is durable.
+ */
 export class RecordBook {
   readonly #store: Store<JournalTables>;
+  // deployment → rid → its record
+  readonly #records = new Map<string, Map<string, ResourceEntry>>();
+  // deployment → run and step → what it declared
+  readonly #provisional = new Map<string, Map<string, ProvisionalEntry>>();
+  #lastVersion = 0;
 
-  constructor(store: Store<JournalTables>) {
+  private constructor(store: Store<JournalTables>) {
     this.#store = store;
   }
 
-  async listRecords(of?: Placed): Promise<ResourceEntry[]> {
-    let query = this.#store.db.selectFrom('record').selectAll();
-    if (of !== undefined) {
-      query = query.where('realm', '=', of.realm).where('deployment', '=', of.deployment);
+  static async open(store: Store<JournalTables>): Promise<RecordBook> {
+    const book = new RecordBook(store);
+    const [records, steps] = await Promise.all([
+      store.db.selectFrom('record').selectAll().execute(),
+      store.db.selectFrom('provisional').selectAll().execute(),
+    ]);
+    for (const row of records) {
+      book.#putRecord(entryOf(row));
+      book.#lastVersion = Math.max(book.#lastVersion, row.version);
     }
-    const rows = await query
-      .orderBy('realm')
-      .orderBy('deployment')
-      .orderBy('kind')
-      .orderBy('name')
-      .execute();
-    return rows.map(entryOf);
+    for (const row of steps) book.#putStep(provisionalOf(row));
+    return book;
   }
 
-  /** Every row, oldest first. */
-  async listProvisional(of?: Placed): Promise<ProvisionalEntry[]> {
-    let query = this.#store.db.selectFrom('provisional').selectAll();
-    if (of !== undefined) {
-      query = query.where('realm', '=', of.realm).where('deployment', '=', of.deployment);
-    }
-    const rows = await query.orderBy('position').orderBy('step').execute();
-    return rows.map(provisionalOf);
+  /** By deployment, kind and name. */
+  listRecords(of?: DeploymentName): ResourceEntry[] {
+    const deployments =
+      of === undefined ? [...this.#records.values()] : [this.#records.get(keyOf(of))];
+    return deployments
+      .flatMap((records) => [...(records?.values() ?? [])])
+      .sort((a, b) => (pathOf(a) < pathOf(b) ? -1 : 1));
   }
 
-  async readWorld(): Promise<DesiredWorld> {
-    const [records, steps] = await Promise.all([this.listRecords(), this.listProvisional()]);
-    return { records, provisional: [...new Map(steps.map((step) => [step.rid, step])).values()] };
+  /** The record as it is now; undefined when that resource is on record no more. */
+  findRecord(entry: ResourceEntry): ResourceEntry | undefined {
+    return this.#records.get(keyOf(entry))?.get(entry.rid);
+  }
+
+  /** Every step, oldest first. */
+  listProvisional(of?: DeploymentName): ProvisionalEntry[] {
+    const deployments =
+      of === undefined ? [...this.#provisional.values()] : [this.#provisional.get(keyOf(of))];
+    return deployments
+      .flatMap((steps) => [...(steps?.values() ?? [])])
+      .sort((a, b) => a.position - b.position || a.step - b.step);
+  }
+
+  findStep(of: DeploymentName & { readonly run: string }, step: number) {
+    return this.#provisional.get(keyOf(of))?.get(stepKey(of.run, step));
+  }
+
+  readWorld(): DesiredWorld {
+    const steps = this.listProvisional().map((step) => [step.rid, step] as const);
+    return { records: this.listRecords(), provisional: [...new Map(steps).values()] };
   }
 
   /**
@@ -66,51 +97,93 @@ export class RecordBook {
    * If we die between the removal and this, the removal is tried again: it is idempotent.
    */
   async dropRecord(entry: ResourceEntry): Promise<boolean> {
+    const { rid, version } = entry;
     const query = this.#store.db
       .deleteFrom('record')
-      .where('rid', '=', entry.rid)
-      .where('version', '=', entry.version)
+      .where('rid', '=', rid)
+      .where('version', '=', version)
       .where('status', '=', 'removing');
     const [result] = await this.#store.write([{ query }]);
-    return result?.rowsAffected === 1;
+    if (result?.rowsAffected !== 1) return false;
+    const records = this.#records.get(keyOf(entry));
+    records?.delete(rid);
+    if (records?.size === 0) this.#records.delete(keyOf(entry));
+    return true;
   }
 
   /** What a replace had parked is gone. */
   async markSettled(entry: ResourceEntry): Promise<void> {
+    const { rid, version } = entry;
     const query = this.#store.db
       .updateTable('record')
       .set({ unsettled: 0 })
-      .where('rid', '=', entry.rid)
-      .where('version', '=', entry.version);
+      .where('rid', '=', rid)
+      .where('version', '=', version);
     await this.#store.write([{ query }]);
+    const now = this.findRecord(entry);
+    if (now?.version === version) this.#putRecord({ ...now, unsettled: false });
   }
 
-  upsertRecord(record: RecordState, of: Placed): Write {
-    const values = {
-      realm: of.realm,
-      deployment: of.deployment,
-      kind: record.kind,
-      name: record.name,
+  planRecord(record: RecordState, { realm, deployment }: DeploymentName): PlannedChange {
+    const entry = { ...record, realm, deployment, version: ++this.#lastVersion };
+    const row = {
+      ...entry,
       spec: JSON.stringify(record.spec),
-      specHash: record.specHash,
-      status: record.status,
-      createdBy: record.createdBy,
-      lastOp: record.lastOp,
       deleteData: Number(record.deleteData),
       unsettled: Number(record.unsettled),
     };
+    const query = this.#store.db
+      .insertInto('record')
+      .values(row)
+      .onConflict((conflict) => conflict.column('rid').doUpdateSet(row));
+    return { writes: [{ query }], apply: () => this.#putRecord(entry) };
+  }
+
+  planStep(entry: ProvisionalEntry): PlannedChange {
+    const row = { ...entry, spec: JSON.stringify(entry.spec), settled: Number(entry.settled) };
+    const query = this.#store.db
+      .insertInto('provisional')
+      .values(row)
+      .onConflict((conflict) => conflict.columns(['run', 'step']).doUpdateSet(row));
+    return { writes: [{ query }], apply: () => this.#putStep(entry) };
+  }
+
+  planDropSteps(steps: readonly ProvisionalEntry[]): PlannedChange {
     return {
-      query: this.#store.db
-        .insertInto('record')
-        .values({ rid: record.rid, ...values, version: 1 })
-        .onConflict((conflict) =>
-          conflict
-            .column('rid')
-            .doUpdateSet((eb) => ({ ...values, version: eb('record.version', '+', 1) })),
-        ),
+      writes: steps.map(({ run, step }) => ({
+        query: this.#store.db
+          .deleteFrom('provisional')
+          .where('run', '=', run)
+          .where('step', '=', step),
+      })),
+      apply: () => {
+        for (const entry of steps) this.#dropStep(entry);
+      },
     };
   }
+
+  #putRecord(entry: ResourceEntry): void {
+    const key = keyOf(entry);
+    const records = this.#records.get(key) ?? new Map<string, ResourceEntry>();
+    this.#records.set(key, records.set(entry.rid, entry));
+  }
+
+  #putStep(entry: ProvisionalEntry): void {
+    const key = keyOf(entry);
+    const steps = this.#provisional.get(key) ?? new Map<string, ProvisionalEntry>();
+    this.#provisional.set(key, steps.set(stepKey(entry.run, entry.step), entry));
+  }
+
+  #dropStep(entry: ProvisionalEntry): void {
+    const steps = this.#provisional.get(keyOf(entry));
+    steps?.delete(stepKey(entry.run, entry.step));
+    if (steps?.size === 0) this.#provisional.delete(keyOf(entry));
+  }
 }
+
+const keyOf = ({ realm, deployment }: DeploymentName) => `${realm}/${deployment}`;
+const stepKey = (run: string, step: number) => `${run}/${step}`;
+const pathOf = (entry: ResourceEntry) => `${keyOf(entry)}/${entry.kind}/${entry.name}`;
 
 function entryOf(row: Selectable<JournalTables['record']>): ResourceEntry {
   return {

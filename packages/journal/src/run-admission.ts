@@ -7,12 +7,17 @@ import {
   type Verifier,
 } from '@hypha/protocol';
 import { isStoreConflict, type Store, type Write } from '@hypha/store';
+import { z } from 'zod';
 import { JOURNAL_LIMITS } from './journal-limits.ts';
 import type { JournalTables } from './journal-schema.ts';
+import type { MarkBook } from './mark-book.ts';
 import type { Reservation, ReservationBook } from './reservation-book.ts';
-import type { RunEntry, RunSource } from './run-entry.ts';
+import { type RunEntry, type RunSource, runEntryOf } from './run-entry.ts';
 import { RunHead } from './run-head.ts';
 import type { RunReader } from './run-reader.ts';
+
+/** What the insert of a run returns. */
+const Positions = z.tuple([z.object({ position: z.int() })]);
 
 /** Verified work, as the one admission path of the supervisor hands it over. */
 export interface Admission {
@@ -38,6 +43,7 @@ interface AdmissionDeps {
   readonly store: Store<JournalTables>;
   readonly reader: RunReader;
   readonly reservations: ReservationBook;
+  readonly marks: MarkBook;
   readonly verifier: Verifier;
   readonly node: string;
   readonly createdAt: number;
@@ -76,9 +82,8 @@ export class RunAdmission {
 
   async #admitOnce(admission: Admission): Promise<Admitted> {
     for (let attempt = 1; ; attempt++) {
-      const known = await this.#deps.reader.findByDigest(admission.digest);
+      const known = await this.#check(admission);
       if (known !== undefined) return { entry: known, existing: true };
-      await this.#check(admission);
       const reservation = this.#reserve(admission);
       try {
         return { entry: await this.#write(admission, reservation), existing: false };
@@ -89,7 +94,16 @@ export class RunAdmission {
     }
   }
 
-  async #check({ payload, digest, keyids }: Admission): Promise<void> {
+  /** The run of the same digest; undefined when the work is new and may be taken in. */
+  async #check({ payload, digest, keyids }: Admission): Promise<RunEntry | undefined> {
+    const values = replayValues(payload, keyids);
+    const used = await this.#deps.store.db
+      .selectFrom('replay')
+      .select(['value', 'digest'])
+      .where('value', 'in', values)
+      .execute();
+    // Forgotten here once it has expired; what asks after that is refused before it comes here.
+    if (used.some((row) => row.digest === digest)) return this.#deps.reader.findByDigest(digest);
     if (this.#deps.unfinished() >= JOURNAL_LIMITS.unfinishedRunsMax) {
       throw new HyphaError('E_RATE', `cannot accept ${payload.id}: too many runs are unfinished`);
     }
@@ -104,40 +118,15 @@ export class RunAdmission {
         },
       );
     }
-    const [used, mark] = await Promise.all([
-      this.#findUsed(payload, digest, keyids),
-      this.#findMark(payload),
-    ]);
-    if (used !== undefined) {
-      const path = used.startsWith('id ') ? 'id' : 'nonce';
+    const [first] = used;
+    if (first !== undefined) {
+      const path = first.value.startsWith('id ') ? 'id' : 'nonce';
       throw new HyphaError('E_REPLAY', `${path} of ${payload.id} was used by other work`, {
         where: { path },
       });
     }
-    if (mark !== undefined) demandNewer(payload, mark.generation);
-  }
-
-  async #findUsed(
-    payload: ScriptPayload,
-    digest: string,
-    keyids: readonly string[],
-  ): Promise<string | undefined> {
-    const row = await this.#deps.store.db
-      .selectFrom('replay')
-      .select('value')
-      .where('value', 'in', replayValues(payload, keyids))
-      .where('digest', '!=', digest)
-      .executeTakeFirst();
-    return row?.value;
-  }
-
-  async #findMark({ realm, deployment }: ScriptPayload) {
-    return await this.#deps.store.db
-      .selectFrom('mark')
-      .select('generation')
-      .where('realm', '=', realm)
-      .where('deployment', '=', deployment)
-      .executeTakeFirst();
+    demandNewer(payload, this.#deps.marks.find(payload) ?? 0);
+    return undefined;
   }
 
   /** A destroy needs nothing. */
@@ -158,9 +147,9 @@ export class RunAdmission {
     const { event, text } = head.append(this.#acceptedBody(admission), { epoch: 0, at });
     const row = this.#runRow(admission, at, event.hash);
     const writes: Write[] = [
-      { query: db.insertInto('run').values(row) },
+      { query: db.insertInto('run').values(row).returning('position') },
       { query: db.insertInto('event').values({ run, seq: 1, body: text }) },
-      { query: this.#raiseMark(payload, digest), expectRows: 1 },
+      this.#deps.marks.planRaise(payload, digest),
     ];
     const keepUntilSeconds = payload.exp + JOURNAL_LIMITS.replayGraceSeconds;
     for (const value of replayValues(payload, admission.keyids)) {
@@ -171,8 +160,10 @@ export class RunAdmission {
       const { limits, ...of } = reservation;
       writes.push({ query: db.insertInto('reservation').values({ ...of, ...limits }) });
     }
-    await this.#deps.store.write(writes);
-    const entry = await this.#deps.reader.getRun(run);
+    const [inserted] = await this.#deps.store.write(writes);
+    this.#deps.marks.raise(payload);
+    const [{ position }] = Positions.parse(inserted?.rows);
+    const entry = runEntryOf({ ...row, position });
     this.#deps.onAdmitted(entry, [event]);
     return entry;
   }
@@ -223,18 +214,6 @@ export class RunAdmission {
       due: 1,
       told: 0,
     };
-  }
-
-  #raiseMark({ realm, deployment, generation }: ScriptPayload, digest: string) {
-    return this.#deps.store.db
-      .insertInto('mark')
-      .values({ realm, deployment, generation, digest })
-      .onConflict((row) =>
-        row
-          .columns(['realm', 'deployment'])
-          .doUpdateSet({ generation, digest })
-          .where('mark.generation', '<', generation),
-      );
   }
 }
 

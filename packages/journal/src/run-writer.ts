@@ -8,7 +8,7 @@ import {
   type Verifier,
 } from '@hypha/protocol';
 import { isStoreConflict } from '@hypha/store';
-import { AppendPlan, needsWorld, type PlanDeps } from './append-plan.ts';
+import { AppendPlan, type PlanDeps } from './append-plan.ts';
 import { JOURNAL_LIMITS } from './journal-limits.ts';
 import type { RunEntry } from './run-entry.ts';
 import { RunHead } from './run-head.ts';
@@ -168,13 +168,8 @@ export class RunWriter {
     author: Author,
     bodies: readonly JournalBody[],
   ): Promise<readonly JournalEvent[]> {
-    const world = bodies.some(needsWorld) ? await this.#readDeployment(entry) : undefined;
     if (bodies.some(({ type }) => type === 'finished')) await this.#deps.receipts.refresh();
-    const plan = new AppendPlan(this.#deps, {
-      entry,
-      head,
-      ...(world === undefined ? {} : { world }),
-    });
+    const plan = new AppendPlan(this.#deps, { entry, head });
     const stamp = { epoch: author.by === 'runner' ? author.epoch : 0, at: this.#deps.nowMs() };
     const built = bodies.map((body) => {
       const event = head.append(body, stamp);
@@ -211,14 +206,6 @@ export class RunWriter {
       'E_STALE_EPOCH',
       `${author.runner} knows ${after} events of ${entry.run}, there are ${head.seq}`,
     );
-  }
-
-  async #readDeployment(entry: RunEntry) {
-    const [records, provisional] = await Promise.all([
-      this.#deps.records.listRecords(entry),
-      this.#deps.records.listProvisional(entry),
-    ]);
-    return { records, provisional };
   }
 
   #updateRun(next: RunEntry, seqBefore: number) {

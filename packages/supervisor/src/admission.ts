@@ -4,11 +4,13 @@ import {
   checkScriptSyntax,
   type Envelope,
   HyphaError,
+  isHyphaError,
   openEnvelope,
   type ResourceLimits,
   runIdOf,
   type ScriptPayload,
   type Submission,
+  type VerifiedScript,
   type Verifier,
   verifyScript,
 } from '@hypha/protocol';
@@ -60,7 +62,7 @@ export class NodeAdmission {
     { envelope, authority: stapled = [] }: Submission,
     source: RunSource,
   ): Promise<{ readonly entry: RunEntry; readonly existing: boolean }> {
-    const { journal, authority, verifier, clock } = this.#deps;
+    const { journal, authority, verifier } = this.#deps;
     const node = this.#deps.membership();
     if (node === undefined) {
       throw new HyphaError('E_UNAVAILABLE', 'cannot accept work: this node has not enrolled', {
@@ -69,24 +71,17 @@ export class NodeAdmission {
     }
     await authority.offer(stapled);
     await authority.refresh(this.#deps.authorityAgeMs);
-    const { digest } = openEnvelope(verifier, envelope, 'script');
-    const known = await journal.runs.findByDigest(digest);
-    const { payload, keyids } = verifyScript(verifier, {
-      envelope,
-      authority: authority.current(),
-      profile: 'admit',
-      nowSeconds: Math.floor(clock.nowMs() / 1000),
-      node,
-      // Ids and nonces are looked up by the journal, in the write that uses them up.
-      replay: {
-        hasDigest: () => known !== undefined,
-        findId: () => undefined,
-        findNonce: () => undefined,
-      },
-    });
-    if (known !== undefined) return { entry: known, existing: true };
-    demandSupported(payload);
-    if (payload.script !== undefined) checkScriptSyntax(payload.script.source);
+    let script: VerifiedScript;
+    try {
+      script = this.#verify(envelope, node, 'new');
+      demandSupported(script.payload);
+      if (script.payload.script !== undefined) checkScriptSyntax(script.payload.script.source);
+    } catch (error) {
+      // Accepted in time is accepted: the same work again is judged without clocks.
+      const known = await this.#findKnown(envelope, node, error);
+      return { entry: known, existing: true };
+    }
+    const { digest, payload, keyids } = script;
     return await journal.admit({
       run: runIdOf(verifier, digest, node.id),
       digest,
@@ -97,6 +92,38 @@ export class NodeAdmission {
       source,
       capacity: await this.#deps.capacity(),
     });
+  }
+
+  #verify(envelope: Envelope, node: Membership, work: 'new' | 'known'): VerifiedScript {
+    const { authority, verifier, clock } = this.#deps;
+    return verifyScript(verifier, {
+      envelope,
+      authority: authority.current(),
+      profile: 'admit',
+      nowSeconds: Math.floor(clock.nowMs() / 1000),
+      node,
+      // Ids and nonces are looked up by the journal, in the write that uses them up.
+      replay: {
+        hasDigest: () => work === 'known',
+        findId: () => undefined,
+        findNonce: () => undefined,
+      },
+    });
+  }
+
+  /** Throws `refusal` when the work is not known, and its own when it does not verify at all. */
+  async #findKnown(envelope: Envelope, node: Membership, refusal: unknown): Promise<RunEntry> {
+    if (!isHyphaError(refusal)) throw refusal;
+    let digest: string;
+    try {
+      ({ digest } = openEnvelope(this.#deps.verifier, envelope, 'script'));
+    } catch {
+      throw refusal;
+    }
+    const known = await this.#deps.journal.runs.findByDigest(digest);
+    if (known === undefined) throw refusal;
+    this.#verify(envelope, node, 'known');
+    return known;
   }
 }
 

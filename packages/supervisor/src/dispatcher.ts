@@ -2,12 +2,12 @@ import { isClaimable, type Journal, type Lane, type RunEntry } from '@hypha/jour
 import { HyphaError } from '@hypha/protocol';
 import type { Logger } from '@hypha/service';
 import { recordedProblem } from './recorded-problem.ts';
-import type { RunJob } from './run-queue.ts';
+import { jobIdOf, type RunJob } from './run-queue.ts';
 import { LIMITS } from './supervisor-limits.ts';
 
 interface DispatcherDeps {
   readonly journal: Journal;
-  readonly queue: { add(jobs: readonly RunJob[]): Promise<void> };
+  readonly queue: { add(jobs: readonly RunJob[]): Promise<boolean> };
   readonly log: Logger;
 }
 
@@ -19,6 +19,8 @@ interface DispatcherDeps {
 export class Dispatcher {
   readonly #deps: DispatcherDeps;
   readonly #held = new Set<string>();
+  // Jobs the queue was given and has perhaps not lost
+  #given = new Set<string>();
   #passes: Promise<void> = Promise.resolve();
   #isWaiting = false;
 
@@ -46,6 +48,12 @@ export class Dispatcher {
     });
   }
 
+  /** As `kick`, and gives the queue again what it was given: it may have lost anything at any time. */
+  refill(): void {
+    this.#given = new Set();
+    this.kick();
+  }
+
   /** Resolves when every pass asked for is done. */
   async idle(): Promise<void> {
     await this.#passes;
@@ -57,8 +65,12 @@ export class Dispatcher {
       for (const run of journal.listLanes().flatMap(superseded)) await this.#supersede(run);
       const turns = journal.listLanes().flatMap(({ runs }) => runs.slice(0, 1));
       const waiting = turns.filter((entry) => isWaiting(entry) && !this.#held.has(entry.run));
-      const jobs = waiting.slice(0, LIMITS.jobsPerSweep).map(({ run, epoch }) => ({ run, epoch }));
-      await queue.add(jobs);
+      const jobs = waiting
+        .filter((entry) => !this.#given.has(jobIdOf(entry)))
+        .slice(0, LIMITS.jobsPerPass)
+        .map(({ run, epoch }) => ({ run, epoch }));
+      if (!(await queue.add(jobs))) return;
+      for (const job of jobs) this.#given.add(jobIdOf(job));
     } catch (err) {
       // The next sweep tries again.
       log.error({ err }, 'dispatch failed');

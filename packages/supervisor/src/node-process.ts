@@ -32,19 +32,22 @@ export async function runNodeProcess({ runnerFile, openSals }: NodeProcess): Pro
     const folder = await openStateFolder(config.state);
     const keys = await openNodeKeys(folder.identity);
     const host = await openSals({ config, folder, node: keys.nodeId, signal });
-    const supervisor = await Supervisor.start({
-      ...{ config, folder, keys, host, log },
-      boot: await readBoot(() => systemClock.nowMs()),
-      runner: { command: process.execPath, argv: [runnerFile] },
-      verifier: nodeVerifier,
-      clock: systemClock,
-    });
-    log.info({ url: supervisor.url, node: keys.nodeId }, 'supervisor listens');
-    ready({ url: supervisor.url });
-    if (!signal.aborted) {
-      await new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }));
+    try {
+      const supervisor = await Supervisor.start({
+        ...{ config, folder, keys, host, log },
+        boot: await readBoot(() => systemClock.nowMs()),
+        runner: { command: process.execPath, argv: [runnerFile] },
+        verifier: nodeVerifier,
+        clock: systemClock,
+      });
+      log.info({ url: supervisor.url, node: keys.nodeId }, 'supervisor listens');
+      ready({ url: supervisor.url });
+      if (!signal.aborted) {
+        await new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }));
+      }
+      await supervisor.close();
+    } finally {
+      if (config.onStop === 'stop') await host.close();
     }
-    await supervisor.close();
-    if (config.onStop === 'stop') await host.close();
   });
 }

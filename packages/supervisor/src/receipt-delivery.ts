@@ -6,8 +6,8 @@ import { LIMITS } from './supervisor-limits.ts';
 export const LEDGER_RECEIPTS = { destination: 'ledger', topic: 'receipts' } as const;
 
 /**
- * Brings receipts to the ledger in the order they were signed. What was appended is never sent again; what
- * was not is on disk until it is. Returns whether more are left.
+ * Brings receipts to the ledger in the order they were signed. What was not appended is
+ * on disk until it is; sending twice changes nothing. Returns whether more are left.
  */
 export async function deliverReceipts(
   journal: Journal,
@@ -17,9 +17,14 @@ export async function deliverReceipts(
   const { destination, topic } = LEDGER_RECEIPTS;
   const after = await journal.cursors.read(destination, topic);
   const receipts = await journal.runs.listReceipts(after, LIMITS.receiptsPerPage);
-  for (const { seq, envelope } of receipts) {
-    await ledger.appendEntry(envelope, { signal });
-    await journal.cursors.advance(destination, topic, seq);
+  let done = after;
+  try {
+    for (const { seq, envelope } of receipts) {
+      await ledger.appendEntry(envelope, { signal });
+      done = seq;
+    }
+  } finally {
+    if (done > after) await journal.cursors.advance(destination, topic, done);
   }
   return receipts.length === LIMITS.receiptsPerPage;
 }

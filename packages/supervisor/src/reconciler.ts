@@ -33,8 +33,6 @@ export class Reconciler {
   readonly #stopping = new AbortController();
   // rid → run that has an intent on it
   readonly #intents = new Map<string, string>();
-  #world: DesiredWorld | undefined;
-  #wake = new AbortController();
   #loop: Promise<void> = Promise.resolve();
 
   constructor(deps: ReconcilerDeps) {
@@ -57,12 +55,6 @@ export class Reconciler {
     this.#stopping.abort();
     await this.#loop;
     await this.#turns.idle();
-  }
-
-  /** Look again now. */
-  kick(): void {
-    this.#world = undefined;
-    this.#wake.abort();
   }
 
   /** Before a run goes on: what its deployment no longer declares is left until it ends (R1). */
@@ -96,15 +88,15 @@ export class Reconciler {
   async settle(run: RunEntry): Promise<Leftover[]> {
     const { journal, clock } = this.#deps;
     const deadline = this.#within(LIMITS.settleMs);
-    for (;;) {
-      const records = await journal.records.listRecords(run);
+    for (let attempt = 1; ; attempt++) {
+      const records = journal.records.listRecords(run);
       const tasks = this.#plan({ records, provisional: [] }).flatMap((deployment) =>
         deployment.tasks.filter(({ action }) => action !== 'converge'),
       );
       if (tasks.length === 0) return [];
       if (deadline.aborted) return tasks.map((task) => this.#leftoverOf(task));
+      if (attempt > 1) await clock.sleep(LIMITS.settleRetryMs, deadline);
       await this.#turns.take(keyOf(run), () => this.#workOff(tasks, deadline, 'at once'));
-      await clock.sleep(LIMITS.settleRetryMs, deadline);
     }
   }
 
@@ -114,7 +106,7 @@ export class Reconciler {
    */
   async restore(run: RunEntry): Promise<void> {
     const { journal, log } = this.#deps;
-    const steps = await journal.records.listProvisional(run);
+    const steps = journal.records.listProvisional(run);
     const made = steps.filter((step) => step.run === run.run && step.settled);
     for (const step of new Map(made.map((each) => [each.rid, each])).values()) {
       try {
@@ -128,7 +120,7 @@ export class Reconciler {
   /** Stops everything that runs, without forgetting it: for a node that shuts down. Call after `stop`. */
   async halt(): Promise<void> {
     const { journal, log } = this.#deps;
-    const { records, provisional } = await journal.records.readWorld();
+    const { records, provisional } = journal.records.readWorld();
     await Promise.all(
       [...records, ...provisional].map(async (record) => {
         try {
@@ -145,28 +137,25 @@ export class Reconciler {
       if (body.type === 'step-intent' && body.rid !== null) this.#intents.set(body.rid, run);
       if (body.type !== 'committed' && body.type !== 'finished') continue;
       for (const [rid, owner] of this.#intents) if (owner === run) this.#intents.delete(rid);
-      this.kick();
     }
   }
 
   async #run(): Promise<void> {
     const { log, clock } = this.#deps;
-    while (!this.#stopping.signal.aborted) {
-      this.#wake = new AbortController();
+    const { signal } = this.#stopping;
+    while (!signal.aborted) {
       try {
-        await this.#pass();
+        this.#pass();
       } catch (err) {
         log.error({ err }, 'reconcile pass failed');
       }
-      const wake = AbortSignal.any([this.#wake.signal, this.#stopping.signal]);
-      await clock.sleep(LIMITS.observeMs, wake);
+      await clock.sleep(LIMITS.observeMs, signal);
     }
   }
 
   /** Begins work where none is under way: a slow deployment keeps no other waiting. */
-  async #pass(): Promise<void> {
-    this.#world ??= await this.#deps.journal.records.readWorld();
-    for (const deployment of this.#plan(this.#world)) {
+  #pass(): void {
+    for (const deployment of this.#plan(this.#deps.journal.records.readWorld())) {
       const key = keyOf(deployment);
       if (this.#turns.isTaken(key)) continue;
       // `workOff` never rejects.
@@ -228,13 +217,13 @@ export class Reconciler {
     }
   }
 
-  /** Time may have passed since the plan. */
+  /** Time may have passed since the plan, and with it the record. */
   #isWanted({ action, entry }: ReconcileTask): boolean {
+    const { journal } = this.#deps;
     if (this.#intents.has(entry.rid)) return false;
-    if (action === 'converge') return this.#world?.records.includes(entry) === true;
-    return !this.#deps.journal
-      .listLanes()
-      .some((lane) => isUnderWay(lane) && keyOf(lane) === keyOf(entry));
+    if (journal.records.findRecord(entry)?.version !== entry.version) return false;
+    if (action === 'converge') return true;
+    return !journal.listLanes().some((lane) => isUnderWay(lane) && keyOf(lane) === keyOf(entry));
   }
 
   async #converge(entry: ResourceEntry, stop: AbortSignal): Promise<void> {
@@ -257,21 +246,12 @@ export class Reconciler {
     await this.#kindOf(kind).remove(entry, { deleteData, signal });
     const isGone = await this.#deps.journal.records.dropRecord(entry);
     this.#history.forget(rid);
-    this.#replace(entry, []);
     if (isGone) this.#deps.log.info({ rid, kind, resource: name }, 'resource removed');
   }
 
   async #settleOne(entry: ResourceEntry, stop: AbortSignal): Promise<void> {
     await this.#kindOf(entry.kind).settle?.(entry, within(LIMITS.removeMsMax, stop));
     await this.#deps.journal.records.markSettled(entry);
-    this.#replace(entry, [{ ...entry, unsettled: false }]);
-  }
-
-  /** The rest of what is known stays as it is, and with it what is planned. */
-  #replace(entry: ResourceEntry, by: readonly ResourceEntry[]): void {
-    if (this.#world === undefined) return;
-    const records = this.#world.records.flatMap((each) => (each === entry ? by : [each]));
-    this.#world = { ...this.#world, records };
   }
 
   #leftoverOf({ entry, action }: ReconcileTask): Leftover {

@@ -37,7 +37,7 @@ export class ResourceReader {
     readonly cursor?: string | undefined;
   }): Promise<{ items: ResourceView[]; nextCursor: string | null }> {
     const { realm, deployment, limit, cursor = '' } = query;
-    const entries = (await this.#entries())
+    const entries = this.#entries()
       .filter((entry) => realm === undefined || entry.realm === realm)
       .filter((entry) => deployment === undefined || entry.deployment === deployment)
       .filter((entry) => pathOf(entry) > cursor);
@@ -51,7 +51,7 @@ export class ResourceReader {
 
   /** Throws `E_NOT_FOUND`. */
   async get(name: ResourceName): Promise<ResourceView> {
-    return await this.#view(await this.#find(name));
+    return await this.#view(this.#find(name));
   }
 
   /** Throws `E_NOT_FOUND`, and `E_UNSUPPORTED` for kinds that write nothing. */
@@ -59,7 +59,7 @@ export class ResourceReader {
     name: ResourceName,
     options: { follow: boolean; tail: number | null; signal: AbortSignal },
   ): Promise<AsyncIterable<string>> {
-    const record = await this.#find(name);
+    const record = this.#find(name);
     const kind = this.#deps.sals.findKind(record.kind);
     if (kind?.logs === undefined) {
       throw new HyphaError('E_UNSUPPORTED', `a ${record.kind} has no log`, {
@@ -69,16 +69,16 @@ export class ResourceReader {
     return kind.logs(record, options);
   }
 
-  async #entries(): Promise<Entry[]> {
-    const { records, provisional } = await this.#deps.journal.records.readWorld();
+  #entries(): Entry[] {
+    const { records, provisional } = this.#deps.journal.records.readWorld();
     const newest = new Map<string, Entry>(records.map((entry) => [entry.rid, entry]));
     for (const entry of provisional) newest.set(entry.rid, entry);
     return [...newest.values()].sort((a, b) => (pathOf(a) < pathOf(b) ? -1 : 1));
   }
 
-  async #find(name: ResourceName): Promise<Entry> {
+  #find(name: ResourceName): Entry {
     const path = pathOf(name);
-    const found = (await this.#entries()).find((entry) => pathOf(entry) === path);
+    const found = this.#entries().find((entry) => pathOf(entry) === path);
     if (found !== undefined) return found;
     throw new HyphaError('E_NOT_FOUND', `this node has no resource ${path}`, {
       hint: 'list them: hypha resource list',

@@ -1,4 +1,5 @@
 import type { Logger } from '@hypha/service';
+import { Bell } from './bell.ts';
 import type { Clock } from './clock.ts';
 import { backoffMs, LIMITS } from './supervisor-limits.ts';
 
@@ -18,7 +19,7 @@ interface RetryLoopDeps {
 export class RetryLoop {
   readonly #deps: RetryLoopDeps;
   readonly #stopping = new AbortController();
-  #wake = new AbortController();
+  readonly #bell = new Bell();
   #end: Promise<void> = Promise.resolve();
   #isAsked = false;
   #failures = 0;
@@ -40,7 +41,7 @@ export class RetryLoop {
   /** There may be something to do. While failing, it waits for its time all the same. */
   kick(): void {
     this.#isAsked = true;
-    if (this.#failures === 0) this.#wake.abort();
+    if (this.#failures === 0) this.#bell.ring();
   }
 
   async stop(): Promise<void> {
@@ -52,12 +53,12 @@ export class RetryLoop {
     const { clock } = this.#deps;
     const { signal } = this.#stopping;
     while (!signal.aborted) {
-      this.#wake = new AbortController();
       if (this.#isAsked) {
         const pauseMs = await this.#attempt();
         await clock.sleep(pauseMs, signal);
       } else {
-        await clock.sleep(LIMITS.deliveryMsMax, AbortSignal.any([signal, this.#wake.signal]));
+        await this.#bell.wait(LIMITS.deliveryMsMax, signal);
+        await clock.sleep(LIMITS.gatherMs, signal);
         this.#isAsked = true;
       }
     }

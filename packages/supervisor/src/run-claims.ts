@@ -57,11 +57,11 @@ export class RunClaims {
       throw err;
     });
     await reconciler.makeWay(entry);
-    const [envelope, events, records] = await Promise.all([
+    const [envelope, events] = await Promise.all([
       journal.runs.readEnvelope(run),
       journal.runs.readAllEvents(run),
-      journal.records.listRecords(entry),
     ]);
+    const records = journal.records.listRecords(entry);
     return {
       run,
       epoch,

@@ -1,7 +1,7 @@
 import type { Journal } from '@hypha/journal';
 import { isTerminal, type JournalEvent } from '@hypha/protocol';
-
-const EVENTS_PER_READ = 200;
+import { Bell } from './bell.ts';
+import { LIMITS } from './supervisor-limits.ts';
 
 /** A run's events after `after`, then as they become durable; ends with the run or the signal. */
 export async function* followRun(
@@ -10,30 +10,52 @@ export async function* followRun(
   after: number,
   signal: AbortSignal,
 ): AsyncGenerator<JournalEvent, void, undefined> {
-  let wake = Promise.withResolvers<void>();
-  const unsubscribe = journal.subscribe((entry) => {
-    if (entry.run === run) wake.resolve();
+  const bell = new Bell();
+  const heard: JournalEvent[] = [];
+  const unsubscribe = journal.subscribe((entry, events) => {
+    if (entry.run !== run) return;
+    heard.push(...events);
+    // A reader this slow has the rest from the store.
+    if (heard.length > LIMITS.eventsHeardMax) heard.length = 0;
+    bell.ring();
   });
-  const onAbort = () => wake.resolve();
-  signal.addEventListener('abort', onAbort, { once: true });
+  let seq = after;
   try {
-    for (let seq = after; !signal.aborted; ) {
-      // Before the read: what comes during it is not missed.
-      wake = Promise.withResolvers<void>();
-      const events = await journal.runs.listEvents(run, { after: seq, limit: EVENTS_PER_READ });
-      for (const event of events) {
+    while (!signal.aborted) {
+      for await (const event of readStored(journal, run, seq)) {
         yield event;
         seq = event.seq;
-        if (event.body.type === 'finished') return;
       }
-      if (events.length === 0) {
-        const entry = await journal.runs.getRun(run);
-        if (isTerminal(entry.state) && seq >= entry.seq) return;
-        if (entry.seq <= seq) await wake.promise;
+      const entry = await journal.runs.getRun(run);
+      if (isTerminal(entry.state) && seq >= entry.seq) return;
+      // Until what is heard does not continue what was seen.
+      for (let isWhole = true; isWhole && !signal.aborted; ) {
+        await bell.wait(LIMITS.streamLookMs, signal);
+        const events = heard.splice(0).filter((event) => event.seq > seq);
+        isWhole = events[0]?.seq === seq + 1;
+        if (!isWhole) break;
+        for (const event of events) {
+          yield event;
+          seq = event.seq;
+          if (event.body.type === 'finished') return;
+        }
       }
     }
   } finally {
-    signal.removeEventListener('abort', onAbort);
     unsubscribe();
+  }
+}
+
+async function* readStored(
+  journal: Journal,
+  run: string,
+  after: number,
+): AsyncGenerator<JournalEvent, void, undefined> {
+  const limit = LIMITS.eventsPerItem;
+  for (let seq = after; ; ) {
+    const events = await journal.runs.listEvents(run, { after: seq, limit });
+    yield* events;
+    seq = events.at(-1)?.seq ?? seq;
+    if (events.length < limit) return;
   }
 }

@@ -56,15 +56,18 @@ export class RunQueue {
     return this.#redis.status === 'ready';
   }
 
-  /** Never throws. */
-  async add(jobs: readonly RunJob[]): Promise<void> {
-    if (jobs.length === 0 || !this.isUp) return;
+  /** False when the queue did not take them. Never throws. */
+  async add(jobs: readonly RunJob[]): Promise<boolean> {
+    if (jobs.length === 0) return true;
+    if (!this.isUp) return false;
     try {
       await this.#queue.addBulk(
         jobs.map((job) => ({ name: 'run', data: job, opts: { jobId: jobIdOf(job) } })),
       );
+      return true;
     } catch (err) {
       this.#noteDown(err);
+      return false;
     }
   }
 

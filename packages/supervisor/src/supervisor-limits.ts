@@ -1,9 +1,9 @@
 /** Bounds of one supervisor. Milliseconds end the names of times. */
 export const LIMITS = {
   /** Between two looks at everything: settles what a lost message, job or event left behind. */
-  sweepMs: 1_000,
-  /** Jobs put back by one sweep; the rest follows as those are taken. */
-  jobsPerSweep: 500,
+  sweepMs: 2_000,
+  /** Jobs given to the queue at once; the rest follows as those are taken. */
+  jobsPerPass: 500,
   /** How long runners of a former supervisor may take to come back. */
   reattachMs: 5_000,
   /** A runner that ended is started again after this, doubled each time it does not last. */
@@ -29,6 +29,12 @@ export const LIMITS = {
   /** How long a run's end waits for the removal of what it no longer declares. */
   settleMs: 20_000,
   settleRetryMs: 250,
+  /** Events kept for one stream; a slower reader has them from the store. */
+  eventsHeardMax: 1_000,
+  /** A stream that hears nothing looks whether it missed something. */
+  streamLookMs: 30_000,
+  /** Events that come within this are delivered together. */
+  gatherMs: 20,
   /** Delivery to ledger and coordinator. */
   deliveryMsMin: 200,
   deliveryMsMax: 30_000,

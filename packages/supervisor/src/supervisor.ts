@@ -1,7 +1,13 @@
 import type { Boot, NodeKeys } from '@hypha/identity';
 import { readFacts } from '@hypha/identity';
 import { isClaimable, type Journal, openJournal, type RunEntry } from '@hypha/journal';
-import type { DesiredResource, NodeFacts, ResourceLimits, Verifier } from '@hypha/protocol';
+import {
+  type DesiredResource,
+  isTerminal,
+  type NodeFacts,
+  type ResourceLimits,
+  type Verifier,
+} from '@hypha/protocol';
 import { COMMAND_ENV, detectCgroups, removeFenceGroup, type Sals } from '@hypha/sal';
 import { createServer, type HyphaServer, type Logger } from '@hypha/service';
 import manifest from '../package.json' with { type: 'json' };
@@ -131,7 +137,7 @@ export class Supervisor {
       clock,
       log,
       settle: () => {
-        this.#dispatcher.kick();
+        this.#dispatcher.refill();
         this.#settlement.sweep();
       },
     });
@@ -176,8 +182,9 @@ export class Supervisor {
   async #start(): Promise<void> {
     const { config } = this.#parts;
     const admission = this.#openAdmission();
-    this.#journal.subscribe(() => {
-      this.#dispatcher.kick();
+    this.#journal.subscribe((entry, events) => {
+      const isNew = events.some(({ body }) => body.type === 'accepted');
+      if (isNew || isTerminal(entry.state)) this.#dispatcher.kick();
       this.#fleet.kick();
     });
     this.#fleet.start(admission);
