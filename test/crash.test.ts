@@ -4,7 +4,8 @@
  * verifies and arrives at ledger and coordinator.
  */
 import { execFile } from 'node:child_process';
-import { readdirSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import type { JournalEvent } from '@hypha/protocol';
@@ -98,7 +99,7 @@ function outcomesPerStep(events: readonly JournalEvent[]): number[] {
 async function expectMadeOnce(deployment: string): Promise<void> {
   const { items } = await fleet.node.listResources({ deployment });
   const rids = items.map(({ rid }) => rid);
-  const containers = await runtimeContainers();
+  const containers = runtimeContainers();
   const volumes = poolFolders('volumes');
   for (const { rid, kind } of items) {
     const made = (kind === 'container' ? containers : volumes).filter((name) =>
@@ -112,19 +113,12 @@ async function expectMadeOnce(deployment: string): Promise<void> {
   expect(rootfs).toHaveLength(2);
 }
 
-async function runtimeContainers(): Promise<string[]> {
-  const { stdout } = await run('/usr/bin/find', [
-    fleet.state,
-    '/run',
-    '-name',
-    'state.json',
-    '-path',
-    '*runc*',
-  ]);
-  return stdout
-    .split('\n')
-    .filter((path) => path !== '')
-    .map((path) => path.split('/').at(-2) ?? '');
+/** Ids in the node's own runtime root. Its folder is named after the node's state, as its cgroups are. */
+function runtimeContainers(): string[] {
+  const hash = createHash('sha256')
+    .update(join(fleet.state, 'nodes', 'node-1'))
+    .digest('hex');
+  return readdirSync(`/run/hypha-${hash.slice(0, 8)}/runtime`);
 }
 
 /** Folders below one of the pool's, wherever the pool is mounted below the node's state. */
@@ -134,12 +128,17 @@ function poolFolders(kind: string): string[] {
     for (const entry of readdirSync(folder, { withFileTypes: true })) {
       if (!entry.isDirectory()) continue;
       const path = join(folder, entry.name);
-      if (entry.name === kind) found.push(...readdirSync(path));
+      if (entry.name === kind) found.push(...foldersIn(path));
       else if (depth > 0 && entry.name !== 'images') visit(path, depth - 1);
     }
   };
   visit(join(fleet.state, 'nodes', 'node-1'), 3);
   return found;
+}
+
+function foldersIn(path: string): string[] {
+  const entries = readdirSync(path, { withFileTypes: true });
+  return entries.filter((entry) => entry.isDirectory()).map(({ name }) => name);
 }
 
 /** The receipt is at the ledger and at the coordinator, and the bundle holds down to genesis. */
@@ -175,12 +174,14 @@ function seen(id: string, wanted: (body: JournalEvent['body']) => boolean): Prom
   );
 }
 
+/** By its environment: a runner that outlived its supervisor is nobody's child. */
 function runnerPid(): number {
-  const found = processTree(fleet.pid('node-1')).find((pid) =>
-    commandOf(pid).startsWith('hypha-runner'),
-  );
+  const found = readdirSync('/proc').find((pid) => {
+    if (!/^\d+$/.test(pid) || !commandOf(Number(pid)).startsWith('hypha-runner')) return false;
+    return readFileSync(`/proc/${pid}/environ`, 'utf8').includes(fleet.state);
+  });
   if (found === undefined) throw new Error('no runner');
-  return found;
+  return Number(found);
 }
 
 test('the coordinator is killed after its 202 and before the node has it', async () => {
