@@ -32,7 +32,8 @@ const RESTART_MS_MAX = 10_000;
 /** A life this long counts as healthy: the next restart is quick again. */
 const HEALTHY_MS = 10_000;
 const PROBE_MS = 50;
-const STOP_MS_MAX = 30_000;
+/** Longer than a service gives itself (30 s): it, not we, should end its stop. */
+const STOP_MS_MAX = 45_000;
 
 export class ProcessManager {
   readonly #processes = new Map<string, ManagedProcess>();
