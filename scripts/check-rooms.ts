@@ -3,7 +3,7 @@
  * Also: SAL adapters are named only in composition roots, the environment is read only in `config.ts`,
  * and time and randomness come from their homes.
  */
-import { readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
 
 export const ROOMS: Readonly<Record<string, readonly string[]>> = {
@@ -56,11 +56,20 @@ const RULES: readonly Rule[] = [
   },
 ];
 
+/** Every TypeScript file of the packages, relative to the root. */
 export function sourceFiles(root: string): string[] {
   const packages = join(root, 'packages');
-  return readdirSync(packages, { recursive: true, encoding: 'utf8' })
-    .filter((path) => path.endsWith('.ts') && !path.includes('node_modules'))
-    .map((path) => relative(root, join(packages, path)));
+  const folders = readdirSync(packages).flatMap((room) => [
+    join(packages, room, 'src'),
+    join(packages, room, 'test'),
+  ]);
+  return folders
+    .filter((folder) => existsSync(folder))
+    .flatMap((folder) =>
+      readdirSync(folder, { recursive: true, encoding: 'utf8' }).map((path) => join(folder, path)),
+    )
+    .filter((path) => path.endsWith('.ts'))
+    .map((path) => relative(root, path));
 }
 
 /** Every breach, as `path: what`. Empty when the rooms hold. */
@@ -68,7 +77,7 @@ export function findBreaches(root: string): string[] {
   const breaches: string[] = [];
   for (const path of sourceFiles(root)) {
     const room = path.split('/')[1] ?? '';
-    const isTest = path.endsWith('.test.ts') || /\/(?:fixtures|testing|contract)\//.test(path);
+    const isTest = path.endsWith('.test.ts') || /\/(?:fixtures|testing|contract|test)\//.test(path);
     const text = readFileSync(join(root, path), 'utf8');
     const allowed = ROOMS[room];
     if (allowed === undefined) {

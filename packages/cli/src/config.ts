@@ -9,3 +9,8 @@ export function readEnvironment(): CliEnvironment {
   const { HYPHA_STATE, HYPHA_CONFIG, HYPHA_CONTEXT } = process.env;
   return { HYPHA_STATE, HYPHA_CONFIG, HYPHA_CONTEXT };
 }
+
+/** What the processes that `up` starts inherit, with what is theirs alone on top. */
+export function childEnvironment(extra: Readonly<Record<string, string>> = {}): NodeJS.ProcessEnv {
+  return { ...process.env, ...extra };
+}

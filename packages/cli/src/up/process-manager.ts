@@ -8,6 +8,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
 import { HyphaError } from '@hypha/protocol';
+import { childEnvironment } from '../config.ts';
 
 export interface ProcessSpec {
   readonly name: string;
@@ -118,7 +119,7 @@ class ManagedProcess {
     const startedAt = performance.now();
     const child = spawn(this.#spec.command, this.#spec.args, {
       stdio: this.#spec.announces ? ['ignore', log, log, 'ipc'] : ['ignore', log, log],
-      env: { ...process.env, ...this.#spec.env },
+      env: childEnvironment(this.#spec.env),
       // Its own group: Ctrl-C in a terminal reaches us alone, and we stop things in order.
       detached: true,
     });
