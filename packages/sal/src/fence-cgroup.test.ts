@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, rmdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
@@ -14,7 +14,6 @@ import {
 
 const signal = AbortSignal.timeout(60_000);
 const { cgroup2, layout } = await detectCgroups();
-const isRoot = process.getuid?.() === 0;
 let folder: string;
 let group: string;
 const fences: Fence[] = [];
@@ -30,7 +29,7 @@ afterEach(async () => {
     await fence.waitEmpty(signal);
     await fence.remove();
   }
-  if (isRoot) await removeFenceGroup(cgroup2, group);
+  await removeFenceGroup(cgroup2, group);
   await rm(folder, { recursive: true });
 });
 
@@ -55,7 +54,7 @@ async function spawnPair(fence: Fence, script: string): Promise<{ child: ChildPr
 }
 
 const drivers: readonly Fence['driver'][] =
-  isRoot && cgroup2 !== undefined ? ['cgroup', 'process-group'] : ['process-group'];
+  cgroup2 === undefined ? ['process-group'] : ['cgroup', 'process-group'];
 
 describe.each(drivers)('a fence by %s', (driver) => {
   test('kills what entered it and what that started, and is empty afterwards', async () => {
@@ -88,7 +87,7 @@ describe.each(drivers)('a fence by %s', (driver) => {
 
 describe('a cgroup', () => {
   beforeEach((context) => {
-    if (!isRoot || cgroup2 === undefined) context.skip('needs root and cgroup v2');
+    if (cgroup2 === undefined) context.skip('needs root and cgroup v2');
   });
 
   test('holds a child that made its own session', async () => {
@@ -141,4 +140,14 @@ test('a folder that is no cgroup file system has no layout of version 2', async 
     cgroup2: undefined,
   });
   expect(['unified', 'hybrid', 'v1', 'none']).toContain(layout);
+});
+
+test('a hierarchy is offered to fence with exactly where groups may be made in it', async (context) => {
+  if (layout !== 'unified' && layout !== 'hybrid') context.skip('needs cgroup v2');
+  const path = join('/sys/fs/cgroup', layout === 'hybrid' ? 'unified' : '', group);
+  const mayMake = await mkdir(path).then(
+    () => rmdir(path).then(() => true),
+    () => false,
+  );
+  expect(cgroup2 !== undefined).toBe(mayMake);
 });

@@ -4,7 +4,8 @@
  * unified and on hybrid machines alike. Without cgroup v2 there is only the process group, which misses
  * what left it: `hypha doctor` says so.
  */
-import { mkdir, readdir, readFile, rmdir, statfs, writeFile } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import { access, mkdir, readdir, readFile, rmdir, statfs, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { HyphaError } from '@hypha/protocol';
@@ -24,15 +25,18 @@ export const FENCE_LIMITS = {
 
 export interface CgroupLayout {
   readonly layout: 'unified' | 'hybrid' | 'v1' | 'none';
-  /** Where the v2 hierarchy is mounted; undefined when it is not. */
+  /**
+   * Where the v2 hierarchy is mounted; undefined when it is not, or when we may make no group there: as
+   * anybody but root, and where a container has it read-only.
+   */
   readonly cgroup2: string | undefined;
 }
 
 /** By file system type, never by version or distribution. */
 export async function detectCgroups(root = '/sys/fs/cgroup'): Promise<CgroupLayout> {
-  if (await isCgroup2(root)) return { layout: 'unified', cgroup2: root };
+  if (await isCgroup2(root)) return { layout: 'unified', cgroup2: await whereWritable(root) };
   const unified = join(root, 'unified');
-  if (await isCgroup2(unified)) return { layout: 'hybrid', cgroup2: unified };
+  if (await isCgroup2(unified)) return { layout: 'hybrid', cgroup2: await whereWritable(unified) };
   const entries = await readdir(root).catch(() => []);
   return { layout: entries.length > 0 ? 'v1' : 'none', cgroup2: undefined };
 }
@@ -41,6 +45,13 @@ async function isCgroup2(path: string): Promise<boolean> {
   return statfs(path).then(
     (info) => info.type === CGROUP2_MAGIC,
     () => false,
+  );
+}
+
+async function whereWritable(path: string): Promise<string | undefined> {
+  return access(path, constants.W_OK).then(
+    () => path,
+    () => undefined,
   );
 }
 

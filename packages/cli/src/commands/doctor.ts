@@ -48,13 +48,16 @@ function salFinding(kind: string, sal: MachineReport['volume']): Finding {
 
 function fenceFinding({ cgroups }: MachineReport): Finding {
   const { layout, cgroup2 } = cgroups;
-  const fenced = cgroup2 !== undefined;
+  if (cgroup2 !== undefined) {
+    const detail = `cgroups ${layout}: a runner dies with every tool it started`;
+    return { what: 'fencing', state: 'ok', detail };
+  }
+  const hasVersion2 = layout === 'unified' || layout === 'hybrid';
+  const lack = hasVersion2 ? `cgroups ${layout}, not ours to write` : 'no cgroup v2';
   return {
     what: 'fencing',
-    state: fenced ? 'ok' : 'warn',
-    detail: fenced
-      ? `cgroups ${layout}: a runner dies with every tool it started`
-      : `cgroups ${layout}: a dead runner's tools are found by process group only`,
+    state: 'warn',
+    detail: `${lack}: a dead runner's tools are found by process group only`,
   };
 }
 
