@@ -9,7 +9,8 @@ import {
 } from '@hypha/sal/contract';
 import { afterAll, expect, vi } from 'vitest';
 import { CONTAINER_LIMITS } from './container-limits.ts';
-import { findLack, Scratch, type ScratchNode, signal } from './testing/scratch-node.ts';
+import { findLack, Scratch } from './testing/scratch.ts';
+import { type ScratchNode, signal } from './testing/scratch-node.ts';
 
 const lacking = await findLack();
 // Before the suites are described, because their calls name its image.

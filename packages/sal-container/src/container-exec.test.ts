@@ -6,7 +6,9 @@ import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from 'vi
 import { execFiles } from './container-exec.ts';
 import { cgroupPath, runtimeRoot } from './container-host.ts';
 import { CONTAINER_LIMITS } from './container-limits.ts';
-import { findLack, Scratch, type ScratchNode, signal } from './testing/scratch-node.ts';
+import { failureOf } from './testing/failure.ts';
+import { findLack, Scratch } from './testing/scratch.ts';
+import { type ScratchNode, signal } from './testing/scratch-node.ts';
 
 const lacking = await findLack();
 let scratch: Scratch;
@@ -59,13 +61,6 @@ async function runExec(options: {
   return verb.apply(context, verb.parse(call.args), null);
 }
 
-async function failureOf(work: Promise<unknown>): Promise<unknown> {
-  return work.then(
-    () => undefined,
-    (cause: unknown) => cause,
-  );
-}
-
 test('answers with the exit code and both outputs', async () => {
   const command = ['/bin/sh', '-c', 'echo out $A; echo err >&2; exit 7'];
   expect(await runExec({ command })).toEqual({
@@ -101,10 +96,11 @@ test('ends what does not end in time', async () => {
 
 test('ends with its signal', async () => {
   const stop = new AbortController();
-  const running = failureOf(runExec({ command: ['/bin/sleep', '4712'], signal: stop.signal }));
+  const running = runExec({ command: ['/bin/sleep', '4712'], signal: stop.signal });
+  const rejected = expect(running).rejects.toThrow('cancelled');
   await vi.waitFor(async () => expect(await listProcesses()).toContain('/bin/sleep 4712'));
   stop.abort(new Error('cancelled'));
-  expect(await running).toMatchObject({ message: 'cancelled' });
+  await rejected;
   await vi.waitFor(async () => expect(await listProcesses()).not.toContain('/bin/sleep 4712'));
 });
 

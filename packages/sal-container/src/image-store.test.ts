@@ -1,14 +1,15 @@
 import { appendFile, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type HyphaError, isHyphaError } from '@hypha/protocol';
 import { EFFECTS, type Effects, findTool } from '@hypha/sal';
 import { forEachCrashPoint, untilDeath } from '@hypha/sal/contract';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { CONTAINER_LIMITS } from './container-limits.ts';
 import { ImageStore } from './image-store.ts';
 import { buildBusyboxImage } from './testing/busybox-image.ts';
+import { failureOf } from './testing/failure.ts';
 import { LocalRegistry } from './testing/local-registry.ts';
-import { findLack, Scratch, type ScratchNode, signal } from './testing/scratch-node.ts';
+import { findLack, Scratch } from './testing/scratch.ts';
+import { type ScratchNode, signal } from './testing/scratch-node.ts';
 
 const lacking = await findLack();
 let scratch: Scratch;
@@ -51,15 +52,6 @@ async function ensure(text: string, effects?: Effects): Promise<string> {
   const image = await store.resolve(text);
   await store.ensure(image, signal());
   return image.sha256;
-}
-
-async function failureOf(work: Promise<unknown>): Promise<HyphaError> {
-  const error = await work.then(
-    () => undefined,
-    (cause: unknown) => cause,
-  );
-  if (!isHyphaError(error)) throw new Error(`no HyphaError: ${String(error)}`);
-  return error;
 }
 
 /** Names in `images` that hold content. */

@@ -31,6 +31,8 @@ export type RuntimeStatus =
   | { readonly state: 'stopped' }
   | { readonly state: 'absent' };
 
+/** In runc's and crun's folder of a container for as long as it waits to be started. */
+const START_FIFO = 'exec.fifo';
 /** What `runc state` and `crun state` agree on. */
 const RuntimeState = z.object({ status: z.string(), pid: z.int().nonnegative().default(0) });
 
@@ -73,6 +75,9 @@ export class InstanceRuntime {
   ): Promise<void> {
     const { spec, restarts, signal } = options;
     let status = await this.status(instance, signal);
+    if (status.state === 'created' && (await this.#finishCutStart(instance, status.pid, signal))) {
+      status = { state: 'running', pid: status.pid };
+    }
     if (status.state !== 'running' && status.state !== 'created') {
       await this.stop(instance, signal);
       await writeBundle(this.#host, this.#store, instance, { spec, signal });
@@ -123,6 +128,18 @@ export class InstanceRuntime {
     return effects.change(() =>
       createMonitored(this.#host, instance, { logPath, exitFolder, signal }),
     );
+  }
+
+  /**
+   * A killed `start` may have let the program go and not have noted it: asked again it would wait for
+   * ever. True when the program runs; then the note is ours to make.
+   */
+  async #finishCutStart(instance: Instance, pid: number, signal: AbortSignal): Promise<boolean> {
+    if ((await this.#store.findRun(instance)) === undefined) return false;
+    if (!(await isTakenOver(pid, signal))) return false;
+    const fifo = join(runtimeRoot(this.#host), instance.id, START_FIFO);
+    await this.#host.effects.change(() => rm(fifo, { force: true }));
+    return true;
   }
 
   async #askRuntime(instance: Instance, signal: AbortSignal): Promise<RuntimeStatus> {

@@ -8,15 +8,18 @@
  * two instances. Every step may be repeated, and a cut one is completed by the next `ensure`.
  */
 import { createHash } from 'node:crypto';
-import { readdir, readFile, rm, rmdir, stat, statfs, writeFile } from 'node:fs/promises';
+import { readdir, readFile, rm, stat, statfs, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { HyphaError, type Rid } from '@hypha/protocol';
-import { containerAddress, nodePrefix } from '@hypha/sal';
+import { commandFailure, containerAddress, nodePrefix } from '@hypha/sal';
 import type { ContainerHost } from './container-host.ts';
+import { readBootId } from './process-identity.ts';
 
 const NAMESPACES = '/run/netns';
-/** Says that the mount over `/run/netns` is ours; one for all nodes of the machine. */
-const NAMESPACES_MARK = '/run/hypha-netns';
+/** Holds the id of the boot in which the mount over the folder is ours; one for the machine. */
+const NAMESPACES_NOTE = '/run/hypha-netns';
+/** An `ip netns add` fails when the folder's mount is taken away at just that moment. */
+const ADD_ATTEMPTS_MAX = 3;
 const NSFS_MAGIC = 0x6e736673;
 const MTU = 1400;
 const GATEWAY = 'fe80::1';
@@ -119,13 +122,21 @@ async function ensureNamespace(
   if (await isNamespace(attachment)) return;
   // A cut `ip netns add` leaves the file that the namespace should have been mounted on.
   await removeFile(host, attachment.namespacePath);
-  if (!(await isMountPoint(NAMESPACES))) await noteNamespaceMount(host);
-  await host.effects.run({
-    tool: host.tools.ip,
-    argv: ['netns', 'add', attachment.name],
-    purpose: `add network namespace ${attachment.name}`,
-    signal,
-  });
+  await noteNamespaceMount(host);
+  for (let attempt = 1; ; attempt++) {
+    try {
+      await host.effects.run({
+        tool: host.tools.ip,
+        argv: ['netns', 'add', attachment.name],
+        purpose: `add network namespace ${attachment.name}`,
+        signal,
+      });
+      return;
+    } catch (error) {
+      if (commandFailure(error) === undefined || attempt === ADD_ATTEMPTS_MAX) throw error;
+      await removeFile(host, attachment.namespacePath);
+    }
+  }
 }
 
 async function ensureLink(
@@ -228,29 +239,27 @@ async function isMountPoint(path: string): Promise<boolean> {
 
 /**
  * `ip netns` mounts its folder over itself the first time it is used, and leaves that. We take it away
- * only when it was not there before us.
+ * when it is empty, but only where it was not there before the first of ours. The note is for this boot,
+ * and never taken back: two processes that add and remove at a time could not agree on it.
  */
 async function noteNamespaceMount(host: ContainerHost): Promise<void> {
-  await host.effects.change(() => writeFile(NAMESPACES_MARK, ''));
+  if (await isMountPoint(NAMESPACES)) return;
+  const bootId = await readBootId();
+  await host.effects.change(() => writeFile(NAMESPACES_NOTE, bootId));
 }
 
 async function removeNamespaceMount(host: ContainerHost, signal: AbortSignal): Promise<void> {
-  if (!(await exists(NAMESPACES_MARK))) return;
+  const note = await readFile(NAMESPACES_NOTE, 'utf8').catch(() => '');
   const names = await readdir(NAMESPACES).catch(() => []);
-  if (names.length > 0) return;
-  if (await isMountPoint(NAMESPACES)) {
-    await host.effects.run({
-      tool: host.tools.umount,
-      argv: ['--', NAMESPACES],
-      purpose: `unmount ${NAMESPACES}`,
-      // Somebody else may have begun to use it meanwhile.
-      exitCodes: 'any',
-      signal,
-    });
-  }
-  await host.effects.change(async () => {
-    await rmdir(NAMESPACES).catch(() => undefined);
-    await rm(NAMESPACES_MARK, { force: true });
+  if (names.length > 0 || note !== (await readBootId())) return;
+  if (!(await isMountPoint(NAMESPACES))) return;
+  await host.effects.run({
+    tool: host.tools.umount,
+    argv: ['--', NAMESPACES],
+    purpose: `unmount ${NAMESPACES}`,
+    // Somebody may have begun to use it meanwhile.
+    exitCodes: 'any',
+    signal,
   });
 }
 

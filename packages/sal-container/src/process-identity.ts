@@ -26,6 +26,7 @@ export async function isAlive(identity: ProcessIdentity): Promise<boolean> {
   return now?.startTicks === identity.startTicks && now.bootId === identity.bootId;
 }
 
-async function readBootId(): Promise<string> {
+/** Changes with every boot of the machine. */
+export async function readBootId(): Promise<string> {
   return (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim();
 }

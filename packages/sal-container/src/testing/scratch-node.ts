@@ -1,9 +1,7 @@
-import { createHash } from 'node:crypto';
-import { mkdir, mkdtemp, readFile, rm, stat } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { mkdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { base32, type Json, type NodeId } from '@hypha/protocol';
-import { EFFECTS, type Effects, type ResourceRecord, type Sal } from '@hypha/sal';
+import type { Json, NodeId } from '@hypha/protocol';
+import { EFFECTS, type Effects, type Observed, type ResourceRecord, type Sal } from '@hypha/sal';
 import {
   applyWhole,
   type ContractCall,
@@ -11,105 +9,39 @@ import {
   contractRid,
   recordOf,
 } from '@hypha/sal/contract';
-import { BtrfsPool, findBtrfsTools, type OpenPool, openPool } from '@hypha/sal-btrfs';
+import { BtrfsPool } from '@hypha/sal-btrfs';
 import { expect, vi } from 'vitest';
-import type { ContainerHost } from '../container-host.ts';
+import type { ContainerHost, Instance } from '../container-host.ts';
 import { createContainerSal } from '../container-sal.ts';
 import { Containers } from '../containers.ts';
-import { type ContainerMachine, detectContainers } from '../runtime-detection.ts';
-import { buildBusyboxImage, findImageLack } from './busybox-image.ts';
+import { attachmentOf } from '../network-attachment.ts';
+import type { ContainerMachine } from '../runtime-detection.ts';
 import { readTraces } from './traces.ts';
 
-const POOL_BYTES = 512 * 1024 * 1024;
 const SIGNAL_MS = 120_000;
 
 export function signal(): AbortSignal {
   return AbortSignal.timeout(SIGNAL_MS);
 }
 
-/** What this machine lacks for real containers; undefined when it is all there. */
-export async function findLack(): Promise<string | undefined> {
-  const { status } = await detectContainers(signal());
-  if (status.state !== 'real') return `needs containers: ${status.reason}`;
-  const tools = await findBtrfsTools();
-  const systems = await readFile('/proc/filesystems', 'utf8').catch(() => '');
-  if (!tools.found || !/\bbtrfs\b/.test(systems)) return 'needs btrfs and loop devices';
-  return findImageLack();
+/** Arguments of `container.ensure`; the image is the node's unless named. */
+export interface Declaration {
+  readonly [field: string]: Json;
 }
 
-/** A pool on a loop file, an image, and as many nodes on it as a test file asks for. */
-export class Scratch {
-  readonly folder: string;
-  readonly machine: ContainerMachine;
-  /** One for all its nodes, so that they give the same addresses, which no other test file does. */
-  readonly node: NodeId;
-  /** `oci:…` of an image that serves `/www` on port 80. */
-  readonly image: string;
-  readonly #open: OpenPool;
-  readonly #btrfs: string;
-  #made = 0;
-
-  private constructor(options: {
-    folder: string;
-    machine: ContainerMachine;
-    image: string;
-    open: OpenPool;
-    btrfs: string;
-  }) {
-    this.folder = options.folder;
-    const digest = createHash('sha256').update(options.folder).digest();
-    this.node = `node_${base32(digest).slice(0, 32)}`;
-    this.machine = options.machine;
-    this.image = options.image;
-    this.#open = options.open;
-    this.#btrfs = options.btrfs;
-  }
-
-  static async create(): Promise<Scratch> {
-    const { machine } = await detectContainers(signal());
-    const found = await findBtrfsTools();
-    if (machine === undefined || !found.found) throw new Error('not on this machine');
-    const folder = await mkdtemp(join(tmpdir(), 'hypha-container-'));
-    const image = await buildBusyboxImage({ folder: join(folder, 'layout'), tag: 'web' });
-    const config = {
-      type: 'image',
-      file: join(folder, 'pool.img'),
-      mountPoint: join(folder, 'pool'),
-      sizeBytes: POOL_BYTES,
-    } as const;
-    const { tools } = found;
-    const open = await openPool({ config, tools, role: 'owner', signal: signal() });
-    return new Scratch({ folder, machine, image, open, btrfs: tools.btrfs });
-  }
-
-  /** A node with nothing on it. `nowMs` may be moved by the test. */
-  async createNode(options: Partial<NodeOptions> = {}): Promise<ScratchNode> {
-    const name = `node-${++this.#made}`;
-    await this.#open.pool.createSubvolume(name, signal());
-    const runFolder = join(options.runParent ?? this.folder, `${name}-run`);
-    await mkdir(runFolder, { recursive: true });
-    const group = createHash('sha256').update(`${this.folder}/${name}`).digest('hex').slice(0, 8);
-    return new ScratchNode({
-      node: this.node,
-      machine: this.machine,
-      image: this.image,
-      root: this.#open.pool.resolve(name),
-      btrfs: this.#btrfs,
-      runFolder,
-      group: `hypha-${group}`,
-      discard: () => this.#open.pool.deleteSubvolume(name, signal()),
-      plainRegistries: [],
-      ...options,
-    });
-  }
-
-  async close(): Promise<void> {
-    await this.#open.close(signal());
-    await rm(this.folder, { recursive: true });
-  }
+/** What `observe` says about a container. */
+export interface ContainerInfo {
+  readonly health?: string;
+  readonly exitCode?: number | null;
 }
 
-interface NodeOptions {
+/** A page on port 80, and healthy once it is served. */
+export const PAGE = {
+  files: { '/www/page': 'hello' },
+  health: { http: { port: 80, path: '/page' } },
+};
+
+export interface NodeOptions {
   readonly node: NodeId;
   readonly machine: ContainerMachine;
   readonly image: string;
@@ -176,15 +108,15 @@ export class ScratchNode implements ContractWorld {
   }
 
   /** Declares a container as a committed run did. */
-  async ensure(name: string, args: { readonly [key: string]: Json }, run = 'a'): Promise<Json> {
+  async ensure(name: string, args: Declaration, run = 'a'): Promise<Json> {
     return applyWhole(await this.sal(), this.call(name, args), { run });
   }
 
-  call(name: string, args: { readonly [key: string]: Json }): ContractCall {
+  call(name: string, args: Declaration): ContractCall {
     return { verb: 'container.ensure', name, args: { image: this.image, ...args } };
   }
 
-  async record(name: string, args: { readonly [key: string]: Json }): Promise<ResourceRecord> {
+  async record(name: string, args: Declaration): Promise<ResourceRecord> {
     return recordOf(await this.sal(), this.call(name, args));
   }
 
@@ -192,6 +124,62 @@ export class ScratchNode implements ContractWorld {
     const container = { $rid: contractRid('container', name), kind: 'container', name };
     const args = { container, command, ...(options as object) };
     return applyWhole(await this.sal(), { verb: 'container.exec', name, args });
+  }
+
+  async observe(
+    name: string,
+    args: Declaration,
+  ): Promise<Omit<Observed, 'info'> & { readonly info: ContainerInfo }> {
+    const sal = await this.sal();
+    const seen = await sal.resource.observe(await this.record(name, args), signal());
+    return { ...seen, info: seen.info as unknown as ContainerInfo };
+  }
+
+  async converge(name: string, args: Declaration): Promise<void> {
+    const sal = await this.sal();
+    await sal.resource.converge(await this.record(name, args), signal());
+  }
+
+  async remove(name: string, args: Declaration): Promise<void> {
+    const sal = await this.sal();
+    const options = { deleteData: false, signal: signal() };
+    await sal.resource.remove(await this.record(name, args), options);
+  }
+
+  async logs(name: string, args: Declaration): Promise<readonly string[]> {
+    const sal = await this.sal();
+    const options = { follow: false, tail: null, signal: signal() };
+    const lines: string[] = [];
+    for await (const line of sal.resource.logs?.(await this.record(name, args), options) ?? []) {
+      lines.push(line);
+    }
+    return lines;
+  }
+
+  async current(name: string): Promise<Instance> {
+    const { store } = await this.containers();
+    const current = await store.findCurrent(contractRid('container', name));
+    if (current === undefined) throw new Error(`no container ${name}`);
+    return current;
+  }
+
+  /** Of the container's first process. */
+  async pid(name: string): Promise<number> {
+    const { runtime } = await this.containers();
+    const status = await runtime.status(await this.current(name), signal());
+    if (!('pid' in status)) throw new Error(`${name} is ${status.state}`);
+    return status.pid;
+  }
+
+  async attachment(name: string): Promise<ReturnType<typeof attachmentOf>> {
+    return attachmentOf(await this.host(), contractRid('container', name));
+  }
+
+  /** What the container's web server answers. */
+  async fetchPage(name: string): Promise<string> {
+    const { address } = await this.attachment(name);
+    const answer = await fetch(`http://[${address}]/page`, { signal: signal() });
+    return answer.text();
   }
 
   /** Folder of a volume that containers can mount. */
