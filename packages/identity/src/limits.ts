@@ -8,6 +8,8 @@ export const IDENTITY_LIMITS = {
   reportsPerSegment: 128,
   segments: 32,
   reportsPerBatch: 100,
+  /** A wanted report waits this long for more of what made it wanted. */
+  reportSoonMs: 100,
   /** Pages of the authority read in one go; what is left comes with the next. */
   authorityPages: 100,
 } as const;

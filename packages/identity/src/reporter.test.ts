@@ -149,6 +149,28 @@ describe('a reporter', () => {
     ]);
   });
 
+  test('reports before its turn when something changed, once for several changes', async () => {
+    await using folder = await openTempDir();
+    const { deps, ledger } = await setUp(folder.path);
+    const stopping = new AbortController();
+    const reporter = new Reporter({
+      ...deps,
+      clock: new ImpatientClock(60_000),
+      intervalMs: 60_000,
+    });
+    const running = reporter.run(stopping.signal);
+    try {
+      await waitFor(() => ledger.reportSeqs.length === 1);
+      reporter.reportSoon();
+      reporter.reportSoon();
+      await waitFor(() => ledger.reportSeqs.length === 2);
+    } finally {
+      stopping.abort();
+      await running;
+    }
+    expect(ledger.reportSeqs).toEqual([1, 2]);
+  });
+
   test('stops at once while it waits for the ledger', async () => {
     await using folder = await openTempDir();
     const { deps, ledger } = await setUp(folder.path);

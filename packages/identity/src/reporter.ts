@@ -52,6 +52,7 @@ const UNDELIVERABLE: ReadonlySet<ErrorCode> = new Set([
 export class Reporter {
   readonly #deps: ReporterDeps;
   #made = Promise.withResolvers<void>();
+  #wanted = Promise.withResolvers<void>();
 
   constructor(deps: ReporterDeps) {
     this.#deps = deps;
@@ -62,8 +63,16 @@ export class Reporter {
     await Promise.all([this.#makeReports(signal), this.#deliverReports(signal)]);
   }
 
+  /**
+   * Something that placement goes by has changed: the next report does not wait for its turn. Several calls
+   * at once make one report.
+   */
+  reportSoon(): void {
+    this.#wanted.resolve();
+  }
+
   async #makeReports(signal: AbortSignal): Promise<void> {
-    const { clock, intervalMs, onFailure } = this.#deps;
+    const { onFailure } = this.#deps;
     while (!signal.aborted) {
       try {
         await this.#makeReport();
@@ -71,9 +80,20 @@ export class Reporter {
       } catch (error) {
         onFailure({ error });
       }
-      await clock.sleep(intervalMs, signal);
+      await this.#pause(signal);
     }
     this.#made.resolve();
+  }
+
+  /** Until the next report is due, or wanted. */
+  async #pause(signal: AbortSignal): Promise<void> {
+    const { clock, intervalMs } = this.#deps;
+    const woken = new AbortController();
+    const due = clock.sleep(intervalMs, AbortSignal.any([signal, woken.signal]));
+    const wanted = this.#wanted.promise.then(() => clock.sleep(LIMITS.reportSoonMs, signal));
+    await Promise.race([due, wanted]);
+    woken.abort();
+    this.#wanted = Promise.withResolvers();
   }
 
   async #makeReport(): Promise<void> {
