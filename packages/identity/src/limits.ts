@@ -9,7 +9,7 @@ export const IDENTITY_LIMITS = {
   segments: 32,
   reportsPerBatch: 100,
   /** A wanted report waits this long for more of what made it wanted. */
-  reportSoonMs: 100,
+  reportSoonMs: 250,
   /** Pages of the authority read in one go; what is left comes with the next. */
   authorityPages: 100,
 } as const;
