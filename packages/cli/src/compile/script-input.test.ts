@@ -25,10 +25,16 @@ test('a value may hold an equals sign, spaces, or nothing', () => {
   });
 });
 
+test('an image layout may be below a folder with spaces in its name', () => {
+  const image = 'oci:/home/me/my images/web:latest';
+  expect(parseInput(SCHEMA, [`image=${image}`])).toMatchObject({ image });
+});
+
 test.for([
   ['image', [], /image is missing/],
   ['image', ['image='], /image reference/],
   ['image', ['image=two words'], /image reference/],
+  ['image', ['image=oci:/two\nlines:web'], /image reference/],
   ['colour', ['image=a', 'colour=red'], /unknown: the script takes image, greeting/],
   ['image', ['image=a', 'image=b'], /given twice/],
   ['replicas', ['image=a', 'replicas=two'], /whole number, got "two"/],

@@ -92,7 +92,8 @@ function findProblem(
       if (min !== undefined && value < min) return `expected at least ${min}, got ${value}`;
       return max !== undefined && value > max ? `expected at most ${max}, got ${value}` : undefined;
     case 'image':
-      return typeof value === 'string' && /^\S{1,1024}$/.test(value)
+      // A layout's folder may have spaces in its path.
+      return typeof value === 'string' && /^(?:oci:\/.{1,1019}|\S{1,1024})$/.test(value)
         ? undefined
         : `expected an image reference, got ${shown(value)}`;
     case 'string':
