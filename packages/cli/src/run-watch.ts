@@ -47,14 +47,19 @@ async function watchRun(
     if (output.format === 'table') output.line(line);
     else output.note(line);
   };
+  let isLost = false;
   const stream = followStream(reader.http, {
     path: runEventsPath(run),
     signal,
     onLost: (error) => {
-      if (error !== undefined) output.note(`${label} waiting for the connection (${error.code})`);
+      if (error !== undefined && !isLost) {
+        output.note(`${error.message}; trying again, Ctrl-C detaches`);
+      }
+      isLost ||= error !== undefined;
     },
   });
   for await (const { event, data } of stream) {
+    isLost = false;
     if (event === 'state') {
       const ended = await endOfUndelivered(reader, run);
       if (ended === undefined) continue;
