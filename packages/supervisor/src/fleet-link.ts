@@ -13,7 +13,10 @@ import {
   type Authority,
   type Envelope,
   HyphaError,
+  isHyphaError,
+  type JournalType,
   type NodeFacts,
+  type Submission,
   type Verifier,
 } from '@hypha/protocol';
 import type { Logger } from '@hypha/service';
@@ -39,6 +42,13 @@ interface FleetLinkDeps {
   readonly verifier: Verifier;
   readonly clock: Clock;
   readonly log: Logger;
+}
+
+const CHANGES_CAPACITY: ReadonlySet<JournalType> = new Set(['accepted', 'committed', 'finished']);
+
+interface CoordinatorLink {
+  readonly coordinator: CoordinatorClient;
+  readonly acknowledge: EventDelivery['acknowledge'];
 }
 
 /**
@@ -123,19 +133,29 @@ export class FleetLink implements AuthorityView {
     await Promise.all([
       joined.authority.run(LIMITS.authorityPollMs, signal),
       this.#reporter(joined, buffer).run(signal),
-      readInbox(
-        {
-          client: coordinator.http,
-          node: joined.membership.node,
-          authority: this,
-          submit: (submission) => admission.submit(submission, 'inbox'),
-          acknowledge,
-          log,
-        },
-        signal,
-      ),
+      this.#readInbox(joined, { coordinator, acknowledge }, admission),
     ]);
     await coordinator.http.close();
+  }
+
+  /** For ever: whatever breaks a stream, the next one may hold. */
+  async #readInbox(
+    { membership }: Joined,
+    { coordinator, acknowledge }: CoordinatorLink,
+    admission: NodeAdmission,
+  ): Promise<void> {
+    const { clock, log } = this.#deps;
+    const { signal } = this.#stopping;
+    const submit = (submission: Submission) => admission.submit(submission, 'inbox');
+    const deps = { client: coordinator.http, node: membership.node, submit, acknowledge, log };
+    while (!signal.aborted) {
+      try {
+        await readInbox({ ...deps, authority: this }, signal);
+      } catch (err) {
+        log.error({ err }, 'inbox broken');
+        await clock.sleep(LIMITS.deliveryMsMax, signal);
+      }
+    }
   }
 
   async #join(): Promise<Joined> {
@@ -149,13 +169,17 @@ export class FleetLink implements AuthorityView {
           this.#hindrance = error instanceof HyphaError ? error.message : 'internal error';
           log.warn({ err: error, attempt, retryInMs }, 'node not joined yet');
         },
-        onAuthorityFailure: (err) => log.debug({ err }, 'authority not read'),
+        onAuthorityFailure: (err) => {
+          // A ledger that is away is routine; one that forks or rolls back is an attack or a disaster.
+          const isAway = isHyphaError(err) && err.retryable;
+          log[isAway ? 'debug' : 'error']({ err }, 'authority not read');
+        },
       },
       this.#stopping.signal,
     );
   }
 
-  #openDelivery({ membership }: Joined) {
+  #openDelivery({ membership }: Joined): CoordinatorLink {
     const { journal, keys, clock, log } = this.#deps;
     const { signer } = keys;
     const ledger = new LedgerClient({ baseUrl: membership.ledger, signer });
@@ -179,16 +203,18 @@ export class FleetLink implements AuthorityView {
     });
     this.#loops = [events, receipts];
     for (const loop of this.#loops) loop.start();
-    const acknowledge: EventDelivery['acknowledge'] = (item) => {
-      delivery.acknowledge(item);
-      events.kick();
+    return {
+      coordinator,
+      acknowledge: (item) => {
+        delivery.acknowledge(item);
+        events.kick();
+      },
     };
-    return { coordinator, acknowledge };
   }
 
   #reporter({ ledger }: Joined, buffer: ReportBuffer): Reporter {
-    const { keys, boot, clock, log, sample } = this.#deps;
-    return new Reporter({
+    const { journal, keys, boot, clock, log, sample } = this.#deps;
+    const reporter = new Reporter({
       keys,
       buffer,
       ledger,
@@ -198,5 +224,10 @@ export class FleetLink implements AuthorityView {
       intervalMs: LIMITS.reportMs,
       onFailure: ({ error, dropped }) => log.debug({ err: error, dropped }, 'report not delivered'),
     });
+    // What is reserved changes there and nowhere else.
+    journal.subscribe((_entry, events) => {
+      if (events.some(({ body }) => CHANGES_CAPACITY.has(body.type))) reporter.reportSoon();
+    });
+    return reporter;
   }
 }
