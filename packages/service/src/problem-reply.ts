@@ -1,6 +1,10 @@
+import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import { HyphaError, isHyphaError, toProblem } from '@hypha/protocol';
-import type { FastifyError } from 'fastify';
+import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify';
+
+/** What is still read of a body after it was refused. */
+const DRAIN = { bytesMax: 64 * 1024 * 1024, ms: 5_000 } as const;
 
 /** Every error a request can end with, as the one error class. Nothing of an unknown error gets out. */
 export function toRequestError(error: unknown, request: string): HyphaError {
@@ -39,13 +43,62 @@ export function problemReply(error: HyphaError): ProblemReply {
   };
 }
 
+/**
+ * Answers at once. A body that is still on its way is read and dropped before the connection closes: the
+ * reset that closing over unread bytes causes would take the answer from a client that is still sending.
+ */
+export function sendProblem(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  { status, headers, body }: ProblemReply,
+): void {
+  if (request.raw.complete || !announcesBody(request.raw)) {
+    void reply.code(status).headers(headers).send(body);
+    return;
+  }
+  reply.hijack();
+  if (reply.raw.destroyed) return;
+  reply.raw.writeHead(status, {
+    ...headers,
+    'content-length': body.length,
+    connection: 'close',
+  });
+  reply.raw.write(body);
+  drain(request.raw, () => reply.raw.end());
+}
+
+function announcesBody({ headers }: IncomingMessage): boolean {
+  return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0;
+}
+
+function drain(body: IncomingMessage, done: () => void): void {
+  let bytes = 0;
+  const stop = (): void => {
+    clearTimeout(overdue);
+    body.off('data', count).off('end', stop).off('close', stop);
+    done();
+  };
+  const count = (chunk: Buffer): void => {
+    bytes += chunk.length;
+    if (bytes > DRAIN.bytesMax) stop();
+  };
+  const overdue = setTimeout(stop, DRAIN.ms);
+  body.on('data', count).once('end', stop).once('close', stop);
+}
+
+const BROKEN: Readonly<Record<string, string>> = {
+  HPE_HEADER_OVERFLOW: 'its target and headers are over 16 KiB',
+  ERR_HTTP_REQUEST_TIMEOUT: 'it did not arrive in time',
+};
+
 /** For what never became a request: not HTTP, headers too large, or not sent in time. */
 export function answerBrokenConnection(error: { readonly code?: string }, socket: Socket): void {
   if (error.code === 'ECONNRESET' || !socket.writable) {
     socket.destroy();
     return;
   }
-  const problem = new HyphaError('E_REQUEST', 'cannot read the request: not HTTP/1.1, or too slow');
+  const reason = BROKEN[error.code ?? ''] ?? 'it is not HTTP/1.1';
+  const problem = new HyphaError('E_REQUEST', `cannot read the request: ${reason}`);
   const { status, headers, body } = problemReply(problem);
   const lines = Object.entries({
     ...headers,

@@ -83,7 +83,7 @@ export function parsePart<S extends z.ZodType>(
   if (parsed.success) return parsed.data;
   const issue = firstIssue(parsed.error);
   const path = part === 'body' ? issue.path : [part, issue.path].filter(Boolean).join('.');
-  throw new HyphaError(refusal, `the request does not fit: ${path}: ${issue.message}`, {
-    where: { path },
+  throw new HyphaError(refusal, `the request does not fit: ${path || part}: ${issue.message}`, {
+    where: { path: path || part },
   });
 }

@@ -16,6 +16,17 @@ function post(t: TestServer, init: RequestInit): Promise<Response> {
   return fetch(`${t.url}/v1/plain`, { method: 'POST', ...init });
 }
 
+/** Everything is written before anything is read, as simple clients do. */
+async function sendThenRead(t: TestServer, lines: readonly string[]): Promise<string> {
+  const socket = connect(Number(new URL(t.url).port), '127.0.0.1');
+  socket.pause();
+  await new Promise<void>((resolve, reject) => {
+    socket.once('error', reject);
+    socket.write(lines.join('\r\n'), () => resolve());
+  });
+  return text(socket);
+}
+
 function startPlainServer(): Promise<TestServer> {
   return startTestServer((server) => {
     server.route({
@@ -153,6 +164,42 @@ describe('a route', () => {
       const { status, code } = await problemOf(await fetch(`${t.url}${path}`));
       expect([400, 404], `${path} ${code}`).toContain(status);
     }
+  });
+
+  test.for([
+    ['over the limit', 'content-type: application/json', 413, 'E_SIZE'],
+    ['of another type', 'content-type: text/plain', 415, 'E_TYPE'],
+  ] as const)(
+    'answers a client that reads only after sending a large body %s',
+    async ([, header, status, code]) => {
+      await using t = await startPlainServer();
+      // More than socket buffers hold.
+      const body = Buffer.alloc(16 * 1024 * 1024, ' ');
+      const answer = await sendThenRead(t, [
+        'POST /v1/plain HTTP/1.1',
+        'host: localhost',
+        'connection: close',
+        header,
+        `content-length: ${body.length}\r\n\r\n${body}`,
+      ]);
+      expect(answer).toContain(`HTTP/1.1 ${status} `);
+      expect(answer).toContain(`"code":"${code}"`);
+    },
+  );
+
+  test('refuses a request without a host, except in HTTP/1.0, with a problem', async () => {
+    await using t = await startPlainServer();
+    const answer = await sendThenRead(t, ['GET /healthz HTTP/1.1', 'connection: close', '', '']);
+    expect(answer).toMatch(
+      /^HTTP\/1\.1 400 [\s\S]*application\/problem\+json[\s\S]*"code":"E_REQUEST"/,
+    );
+    expect(await sendThenRead(t, ['GET /healthz HTTP/1.0', '', ''])).toMatch(/^HTTP\/1\.1 200 /);
+  });
+
+  test('names the body when it is wrong as a whole', async () => {
+    await using t = await startPlainServer();
+    const answer = await post(t, { headers: json, body: '[]' });
+    expect(await problemOf(answer)).toMatchObject({ where: { path: 'body' } });
   });
 
   test('survives what is not HTTP', async () => {

@@ -9,7 +9,12 @@ import type { Logger } from './logger.ts';
 import { addGauge, createServiceMetrics, type ServiceMetrics } from './metrics.ts';
 import { NonceMemory } from './nonce-memory.ts';
 import { type DescribedRoute, describeApi } from './open-api.ts';
-import { answerBrokenConnection, problemReply, toRequestError } from './problem-reply.ts';
+import {
+  answerBrokenConnection,
+  problemReply,
+  sendProblem,
+  toRequestError,
+} from './problem-reply.ts';
 import { type FindKey, RequestAuthenticator } from './request-auth.ts';
 import {
   acceptOnlyJson,
@@ -102,16 +107,18 @@ class Server implements HyphaServer {
       requestTimeout: BOUNDS.requestMs,
       connectionTimeout: BOUNDS.connectionMs,
       keepAliveTimeout: BOUNDS.keepAliveMs,
-      http: { connectionsCheckingInterval: BOUNDS.requestCheckMs },
+      // Without this Node answers a request that names no host by itself, and not with a problem document.
+      http: { connectionsCheckingInterval: BOUNDS.requestCheckMs, requireHostHeader: false },
       forceCloseConnections: 'idle',
       clientErrorHandler: answerBrokenConnection,
       frameworkErrors: (error, request, reply) => this.#refuse(error, request, reply),
     });
     this.#fastify.server.maxConnections = BOUNDS.connections;
+    this.#fastify.addHook('onRequest', (request, _reply, done) => done(hostFault(request)));
     acceptOnlyJson(this.#fastify);
     this.#fastify.setErrorHandler((error, request, reply) => this.#refuse(error, request, reply));
     this.#fastify.setNotFoundHandler((request, reply) =>
-      this.#refuse(new HyphaError('E_NOT_FOUND', `no ${nameOf(request)} here`), request, reply),
+      this.#refuse(noRoute(request), request, reply),
     );
     this.#measureRequests();
     this.#serveStatus(options);
@@ -204,14 +211,14 @@ class Server implements HyphaServer {
 
   #refuse(error: unknown, request: FastifyRequest, reply: FastifyReply): void {
     const refusal = toRequestError(error, nameOf(request));
-    const { status, headers, body } = problemReply(refusal);
+    const answer = problemReply(refusal);
     const fields = { method: request.method, route: request.routeOptions.url, code: refusal.code };
-    if (status >= 500 && !refusal.retryable) {
+    if (answer.status >= 500 && !refusal.retryable) {
       this.#log.error({ ...fields, err: refusal }, 'request failed');
     } else {
       this.#log.debug({ ...fields, detail: refusal.message }, 'request refused');
     }
-    void reply.code(status).headers(headers).send(body);
+    sendProblem(request, reply, answer);
   }
 
   #measureRequests(): void {
@@ -260,6 +267,20 @@ class Server implements HyphaServer {
       return reply.header('content-type', 'application/json').send(document);
     });
   }
+}
+
+/** RFC 9112 §3.2. */
+function hostFault({ raw }: FastifyRequest): HyphaError | undefined {
+  if (raw.headers.host !== undefined || raw.httpVersion === '1.0') return undefined;
+  return new HyphaError('E_REQUEST', 'cannot serve a request that names no host', {
+    where: { path: 'host' },
+  });
+}
+
+function noRoute(request: FastifyRequest): HyphaError {
+  return new HyphaError('E_NOT_FOUND', `no ${nameOf(request)} here`, {
+    hint: 'compare method and path with /openapi.json',
+  });
 }
 
 /** Bytes, because Fastify adds a charset parameter to text, and JSON has none (RFC 8259 §11). */
