@@ -4,6 +4,7 @@ import { expect, test } from 'vitest';
 import { JOURNAL_LIMITS } from './journal-limits.ts';
 import { RunHead } from './run-head.ts';
 import {
+  acceptedOf,
   admissionOf,
   committed,
   finished,
@@ -12,18 +13,9 @@ import {
   started,
 } from './testing/journal-fixture.ts';
 
-const { run, digest, payload } = admissionOf();
-const accepted: JournalBody = {
-  type: 'accepted',
-  envelopeDigest: digest,
-  node: payload.aud.nodes[0] ?? '',
-  realm: 'default',
-  deployment: 'web',
-  generation: 1,
-  mode: 'apply',
-  keyids: [],
-  authoritySeq: 0,
-};
+const admission = admissionOf();
+const { run } = admission;
+const accepted = acceptedOf(admission);
 const failure: JournalBody = {
   type: 'step-error',
   step: 1,

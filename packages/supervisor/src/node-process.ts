@@ -4,8 +4,9 @@ import { nodeVerifier } from '@hypha/protocol/node';
 import { createLogger, runService } from '@hypha/service';
 import { systemClock } from './clock.ts';
 import { readConfig, type SupervisorConfig } from './config.ts';
+import type { NodeSals } from './node-inventory.ts';
 import { openStateFolder, type StateFolder } from './state-folder.ts';
-import { type NodeSals, Supervisor } from './supervisor.ts';
+import { Supervisor } from './supervisor.ts';
 
 /** The SALs of this machine. */
 export interface OpenedSals extends NodeSals {

@@ -9,11 +9,22 @@ import { RepairHistory } from './repair-history.ts';
 import { LIMITS } from './supervisor-limits.ts';
 import { Turns } from './turns.ts';
 
+/** How often and how long, milliseconds; see `LIMITS`. */
+export type ReconcilePace = {
+  readonly [K in
+    | 'observeMs'
+    | 'settleMs'
+    | 'settleRetryMs'
+    | 'repairMsMin'
+    | 'repairMsMax']: number;
+};
+
 interface ReconcilerDeps {
   readonly journal: Journal;
   readonly sals: Sals;
   readonly log: Logger;
   readonly clock: Clock;
+  readonly pace: ReconcilePace;
 }
 
 /**
@@ -37,7 +48,7 @@ export class Reconciler {
 
   constructor(deps: ReconcilerDeps) {
     this.#deps = deps;
-    this.#history = new RepairHistory(deps.clock);
+    this.#history = new RepairHistory(deps.clock, deps.pace);
   }
 
   /** Learns what unfinished runs have an intent on, then works until `stop`. */
@@ -86,8 +97,8 @@ export class Reconciler {
    * took too long, with what is left and why; it is tried for ever after.
    */
   async settle(run: RunEntry): Promise<Leftover[]> {
-    const { journal, clock } = this.#deps;
-    const deadline = this.#within(LIMITS.settleMs);
+    const { journal, clock, pace } = this.#deps;
+    const deadline = this.#within(pace.settleMs);
     for (let attempt = 1; ; attempt++) {
       const records = journal.records.listRecords(run);
       const tasks = this.#plan({ records, provisional: [] }).flatMap((deployment) =>
@@ -95,7 +106,7 @@ export class Reconciler {
       );
       if (tasks.length === 0) return [];
       if (deadline.aborted) return tasks.map((task) => this.#leftoverOf(task));
-      if (attempt > 1) await clock.sleep(LIMITS.settleRetryMs, deadline);
+      if (attempt > 1) await clock.sleep(pace.settleRetryMs * (attempt - 1), deadline);
       await this.#turns.take(keyOf(run), () => this.#workOff(tasks, deadline, 'at once'));
     }
   }
@@ -141,7 +152,7 @@ export class Reconciler {
   }
 
   async #run(): Promise<void> {
-    const { log, clock } = this.#deps;
+    const { log, clock, pace } = this.#deps;
     const { signal } = this.#stopping;
     while (!signal.aborted) {
       try {
@@ -149,7 +160,7 @@ export class Reconciler {
       } catch (err) {
         log.error({ err }, 'reconcile pass failed');
       }
-      await clock.sleep(LIMITS.observeMs, signal);
+      await clock.sleep(pace.observeMs, signal);
     }
   }
 

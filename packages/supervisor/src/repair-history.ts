@@ -1,5 +1,5 @@
 import type { Clock } from './clock.ts';
-import { backoffMs, LIMITS } from './supervisor-limits.ts';
+import { backoffMs } from './supervisor-limits.ts';
 
 interface Failure {
   readonly attempts: number;
@@ -10,11 +10,13 @@ interface Failure {
 /** What failed lately, so that a hopeless resource is not hammered. How often what works may restart is its SAL's. */
 export class RepairHistory {
   readonly #clock: Clock;
+  readonly #bounds: { readonly min: number; readonly max: number };
   // rid → its failures in a row
   readonly #failures = new Map<string, Failure>();
 
-  constructor(clock: Clock) {
+  constructor(clock: Clock, pace: { readonly repairMsMin: number; readonly repairMsMax: number }) {
     this.#clock = clock;
+    this.#bounds = { min: pace.repairMsMin, max: pace.repairMsMax };
   }
 
   isDue(rid: string): boolean {
@@ -29,8 +31,7 @@ export class RepairHistory {
 
   noteFailure(rid: string, reason: string): void {
     const attempts = (this.#failures.get(rid)?.attempts ?? 0) + 1;
-    const bounds = { min: LIMITS.repairMsMin, max: LIMITS.repairMsMax };
-    const pauseMs = backoffMs(attempts, bounds, this.#clock.jitter());
+    const pauseMs = backoffMs(attempts, this.#bounds, this.#clock.jitter());
     const notBeforeMs = this.#clock.monotonicMs() + pauseMs;
     this.#failures.set(rid, { attempts, notBeforeMs, reason });
   }

@@ -1,6 +1,6 @@
 import type { Journal } from '@hypha/journal';
 import type { ClaimAnswer, RunnerRequest } from '@hypha/journal/client';
-import { type Envelope, HyphaError, isHyphaError } from '@hypha/protocol';
+import { type Envelope, HyphaError } from '@hypha/protocol';
 import type { Logger } from '@hypha/service';
 import type { Reconciler } from './reconciler.ts';
 
@@ -51,9 +51,11 @@ export class RunClaims {
       throw new HyphaError('E_UNAVAILABLE', `cannot grant ${run}: the node has not enrolled`);
     }
     const entry = await journal.claim(run, { runner, epoch, bootId }).catch((err: unknown) => {
-      const known = journal.findUnfinished(run);
-      const fields = { runner, run, epoch, newest: known?.epoch, alarm: true };
-      if (isHyphaError(err, 'E_STALE_EPOCH')) log.warn({ ...fields, err }, 'queue job refused');
+      const newest = journal.findUnfinished(run)?.epoch ?? 0;
+      const fields = { runner, run, epoch, newest, err };
+      // Left over from a runner that died; anything else nobody here has queued.
+      if (epoch < newest) log.info(fields, 'stale queue job refused');
+      else log.error({ ...fields, alarm: true }, 'queue job refused');
       throw err;
     });
     await reconciler.makeWay(entry);

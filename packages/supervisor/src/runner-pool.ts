@@ -132,7 +132,7 @@ export class RunnerPool {
     const runner = { id, token, fence, startedMs, line: undefined, isDying: false };
     this.#runners.set(id, runner);
     // A pid that was never written down may still be that of a living runner.
-    if (isAlive || pid === null) this.#expectHello(runner);
+    if (isAlive || pid === null) this.#expectHello(runner, LIMITS.reattachMs);
     else this.#bury(runner, 'ended while no supervisor looked');
   }
 
@@ -157,20 +157,21 @@ export class RunnerPool {
     await records.save({ id, token, bootId, pid, pidStart: await readPidStart(pid) });
     // It ended while that was written: then the record is dropped by its burial, or here.
     if (!this.#runners.has(id)) await records.drop(id);
-    else this.#expectHello(runner);
+    else this.#expectHello(runner, LIMITS.helloMs);
   }
 
-  #expectHello(runner: Runner): void {
+  #expectHello(runner: Runner, ms: number): void {
     const timer = setTimeout(() => {
       if (runner.line === undefined) this.#bury(runner, 'did not say hello');
-    }, LIMITS.reattachMs);
+    }, ms);
     timer.unref();
   }
 
   #bury(runner: Runner, reason: string): void {
     if (runner.isDying) return;
     runner.isDying = true;
-    this.#deps.log.warn({ runner: runner.id, reason }, 'runner is gone');
+    const level = this.#stopping.signal.aborted ? 'info' : 'warn';
+    this.#deps.log[level]({ runner: runner.id, reason }, 'runner is gone');
     const burial = this.#fenceOff(runner).catch((err: unknown) => {
       this.#deps.log.error({ err, runner: runner.id, alarm: true }, 'runner cannot be fenced');
     });
@@ -223,7 +224,8 @@ export class RunnerPool {
         if (this.#stopping.signal.aborted) throw err;
       }
     }
-    await fence.remove();
+    // Nothing is in it: what stays of it is a folder, which the next start finds.
+    await fence.remove().catch((err: unknown) => this.#deps.log.warn({ err }, 'fence stays'));
   }
 
   #openFence(id: string): Promise<Fence> {

@@ -17,7 +17,7 @@ export const RunnerRecord = z.strictObject({
 });
 export type RunnerRecord = z.infer<typeof RunnerRecord>;
 
-/** A folder with one file for each runner. A file that cannot be read is of a write that was cut short. */
+/** A folder with one file for each runner. What cannot be read is of a write that a power cut left behind. */
 export class RunnerRecords {
   readonly #folder: string;
 
@@ -30,8 +30,10 @@ export class RunnerRecords {
     const names = (await readdir(this.#folder)).filter((name) => name.endsWith('.json'));
     const records = await Promise.all(
       names.map(async (name) => {
-        const text = await readFile(join(this.#folder, name), 'utf8');
-        return RunnerRecord.safeParse(JSON.parse(text)).data;
+        const path = join(this.#folder, name);
+        const record = parseRecord(await readFile(path, 'utf8'));
+        if (record === undefined) await rm(path, { force: true });
+        return record;
       }),
     );
     return records.filter((record) => record !== undefined);
@@ -49,6 +51,14 @@ export class RunnerRecords {
 
   #fileOf(id: string): string {
     return join(this.#folder, `${id}.json`);
+  }
+}
+
+function parseRecord(text: string): RunnerRecord | undefined {
+  try {
+    return RunnerRecord.parse(JSON.parse(text));
+  } catch {
+    return undefined;
   }
 }
 

@@ -6,6 +6,10 @@ export const LIMITS = {
   jobsPerPass: 500,
   /** How long runners of a former supervisor may take to come back. */
   reattachMs: 5_000,
+  /** How long a new runner may take to say hello; one that ended is seen at once. */
+  helloMs: 60_000,
+  /** Runners that may die under a run in a row without one new event in its journal. */
+  fruitlessEpochsMax: 10,
   /** A runner that ended is started again after this, doubled each time it does not last. */
   respawnMsMin: 100,
   respawnMsMax: 10_000,

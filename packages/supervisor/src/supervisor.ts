@@ -1,14 +1,7 @@
 import type { Boot, NodeKeys } from '@hypha/identity';
-import { readFacts } from '@hypha/identity';
-import { isClaimable, type Journal, openJournal, type RunEntry } from '@hypha/journal';
-import {
-  type DesiredResource,
-  isTerminal,
-  type NodeFacts,
-  type ResourceLimits,
-  type Verifier,
-} from '@hypha/protocol';
-import { COMMAND_ENV, detectCgroups, removeFenceGroup, type Sals } from '@hypha/sal';
+import { type Journal, openJournal } from '@hypha/journal';
+import { isTerminal, type Verifier } from '@hypha/protocol';
+import { COMMAND_ENV, detectCgroups, removeFenceGroup } from '@hypha/sal';
 import { createServer, type HyphaServer, type Logger } from '@hypha/service';
 import manifest from '../package.json' with { type: 'json' };
 import { NodeAdmission } from './admission.ts';
@@ -18,10 +11,13 @@ import type { Clock } from './clock.ts';
 import type { SupervisorConfig } from './config.ts';
 import { Dispatcher } from './dispatcher.ts';
 import { FleetLink } from './fleet-link.ts';
+import { HopelessRuns } from './hopeless-runs.ts';
+import { NodeInventory, type NodeSals } from './node-inventory.ts';
 import { Reconciler } from './reconciler.ts';
 import { ResourceReader } from './resource-reader.ts';
 import { RunClaims } from './run-claims.ts';
 import { QUEUE_NAME, queuePrefix, RunQueue } from './run-queue.ts';
+import { RunTakeover } from './run-takeover.ts';
 import { RunnerGate } from './runner-gate.ts';
 import { RunnerPool } from './runner-pool.ts';
 import { RunnerRecords } from './runner-record.ts';
@@ -29,15 +25,6 @@ import { Settlement } from './settlement.ts';
 import type { StateFolder } from './state-folder.ts';
 import { LIMITS } from './supervisor-limits.ts';
 import { Sweep } from './sweep.ts';
-
-/** This machine's SALs, opened. */
-export interface NodeSals {
-  readonly sals: Sals;
-  /** All there is for volumes and images, bytes. */
-  readonly storageBytes: number;
-  /** What a runner needs to open the same ones. */
-  readonly runnerConfig: unknown;
-}
 
 export interface SupervisorParts {
   readonly config: SupervisorConfig;
@@ -64,16 +51,18 @@ export class Supervisor {
   readonly #dispatcher: Dispatcher;
   readonly #reconciler: Reconciler;
   readonly #settlement: Settlement;
+  readonly #inventory: NodeInventory;
+  readonly #takeover: RunTakeover;
   readonly #pool: RunnerPool;
   readonly #gate: RunnerGate;
   readonly #sweep: Sweep;
   readonly #server: HyphaServer;
   readonly #cgroup2: string | undefined;
   #url = '';
-  #machine: Promise<NodeFacts> | undefined;
 
   static async start(parts: SupervisorParts): Promise<Supervisor> {
     const { cgroup2 } = await detectCgroups();
+    const inventory = new NodeInventory(parts.host);
     let fleet: FleetLink | undefined;
     const journal = await openJournal({
       file: parts.folder.journal,
@@ -82,16 +71,20 @@ export class Supervisor {
       verifier: parts.verifier,
       nowMs: () => parts.clock.nowMs(),
       authoritySeq: () => fleet?.authoritySeq ?? 0,
-      useOf: (resource) => useOf(parts.host.sals, resource),
+      useOf: (resource) => inventory.useOf(resource),
     });
-    const supervisor = new Supervisor(parts, journal, cgroup2);
+    const supervisor = new Supervisor(parts, { journal, inventory, cgroup2 });
     fleet = supervisor.#fleet;
     await supervisor.#start();
     return supervisor;
   }
 
-  private constructor(parts: SupervisorParts, journal: Journal, cgroup2: string | undefined) {
+  private constructor(
+    parts: SupervisorParts,
+    opened: { journal: Journal; inventory: NodeInventory; cgroup2: string | undefined },
+  ) {
     const { config, folder, keys, boot, host, verifier, clock, log } = parts;
+    const { journal, inventory, cgroup2 } = opened;
     const { sals } = host;
     const node = keys.nodeId;
     this.#parts = parts;
@@ -99,15 +92,24 @@ export class Supervisor {
     this.#cgroup2 = cgroup2;
     this.#queue = new RunQueue({ redis: config.redis, node, log });
     this.#dispatcher = new Dispatcher({ journal, queue: this.#queue, log });
-    this.#reconciler = new Reconciler({ journal, sals, log, clock });
+    this.#reconciler = new Reconciler({ journal, sals, log, clock, pace: LIMITS });
     this.#settlement = new Settlement({ journal, reconciler: this.#reconciler, log });
+    this.#inventory = inventory;
+    this.#takeover = new RunTakeover({
+      journal,
+      dispatcher: this.#dispatcher,
+      reconciler: this.#reconciler,
+      hopeless: new HopelessRuns({ journal, log }),
+      bootId: boot.bootId,
+      log,
+    });
     this.#fleet = new FleetLink({
       ...{ folder, keys, boot, journal, verifier, clock, log },
       joinToken: config.joinToken,
       ledgerUrl: config.ledger,
       coordinatorUrl: config.coordinator,
-      facts: () => this.#facts(),
-      sample: () => this.#sample(),
+      facts: () => inventory.facts(),
+      sample: () => inventory.sample(journal, this.#fleet.authoritySeq),
     });
     this.#pool = new RunnerPool({
       records: new RunnerRecords(folder.runners),
@@ -117,7 +119,7 @@ export class Supervisor {
       group: folder.fenceGroup,
       log,
       clock,
-      onDead: (runner) => this.#takeOverFrom(runner),
+      onDead: (runner) => this.#takeover.takeOverFrom(runner),
     });
     this.#gate = new RunnerGate({
       socketPath: folder.socket,
@@ -189,7 +191,7 @@ export class Supervisor {
     });
     this.#fleet.start(admission);
     await this.#pool.recover();
-    await this.#recoverRuns();
+    await this.#takeover.recover(this.#pool.ids);
     await this.#reconciler.start();
     this.#settlement.start();
     await this.#gate.open();
@@ -207,7 +209,7 @@ export class Supervisor {
       verifier,
       clock,
       membership: () => this.#fleet.membership,
-      capacity: () => this.#capacity(),
+      capacity: () => this.#inventory.capacity(),
       authorityAgeMs: LIMITS.authorityAgeMs,
     });
     addRunRoutes(this.#server, { journal, node: keys.nodeId });
@@ -215,35 +217,9 @@ export class Supervisor {
       node: keys.nodeId,
       admission,
       resources: new ResourceReader({ journal, sals: host.sals, reconciler: this.#reconciler }),
-      facts: () => this.#facts(),
+      facts: () => this.#inventory.facts(),
     });
     return admission;
-  }
-
-  /** Runs whose runner is not expected back get a new epoch; after a reboot their world is made again first. */
-  async #recoverRuns(): Promise<void> {
-    const { boot, log } = this.#parts;
-    const unfinished = this.#journal.listLanes().flatMap(({ runs }) => runs);
-    for (const entry of unfinished.filter(isClaimable)) {
-      const { run, holder, bootId } = entry;
-      const isExpected = holder !== null && this.#pool.ids.has(holder);
-      if (holder !== null && !isExpected) await this.#journal.takeOver(run);
-      if (bootId === null || bootId === boot.bootId) continue;
-      log.info({ run }, 'resources of the run are restored after a reboot');
-      this.#dispatcher.hold(run);
-      void this.#reconciler.restore(entry).finally(() => this.#dispatcher.letGo(run));
-    }
-  }
-
-  /** Everything the runner started is dead. Its runs get their next epoch and a new job at once. */
-  async #takeOverFrom(runner: string): Promise<void> {
-    const owned = ({ holder }: RunEntry) => holder === runner;
-    const runs = this.#journal.listLanes().flatMap((lane) => lane.runs.filter(owned));
-    for (const entry of runs.filter(isClaimable)) {
-      const { run, epoch } = await this.#journal.takeOver(entry.run);
-      this.#parts.log.warn({ run, epoch, runner }, 'run taken over from a dead runner');
-    }
-    this.#dispatcher.kick();
   }
 
   #runnerCommand() {
@@ -263,47 +239,5 @@ export class Supervisor {
         HYPHA_RUNNER_LOG_LEVEL: config.logLevel,
       },
     };
-  }
-
-  /** What a machine is does not change under a process. */
-  #facts(): Promise<NodeFacts> {
-    const { sals, storageBytes } = this.#parts.host;
-    const statuses = sals.list.map(({ kind, status }) => [kind, { ...status }] as const);
-    this.#machine ??= readFacts({ storageBytes, sals: Object.fromEntries(statuses) });
-    return this.#machine;
-  }
-
-  async #capacity(): Promise<ResourceLimits> {
-    const { cpus, memoryBytes, storageBytes } = await this.#facts();
-    return { milliCpus: cpus * 1000, memoryBytes, storageBytes };
-  }
-
-  async #sample() {
-    const capacity = await this.#capacity();
-    const reserved = this.#journal.reserved();
-    const left = (component: keyof ResourceLimits) =>
-      Math.max(0, capacity[component] - reserved[component]);
-    return {
-      facts: await this.#facts(),
-      reserved,
-      free: {
-        milliCpus: left('milliCpus'),
-        memoryBytes: left('memoryBytes'),
-        storageBytes: left('storageBytes'),
-      },
-      runsActive: this.#journal.listLanes().reduce((sum, { runs }) => sum + runs.length, 0),
-      authoritySeq: this.#fleet.authoritySeq,
-    };
-  }
-}
-
-/** By the spec of the resource's own `ensure`; null when that cannot be read. */
-function useOf(sals: Sals, { kind, spec }: DesiredResource): ResourceLimits | null {
-  const verb = sals.findVerb(`${kind}.ensure`);
-  if (verb?.spec === undefined) return null;
-  try {
-    return verb.spec(verb.parse(spec)).uses;
-  } catch {
-    return null;
   }
 }

@@ -6,6 +6,8 @@ import { LineChannel } from './line-channel.ts';
 import {
   AppendAnswer,
   ClaimAnswer,
+  LINE_BYTES_MAX,
+  type NumberedRequest,
   type RunnerRequest,
   SupervisorAnswer,
   SupervisorNotice,
@@ -26,6 +28,8 @@ export interface JournalConnectionOptions {
 }
 
 const RECONNECT_MS_MAX = 60_000;
+/** A line within the peer's bound in bytes, whatever its characters. */
+const LINE_CHARS_MAX = LINE_BYTES_MAX / 4;
 /** From hello to its answer. The supervisor greets as soon as its journal is open. */
 const HELLO_MS_MAX = 10_000;
 /** From any other request to its answer, a restart of the supervisor included. */
@@ -35,7 +39,9 @@ const DELAY_MS_MAX = 500;
 
 interface Pending {
   readonly id: number;
-  readonly request: RunnerRequest;
+  readonly method: RunnerRequest['method'];
+  /** The request as it goes over the wire. */
+  readonly line: string;
   resolve(value: unknown): void;
   reject(error: HyphaError): void;
 }
@@ -126,15 +132,16 @@ export class JournalConnection {
 
   /** Sent at once when the supervisor knows this runner, or as soon as it does. */
   #ask(request: RunnerRequest): Promise<unknown> {
+    const id = this.#nextId++;
+    const line = JSON.stringify({ id, request } satisfies NumberedRequest);
+    if (line.length > LINE_CHARS_MAX) {
+      const message = `cannot send ${line.length} characters in one ${request.method}`;
+      return Promise.reject(new HyphaError('E_OUTPUT', message));
+    }
     return new Promise((resolve, reject) => {
-      const pending = { id: this.#nextId++, request, resolve, reject };
-      this.#pending.set(pending.id, pending);
-      if (this.#greeted || request.method === 'hello') this.#send(pending);
+      this.#pending.set(id, { id, method: request.method, line, resolve, reject });
+      if (this.#greeted || request.method === 'hello') this.#channel?.sendLine(line);
     });
-  }
-
-  #send({ id, request }: Pending): void {
-    this.#channel?.send({ id, request });
   }
 
   async #reconnect(): Promise<void> {
@@ -165,7 +172,7 @@ export class JournalConnection {
     const hello = this.#ask({ method: 'hello', runner, token, pid, holding });
     await hello.finally(() => clearTimeout(timer));
     this.#greeted = true;
-    for (const pending of this.#pending.values()) this.#send(pending);
+    for (const { line } of this.#pending.values()) channel.sendLine(line);
   }
 
   async #dial(): Promise<LineChannel> {
@@ -206,7 +213,7 @@ export class JournalConnection {
     this.#greeted = false;
     // A greeting is of its connection; everything else is sent again on the next.
     for (const pending of [...this.#pending.values()]) {
-      if (pending.request.method !== 'hello') continue;
+      if (pending.method !== 'hello') continue;
       this.#pending.delete(pending.id);
       const message = 'the supervisor closed the connection';
       pending.reject(new HyphaError('E_UNAVAILABLE', message, { cause: error }));

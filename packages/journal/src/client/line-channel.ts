@@ -30,7 +30,11 @@ export class LineChannel {
 
   /** Dropped when the connection is gone: its end is what tells. */
   send(value: unknown): void {
-    if (this.#socket.writable) this.#socket.write(`${JSON.stringify(value)}\n`);
+    this.sendLine(JSON.stringify(value));
+  }
+
+  sendLine(line: string): void {
+    if (this.#socket.writable) this.#socket.write(`${line}\n`);
   }
 
   /** Sends what waits, then ends. */

@@ -44,6 +44,7 @@ export type RunnerRequest = z.infer<typeof RunnerRequest>;
 
 /** A request on the wire. */
 export const NumberedRequest = z.strictObject({ id: z.int().min(1), request: RunnerRequest });
+export type NumberedRequest = z.infer<typeof NumberedRequest>;
 
 export const ClaimAnswer = z.strictObject({
   run: RunId,

@@ -129,6 +129,20 @@ export function admissionOf(change: Partial<ScriptPayloadInput> = {}): Admission
   };
 }
 
+export function acceptedOf({ payload, digest, keyids }: Admission): BodyOf<'accepted'> {
+  const { realm, deployment, generation, mode } = payload;
+  const what = { realm, deployment, generation, mode };
+  const type = 'accepted';
+  return {
+    type,
+    ...what,
+    envelopeDigest: digest,
+    node: NODE,
+    keyids: [...keyids],
+    authoritySeq: 0,
+  };
+}
+
 export function desiredOf(kind: string, name: string, size = 1): DesiredResource {
   const identity = { realm: 'default', deployment: 'web', kind, name };
   const spec = { size };

@@ -1,0 +1,204 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { createServer, type Server, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { HyphaError, toProblem } from '@hypha/protocol';
+import { nodeVerifier } from '@hypha/protocol/node';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { RunHead } from '../run-head.ts';
+import { acceptedOf, admissionOf, finished, started } from '../testing/journal-fixture.ts';
+import { connectJournal, type JournalConnection } from './journal-connection.ts';
+import { LineChannel } from './line-channel.ts';
+import { NumberedRequest, type RunnerRequest, type SupervisorNotice } from './socket-protocol.ts';
+
+/** What the supervisor says: an answer, a refusal, or nothing. */
+type Reply = { value: unknown } | { refusal: HyphaError } | 'silence' | 'hang up';
+
+let folder: string;
+let server: Server | undefined;
+let channels: LineChannel[];
+let heard: RunnerRequest[];
+let reply: (request: RunnerRequest) => Reply;
+let connection: JournalConnection | undefined;
+let notices: SupervisorNotice[];
+let losses: HyphaError[];
+
+const admission = admissionOf();
+const { run, envelope } = admission;
+const { event } = new RunHead(nodeVerifier, run).append(acceptedOf(admission), { epoch: 0, at: 1 });
+const claimAnswer = {
+  ...{ run, epoch: 1, envelope, authority: [], bootId: 'boot', events: [event], committed: [] },
+  node: { id: 'node', name: 'n', labels: {} },
+};
+const agree = (request: RunnerRequest): Reply => {
+  if (request.method === 'hello') return { value: {} };
+  if (request.method === 'claim') return { value: claimAnswer };
+  return { value: { seq: request.after + request.bodies.length } };
+};
+
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'hypha-socket-'));
+  [channels, heard, notices, losses] = [[], [], [], []];
+  reply = agree;
+  await startServer();
+});
+afterEach(async () => {
+  connection?.close();
+  await stopServer();
+  await rm(folder, { recursive: true });
+});
+
+const socketPath = () => join(folder, 's.sock');
+
+async function startServer(): Promise<void> {
+  const created = createServer((socket: Socket) => {
+    const channel = new LineChannel(socket, {
+      onValue: (value) => serve(channel, value),
+      onClose: () => undefined,
+    });
+    channels.push(channel);
+  });
+  server = created;
+  await new Promise<void>((resolve) => created.listen(socketPath(), resolve));
+}
+
+async function stopServer(): Promise<void> {
+  const closing = server;
+  server = undefined;
+  for (const channel of channels.splice(0)) channel.destroy();
+  if (closing !== undefined) await new Promise((resolve) => closing.close(resolve));
+}
+
+function serve(channel: LineChannel, value: unknown): void {
+  const { id, request } = NumberedRequest.parse(value);
+  heard.push(request);
+  const answer = reply(request);
+  if (answer === 'hang up') channel.destroy();
+  else if (answer === 'silence') return;
+  else if ('value' in answer) channel.send({ id, ok: true, value: answer.value });
+  else channel.send({ id, ok: false, problem: toProblem(answer.refusal) });
+}
+
+async function open(reconnectMsMax = 5_000): Promise<JournalConnection> {
+  connection = await connectJournal({
+    socketPath: socketPath(),
+    runner: 'r1',
+    token: 'token',
+    pid: 1,
+    onNotice: (notice) => notices.push(notice),
+    onLost: (error) => losses.push(error),
+    reconnectMsMax,
+  });
+  return connection;
+}
+
+const methods = () => heard.map(({ method }) => method);
+const stale = new HyphaError('E_STALE_EPOCH', 'given to another');
+
+async function until(what: string, isTrue: () => boolean): Promise<void> {
+  for (const deadline = performance.now() + 10_000; !isTrue(); ) {
+    if (performance.now() > deadline) throw new Error(`not in time: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
+test('a runner says hello, claims and appends from where the journal ends', async () => {
+  const journal = await open();
+  expect((await journal.claim(run, 1)).envelope).toEqual(envelope);
+  await journal.append(run, 1, [started()]);
+  await journal.append(run, 1, [finished('failed')]);
+  expect(methods()).toEqual(['hello', 'claim', 'append', 'append']);
+  expect(heard.slice(-2)).toMatchObject([{ after: 1 }, { after: 2 }]);
+});
+
+test('a refusal reaches the caller and the connection stays', async () => {
+  const journal = await open();
+  reply = (request) => (request.method === 'claim' ? { refusal: stale } : agree(request));
+  await expect(journal.claim(run, 1)).rejects.toMatchObject({ code: 'E_STALE_EPOCH' });
+  reply = agree;
+  await expect(journal.claim(run, 1)).resolves.toBeDefined();
+});
+
+test('an append whose answer was lost is sent again after the runner said what it holds', async () => {
+  const journal = await open();
+  await journal.claim(run, 1);
+  reply = (request) => (request.method === 'append' ? 'hang up' : agree(request));
+  const appended = journal.append(run, 1, [started()]);
+  await until('it was heard once', () => methods().includes('append'));
+  reply = agree;
+  await appended;
+  const [first, second] = heard.filter(({ method }) => method === 'append');
+  expect(second).toEqual(first);
+  expect(heard.findLast(({ method }) => method === 'hello')).toMatchObject({
+    holding: [{ run, epoch: 1 }],
+  });
+});
+
+test('while the supervisor is away an append waits, and goes on with the next one', async () => {
+  const journal = await open();
+  await journal.claim(run, 1);
+  await stopServer();
+  const appended = journal.append(run, 1, [started()]);
+  await startServer();
+  await appended;
+  expect(methods().slice(-2)).toEqual(['hello', 'append']);
+});
+
+test('what ended or was committed is no longer held', async () => {
+  const journal = await open();
+  await journal.claim(run, 1);
+  await journal.append(run, 1, [started(), finished('failed')]);
+  await stopServer();
+  await startServer();
+  await until('it is back', () => methods().filter((method) => method === 'hello').length === 2);
+  expect(heard.at(-1)).toMatchObject({ holding: [] });
+  await expect(journal.append(run, 1, [started()])).rejects.toThrow(/does not hold/);
+});
+
+test('a runner whose runs were given to others is told, and fails whoever waits', async () => {
+  const journal = await open();
+  await journal.claim(run, 1);
+  await stopServer();
+  reply = () => ({ refusal: stale });
+  const appended = expect(journal.append(run, 1, [started()])).rejects.toMatchObject({
+    code: 'E_STALE_EPOCH',
+  });
+  await startServer();
+  await appended;
+  expect(losses).toMatchObject([{ code: 'E_STALE_EPOCH' }]);
+  await expect(journal.claim(run, 1)).rejects.toMatchObject({ code: 'E_STALE_EPOCH' });
+});
+
+test('a supervisor that stays away is given up after the time allowed', async () => {
+  const journal = await open(200);
+  await journal.claim(run, 1);
+  await stopServer();
+  await expect(journal.append(run, 1, [started()])).rejects.toMatchObject({
+    code: 'E_UNAVAILABLE',
+  });
+  expect(losses).toHaveLength(1);
+});
+
+test('a runner that nobody started is refused', async () => {
+  reply = () => ({ refusal: new HyphaError('E_UNAUTHENTICATED', 'not ours') });
+  await expect(open()).rejects.toMatchObject({ code: 'E_UNAUTHENTICATED' });
+});
+
+test('notices arrive unasked, nonsense ends the connection and it comes back', async () => {
+  await open();
+  channels[0]?.send({ notice: 'drain' });
+  await until('the notice is there', () => notices.length === 1);
+  channels[0]?.send({ neither: 'nor' });
+  await until('it is back', () => methods().length === 2);
+  expect(losses).toEqual([]);
+});
+
+test('more than fits a line is refused before it is sent', async () => {
+  const journal = await open();
+  await journal.claim(run, 1);
+  const message = 'x'.repeat(9 * 1024 * 1024);
+  await expect(
+    journal.append(run, 1, [{ type: 'log', line: 1, message, fields: null }]),
+  ).rejects.toMatchObject({ code: 'E_OUTPUT' });
+  await journal.append(run, 1, [started()]);
+});
