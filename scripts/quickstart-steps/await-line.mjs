@@ -1,4 +1,5 @@
-// await-line.mjs FILE PID: exits 0 once FILE holds a whole line, 1 when PID ended or 90 s went by.
+// await-line.mjs FILE.json PID: exits 0 once FILE.json holds a whole line; 1 when PID ended or 90 s went by,
+// with what it wrote to FILE.err.
 import { readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 
@@ -16,7 +17,7 @@ function isAlive() {
 
 while (!readFileSync(file, 'utf8').includes('\n')) {
   if (!isAlive() || performance.now() > deadline) {
-    process.stderr.write(`not ready; see ${file.replace(/\.json$/, '.err')}\n`);
+    process.stderr.write(`not ready:\n${readFileSync(file.replace(/json$/, 'err'), 'utf8')}`);
     process.exit(1);
   }
   await delay(50);
