@@ -178,50 +178,48 @@ function choices(seed: number): (below: number) => number {
   };
 }
 
-test.for([1, 2, 3, 4])(
-  'memory and store tell the same after any history (seed %i)',
-  async (seed) => {
-    const choose = choices(seed);
-    const names = ['a', 'b', 'c'] as const;
-    for (let round = 0; round < 12; round++) {
-      const keep = choose(3) === 0;
-      const run = await startRun({
-        onFailure: keep ? 'keep' : 'undo',
-        deleteData: choose(2) === 0 ? ['a'] : [],
-      });
-      const declared = new Map<string, ReturnType<typeof desiredOf>>();
-      const steps = choose(4);
-      for (let step = 1; step <= steps; step++) {
-        const name = names[choose(3)] ?? 'a';
-        const resource = desiredOf(choose(2) === 0 ? 'volume' : 'container', name, choose(3));
-        const action = ['create', 'update', 'no-op'][choose(3)] ?? 'create';
-        await fixture.append(run, [intent(step, resource, action)]);
-        if (choose(5) > 0) await fixture.append(run, [result(step)]);
-        else if (choose(2) === 0) break;
-        else await fixture.append(run, [failure(step)]);
-        declared.set(resource.rid, resource);
-      }
-      const open = await openSteps(run);
-      if (choose(2) === 0 && open.length === 0) {
-        await fixture.append(run, [committed(...declared.values())]);
-        await fixture.journal.append(run, supervisor, [finished('succeeded')]);
-      } else {
-        if (!keep) await undoSome(run, choose);
-        await fixture.append(run, [finished('failed', 'E_SCRIPT')]);
-      }
-      for (const record of fixture.journal.records.listRecords()) {
-        if (choose(3) === 0) await fixture.journal.records.dropRecord(record);
-        else if (choose(3) === 0) await fixture.journal.records.markSettled(record);
-      }
-      const { records } = fixture.journal;
-      const before = [records.listRecords(), records.listProvisional(), fixture.journal.reserved()];
-      await fixture.reopen();
-      const { records: again } = fixture.journal;
-      const after = [again.listRecords(), again.listProvisional(), fixture.journal.reserved()];
-      expect(after).toEqual(before);
+test.for([1, 2, 3])('memory and store tell the same after any history (seed %i)', async (seed) => {
+  const choose = choices(seed);
+  const names = ['a', 'b', 'c'] as const;
+  for (let round = 0; round < 8; round++) {
+    const keep = choose(3) === 0;
+    const run = await startRun({
+      onFailure: keep ? 'keep' : 'undo',
+      deleteData: choose(2) === 0 ? ['a'] : [],
+    });
+    const declared = new Map<string, ReturnType<typeof desiredOf>>();
+    const steps = choose(4);
+    for (let step = 1; step <= steps; step++) {
+      const name = names[choose(3)] ?? 'a';
+      const resource = desiredOf(choose(2) === 0 ? 'volume' : 'container', name, choose(3));
+      const action = ['create', 'update', 'no-op'][choose(3)] ?? 'create';
+      await fixture.append(run, [intent(step, resource, action)]);
+      if (choose(5) > 0) await fixture.append(run, [result(step)]);
+      else if (choose(2) === 0) break;
+      else await fixture.append(run, [failure(step)]);
+      declared.set(resource.rid, resource);
     }
-  },
-);
+    const open = await openSteps(run);
+    if (choose(2) === 0 && open.length === 0) {
+      await fixture.append(run, [committed(...declared.values())]);
+      await fixture.journal.append(run, supervisor, [finished('succeeded')]);
+    } else {
+      if (!keep) await undoSome(run, choose);
+      await fixture.append(run, [finished('failed', 'E_SCRIPT')]);
+    }
+    for (const record of fixture.journal.records.listRecords()) {
+      const fate = choose(3);
+      if (fate === 0) await fixture.journal.records.dropRecord(record);
+      if (fate === 1) await fixture.journal.records.markSettled(record);
+    }
+    const { records } = fixture.journal;
+    const before = [records.listRecords(), records.listProvisional(), fixture.journal.reserved()];
+    await fixture.reopen();
+    const { records: again } = fixture.journal;
+    const after = [again.listRecords(), again.listProvisional(), fixture.journal.reserved()];
+    expect(after).toEqual(before);
+  }
+});
 
 const failure = (step: number) =>
   ({
