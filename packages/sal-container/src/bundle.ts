@@ -2,9 +2,9 @@
  * The run folder of an instance: its OCI bundle and the contents of `files`. It is a tmpfs, so nothing
  * in it is ever on a disk, and it is gone after a reboot; then it is made again from the record.
  */
-import { chown, mkdir, readdir, rm, stat, statfs, writeFile } from 'node:fs/promises';
+import { chown, mkdir, readdir, rename, rm, stat, statfs, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { HyphaError } from '@hypha/protocol';
+import { HyphaError, Json } from '@hypha/protocol';
 import { ContainerSpec, findRecord } from '@hypha/sal';
 import { z } from 'zod';
 import {
@@ -55,8 +55,8 @@ export async function writeBundle(
       seccomp: host.seccomp,
       limitsSwap: host.limitsSwap,
     });
-    await writeFile(join(folder, 'spec.json'), JSON.stringify({ spec }), { mode: 0o600 });
-    await writeFile(join(folder, 'config.json'), JSON.stringify(config), { mode: 0o600 });
+    await replaceFile(join(folder, 'spec.json'), { spec: Json.parse(spec) });
+    await replaceFile(join(folder, 'config.json'), config);
   });
 }
 
@@ -153,6 +153,12 @@ async function writeFiles(
     mounts.push({ source, destination });
   }
   return mounts;
+}
+
+/** Whole or not at all: an undo that was cut needs the spec again. */
+async function replaceFile(path: string, content: Json): Promise<void> {
+  await writeFile(`${path}.draft`, JSON.stringify(content), { mode: 0o600 });
+  await rename(`${path}.draft`, path);
 }
 
 async function findVolumes(

@@ -89,17 +89,26 @@ async function runExec(
     ],
     { cwd: '/', env: COMMAND_ENV, stdio: ['ignore', 'pipe', 'pipe'] },
   );
+  let pipeTimer: NodeJS.Timeout | undefined;
   const stdout = keepTail(child.stdout);
   const stderr = keepTail(child.stderr);
   const ended = Promise.withResolvers<number>();
   child.once('error', ended.reject);
-  child.once('exit', (code) => ended.resolve(code ?? -1));
+  child.once('close', (code) => ended.resolve(code ?? -1));
+  child.once('exit', () => {
+    // A process in the background that holds the pipes is not waited for.
+    pipeTimer = setTimeout(() => {
+      child.stdout.destroy();
+      child.stderr.destroy();
+    }, CONTAINER_LIMITS.execPipeMsMax);
+  });
   const deadline = AbortSignal.timeout(timeoutMs);
   const stopped = AbortSignal.any([signal, deadline]);
   const onStop = () => {
     void endProcess(host, instance, files.pid).finally(() => child.kill('SIGKILL'));
   };
   stopped.addEventListener('abort', onStop, { once: true });
+  if (stopped.aborted) onStop();
   try {
     const exitCode = await ended.promise;
     signal.throwIfAborted();
@@ -115,8 +124,7 @@ async function runExec(
     return { exitCode, stdout: stdout(), stderr: stderr() };
   } finally {
     stopped.removeEventListener('abort', onStop);
-    child.stdout.destroy();
-    child.stderr.destroy();
+    clearTimeout(pipeTimer);
   }
 }
 
@@ -138,8 +146,6 @@ function keepTail(stream: Readable): () => string {
   stream.on('data', (chunk: Buffer) => {
     kept = Buffer.concat([kept, chunk]).subarray(-CONTAINER_LIMITS.execOutputBytesMax);
   });
-  // Destroyed after the end; what a process in the background prints then is nobody's.
-  stream.on('error', () => undefined);
   return () => kept.toString('utf8');
 }
 

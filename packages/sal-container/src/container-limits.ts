@@ -37,8 +37,8 @@ export const CONTAINER_LIMITS = {
   restartMsMax: 60_000,
   /** Who ran this long starts counting restarts from zero. */
   restartForgivenMs: 60_000,
-  execMsDefault: 60_000,
-  execMsMax: 3_600_000,
+  /** How long output is read on after the end of an `exec`, when something else holds the pipes. */
+  execPipeMsMax: 500,
   /** Bytes of stdout and of stderr that `exec` returns. */
   execOutputBytesMax: 64 * 1024,
 } as const;

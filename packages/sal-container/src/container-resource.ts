@@ -15,6 +15,7 @@ import type { Instance } from './container-host.ts';
 import { CONTAINER_LIMITS } from './container-limits.ts';
 import { readLog } from './container-log.ts';
 import type { Containers, MadeInstance } from './containers.ts';
+import { wasOutOfMemory } from './monitor.ts';
 import { listAttachedRids } from './network-attachment.ts';
 
 export function containerResource(containers: Containers): ResourceKind {
@@ -109,7 +110,7 @@ class ContainerResource {
     spec: ContainerSpec,
     signal: AbortSignal,
   ): Promise<Sighting> {
-    const { store, runtime } = this.#containers;
+    const { store, runtime, host } = this.#containers;
     const status = await runtime.status(instance, signal);
     if (status.state === 'running' || status.state === 'unmonitored') {
       const seen = await this.#observeRunning(instance, spec, status, signal);
@@ -125,7 +126,9 @@ class ContainerResource {
     }
     const decision = await this.#containers.decideRestart(instance, spec);
     const exit = await store.findExit(instance);
-    const info = { ...counted, exitCode: exit?.code ?? null, endedAtMs: exit?.atMs ?? null };
+    const reason = (await wasOutOfMemory(host, instance)) ? { reason: 'out of memory' } : {};
+    const end = { exitCode: exit?.code ?? null, endedAtMs: exit?.atMs ?? null };
+    const info = { ...counted, ...end, ...reason };
     if (decision.action === 'wait') {
       const waits = { ...info, restarts: decision.restarts, retryAtMs: decision.untilMs };
       return { state: 'backing-off', converged: true, info: waits };

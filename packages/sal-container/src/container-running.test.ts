@@ -92,7 +92,9 @@ describe('a running container', () => {
     const args = { command, memory: '8MiB', restart: 'never' };
     await node.ensure('job', args);
     await vi.waitFor(async () => expect((await node.observe('job', args)).state).toBe('stopped'));
-    expect((await node.observe('job', args)).info.exitCode).not.toBe(0);
+    const { info } = await node.observe('job', args);
+    expect(info).toMatchObject({ reason: 'out of memory' });
+    expect(info.exitCode).not.toBe(0);
   });
 
   test('has few rights: no new privileges, no devices, no kernel settings', async () => {

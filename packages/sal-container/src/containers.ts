@@ -126,18 +126,20 @@ export class Containers {
     return isAttached(attachment, status.pid);
   }
 
-  /** Stops and removes every instance but this one. Idempotent. */
+  /** Stops and removes every instance but this one, whole or not. Idempotent. */
   async dropOthers(instance: Instance, signal: AbortSignal): Promise<void> {
     for (const other of await this.#listAll(instance.rid)) {
       if (other.id !== instance.id) await this.#drop(other, signal);
     }
+    await this.store.discardDrafts(instance.rid, signal);
   }
 
   /** Removes all that a resource has on this machine. Idempotent. */
   async dropAll(rid: Rid, signal: AbortSignal): Promise<void> {
     for (const instance of await this.#listAll(rid)) await this.#drop(instance, signal);
     await removeAttachment(this.host, attachmentOf(this.host, rid), signal);
-    await this.store.forget(rid, signal);
+    await this.store.discardDrafts(rid, signal);
+    await this.store.clearCurrent(rid);
     await removeEmptyFolders(this.host);
   }
 
@@ -155,8 +157,12 @@ export class Containers {
   async collectImages(signal: AbortSignal): Promise<void> {
     await this.images.collect(async () => {
       const instances = await this.store.list();
-      const stored = await Promise.all(instances.map((instance) => this.store.read(instance)));
-      return new Set(stored.map(({ record }) => record.image));
+      const found = instances.map(async (instance) => {
+        // One that goes at this moment uses nothing any more.
+        const stored = await this.store.read(instance).catch(() => undefined);
+        return stored === undefined ? [] : [stored.record.image];
+      });
+      return new Set((await Promise.all(found)).flat());
     }, signal);
   }
 
@@ -251,8 +257,12 @@ export class Containers {
   }
 }
 
-/** Folders that all containers of the node share: they go with the last. */
+/**
+ * Folders that all containers of the node share: they go with the last. Whoever makes a container begins
+ * with its run folder.
+ */
 async function removeEmptyFolders(host: ContainerHost): Promise<void> {
+  if ((await listRunFolders(host)).length > 0) return;
   await removeEmptyGroups(host);
   for (const folder of [runtimeRoot(host), host.runFolder]) {
     await rmdir(folder).catch(() => undefined);

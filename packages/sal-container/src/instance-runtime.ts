@@ -39,7 +39,8 @@ const RuntimeState = z.object({ status: z.string(), pid: z.int().nonnegative().d
 /** The name of runc's process, and the program of crun's, until the container's own takes over. */
 const RUNC_INIT = /^runc:\[/;
 const CRUN_PROGRAM = /^\/memfd:|\/crun(?: |$)/;
-const SIGNAL_NAME = /^(?:SIG)?([A-Z][A-Z0-9+-]{1,11})$/;
+/** As an image names it: `SIGQUIT`, `QUIT` or `3`. */
+const STOP_SIGNAL = /^(?:SIG)?([A-Z][A-Z0-9+-]{1,11}|\d{1,2})$/;
 
 export class InstanceRuntime {
   readonly #host: ContainerHost;
@@ -177,7 +178,7 @@ export class InstanceRuntime {
     if (identity === undefined) return;
     // A container whose folder was taken away is stopped all the same.
     const stored = await this.#store.read(instance).catch(() => undefined);
-    const name = SIGNAL_NAME.exec(stored?.image.stopSignal ?? '')?.[1] ?? 'TERM';
+    const name = STOP_SIGNAL.exec(stored?.image.stopSignal ?? '')?.[1] ?? 'TERM';
     const isProgram = status.state !== 'created' && (await isTakenOver(status.pid, signal));
     if (isProgram && (await catches(status.pid, name))) {
       await this.#signal(instance, name, signal);
@@ -274,7 +275,8 @@ async function isTakenOver(pid: number, signal: AbortSignal): Promise<boolean> {
  * has no handler for, so waiting for its effect would be in vain.
  */
 async function catches(pid: number, name: string): Promise<boolean> {
-  const number = Object.entries(constants.signals).find(([key]) => key === `SIG${name}`)?.[1];
+  const known = new Map(Object.entries(constants.signals));
+  const number = /^\d+$/.test(name) ? Number(name) : known.get(`SIG${name}`);
   const status = await readFile(`/proc/${pid}/status`, 'utf8').catch(() => '');
   const caught = /^SigCgt:\s*([0-9a-f]+)$/m.exec(status)?.[1];
   if (number === undefined || caught === undefined) return true;

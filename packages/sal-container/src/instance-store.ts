@@ -151,20 +151,26 @@ export class InstanceStore {
 
   /** Root file system, log and records. Its processes must have ended. Idempotent. */
   async delete(instance: Instance, signal: AbortSignal): Promise<void> {
-    await this.#host.pool.deleteSubvolume(draftPath(instance), signal);
     await this.#host.pool.deleteSubvolume(instancePath(instance), signal);
   }
 
-  /** What cut creations and marks of a resource left, and its mark. Last of all that is removed. */
-  async forget(rid: Rid, signal: AbortSignal): Promise<void> {
-    const folder = this.#host.pool.resolve('containers');
+  /** Removes what cut creations and marks of a resource left. */
+  async discardDrafts(rid: Rid, signal: AbortSignal): Promise<void> {
+    const { pool, effects } = this.#host;
     for (const name of await this.#names()) {
       if (name.startsWith(`.tmp-${rid}-`)) {
-        await this.#host.pool.deleteSubvolume(`containers/${name}`, signal);
-      } else if (name.startsWith(`${rid}.`)) {
-        await this.#host.effects.change(() => removeRecord(join(folder, name)));
+        await pool.deleteSubvolume(`containers/${name}`, signal);
+      } else if (name.startsWith(`${rid}.current.`)) {
+        await effects.change(() => removeRecord(join(pool.resolve('containers'), name)));
       }
     }
+  }
+
+  /** Forgets which instance is current: the last of all that is removed. */
+  async clearCurrent(rid: Rid): Promise<void> {
+    const path = this.#currentPath(rid);
+    const isThere = (await findRecord(path, CurrentRecord)) !== undefined;
+    if (isThere) await this.#host.effects.change(() => removeRecord(path));
   }
 
   /** Absolute path of the instance's subvolume. */

@@ -4,7 +4,7 @@
  * that fencing a runner never takes a container with it.
  */
 import { spawn } from 'node:child_process';
-import { readFile } from 'node:fs/promises';
+import { readFile, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { HyphaError } from '@hypha/protocol';
@@ -37,7 +37,8 @@ export function openMonitorFence(host: ContainerHost, { id }: Instance): Promise
 /**
  * Creates the container of a written bundle and leaves its monitor behind. Nothing of it may be there.
  * Returns the pid of the container's first process, which waits to be started.
- * Throws `E_ARGUMENT` when the image has no such command, else `E_SAL`; then nothing is left running.
+ * Throws `E_ARGUMENT` when the image has no such command, else `E_SAL`; what is half made by then, the
+ * next stop of the instance clears away.
  */
 export async function createMonitored(
   host: ContainerHost,
@@ -46,10 +47,12 @@ export async function createMonitored(
 ): Promise<number> {
   const { signal } = options;
   signal.throwIfAborted();
+  await rm(oomPath(host, instance), { force: true });
   const fence = await openMonitorFence(host, instance);
   const { tool, argv } = fence.enter(host.tools.conmon, monitorArguments(host, instance, options));
   const child = spawn(tool, argv, {
-    cwd: '/',
+    // Where it leaves its word that the container ran out of memory.
+    cwd: instanceRunFolder(host, instance),
     detached: true,
     env: { ...COMMAND_ENV, _OCI_SYNCPIPE: String(SYNC_FD) },
     stdio: ['ignore', 'ignore', 'ignore', 'pipe'],
@@ -58,6 +61,7 @@ export async function createMonitored(
   const started = Promise.withResolvers<never>();
   child.once('error', started.reject);
   child.unref();
+  // Our end of a `pipe` beyond the first three is a socket, readable and writable.
   const pipe = child.stdio[SYNC_FD] as Readable;
   try {
     const deadline = AbortSignal.timeout(CONTAINER_LIMITS.runtimeMsMax);
@@ -91,6 +95,14 @@ export async function findMonitor(
   return tool === host.tools.conmon && argv.includes(instance.id) ? pid : undefined;
 }
 
+/** True when a process of the container was ended because its memory was used up. */
+export async function wasOutOfMemory(host: ContainerHost, instance: Instance): Promise<boolean> {
+  return stat(oomPath(host, instance)).then(
+    () => true,
+    () => false,
+  );
+}
+
 /** Idempotent. */
 export async function killMonitor(host: ContainerHost, instance: Instance): Promise<void> {
   const pid = await findMonitor(host, instance);
@@ -99,6 +111,10 @@ export async function killMonitor(host: ContainerHost, instance: Instance): Prom
   } catch {
     // It has ended meanwhile.
   }
+}
+
+function oomPath(host: ContainerHost, instance: Instance): string {
+  return join(instanceRunFolder(host, instance), 'oom');
 }
 
 function monitorArguments(
