@@ -71,7 +71,7 @@ export async function startCoordinator(deps: {
   try {
     const coordinator = await compose({ ...deps, store, client });
     server = createServer({
-      name: 'Hypha coordinator',
+      name: 'hypha-coordinator',
       version: VERSION,
       log,
       clock,

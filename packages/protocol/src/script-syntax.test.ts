@@ -42,6 +42,15 @@ describe('script syntax', () => {
     expect(placeOf(source)).toMatchObject({ line: 1 });
   });
 
+  test.for([
+    ['import fs from "node:fs";', { line: 1, column: 16 }],
+    ['import "./other.js";', { line: 1, column: 8 }],
+    ['import { volume } from "hypha";\nexport * from "hypha/inner";', { line: 2, column: 15 }],
+    ['const a = 1;\nexport { a };\nexport { b } from "b";', { line: 3, column: 19 }],
+  ] as const)('refuses to import from elsewhere: %j', ([source, place]) => {
+    expect(placeOf(source)).toEqual(place);
+  });
+
   test('refuses nesting that would overflow any parser, without crashing', () => {
     expect(placeOf('('.repeat(200_000))).toMatchObject({ line: 1 });
     expect(placeOf('['.repeat(200_000))).toMatchObject({ line: 1 });

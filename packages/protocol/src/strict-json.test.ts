@@ -142,9 +142,14 @@ describe('strict JSON', () => {
     expect(offsetOf('[1, 2')).toBe(5);
   });
 
-  test('fractions are refused where only integers are allowed', () => {
-    expect(parseStrictJson('{"a":1.5}')).toEqual({ a: 1.5 });
-    expect(() => parseStrictJson('{"a":1.5}', { integersOnly: true })).toThrow(StrictJsonError);
-    expect(parseStrictJson('{"a":[15e1]}', { integersOnly: true })).toEqual({ a: [150] });
-  });
+  test.for(['1.5', '1.0', '15e1', '1E0', '-2.0'])(
+    'the float %s is refused where only integers are allowed',
+    (number) => {
+      expect(parseStrictJson(`{"a":[${number}]}`)).toEqual({ a: [Number(number)] });
+      expect(() => parseStrictJson(`{"a":[${number}]}`, { integersOnly: true })).toThrow(
+        StrictJsonError,
+      );
+      expect(parseStrictJson('{"a":[-150,0]}', { integersOnly: true })).toEqual({ a: [-150, 0] });
+    },
+  );
 });

@@ -101,7 +101,8 @@ class Reader {
     if (Number.isInteger(value) && !Number.isSafeInteger(value))
       this.#fail('integer beyond 2^53-1');
     if (Object.is(value, -0)) this.#fail('negative zero');
-    if (this.#integersOnly && !Number.isInteger(value)) this.#fail('number with a fraction');
+    // By its spelling: 1.0 and 1e3 are floats to other readers of the same signed bytes.
+    if (this.#integersOnly && /[.eE]/.test(match[0])) this.#fail('not spelled as an integer');
     this.#at += match[0].length;
     return value;
   }
