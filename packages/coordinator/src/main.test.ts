@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { type ServiceProcess, startService } from './testing/service-process.ts';
 
@@ -22,7 +23,7 @@ afterEach(async () => {
 const NO_LEDGER = 'http://127.0.0.1:9';
 
 async function ended(args: readonly string[], env: Record<string, string> = {}) {
-  const child = spawn(process.execPath, [ENTRY.pathname, ...args], {
+  const child = spawn(process.execPath, [fileURLToPath(ENTRY), ...args], {
     env: { ...process.env, ...env },
     stdio: ['ignore', 'ignore', 'pipe'],
   });

@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
 
 /** A real service process, started as `hypha up` does. */
 export interface ServiceProcess {
@@ -19,7 +20,7 @@ export async function startService(
   flags: Readonly<Record<string, string | number>>,
 ): Promise<ServiceProcess> {
   const args = Object.entries(flags).flatMap(([name, value]) => [`--${name}`, String(value)]);
-  const child = spawn(process.execPath, [entry.pathname, ...args], {
+  const child = spawn(process.execPath, [fileURLToPath(entry), ...args], {
     stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
   });
   let log = '';
