@@ -1,53 +1,110 @@
-import { execFileSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
-import { cpus, totalmem } from 'node:os';
+import { cpus, release, totalmem } from 'node:os';
+import { parseArgs } from 'node:util';
 import { idle } from './idle.ts';
-import type { Row } from './measure.ts';
+import type { Budget, Row } from './measure.ts';
 import { containerStart, volumeClone } from './real-sals.ts';
 import { noopRun, runsThroughput } from './runs.ts';
 
-const ROWS: Readonly<Record<string, () => Promise<Row>>> = {
-  'noop-run': noopRun,
-  'runs-throughput': runsThroughput,
-  'container-start': containerStart,
-  'volume-clone': volumeClone,
-  idle,
-};
+const BUDGETS: ReadonlyMap<string, Budget> = new Map([
+  ['noop-run', noopRun],
+  ['runs-throughput', runsThroughput],
+  ['container-start', containerStart],
+  ['volume-clone', volumeClone],
+  ['idle', idle],
+]);
+const USAGE = `usage: scripts/bench [row…] [--json FILE]\nrows:  ${[...BUDGETS.keys()].join(' ')}\n`;
+const EXIT = { ok: 0, failed: 1, usage: 2 } as const;
+/** Exit codes of a process that ended by a signal, as shells have them. */
+const SIGNALS = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
 
-function show(row: Row): string {
+function readArguments(): { names: readonly string[]; json: string | undefined } {
+  try {
+    const options = { json: { type: 'string' } } as const;
+    const { values, positionals } = parseArgs({ options, allowPositionals: true });
+    const unknown = positionals.find((name) => !BUDGETS.has(name));
+    if (unknown !== undefined) throw new Error(`no such row: ${unknown}`);
+    const names = positionals.length === 0 ? [...BUDGETS.keys()] : positionals;
+    // Proves now, not after minutes, that the file can be written.
+    if (values.json !== undefined) writeRows(values.json, []);
+    return { names: [...new Set(names)], json: values.json };
+  } catch (error) {
+    process.stderr.write(`${error instanceof Error ? error.message : error}\n${USAGE}`);
+    process.exit(EXIT.usage);
+  }
+}
+
+function writeRows(file: string, rows: readonly Row[]): void {
+  const machine = {
+    cpus: cpus().length,
+    cpu: cpus()[0]?.model ?? 'unknown',
+    memoryMiB: Math.round(totalmem() / 2 ** 20),
+    kernel: release(),
+    node: process.version,
+  };
+  writeFileSync(file, `${JSON.stringify({ machine, rows }, null, 2)}\n`);
+}
+
+function describe(row: Row, { goal, isMet }: Budget): string {
   const { name, floor, ...values } = row;
-  const own = Object.entries(values)
-    .map(([key, value]) => `${key} ${value}`)
-    .join('  ');
-  const under = floor === undefined ? '' : `  | ${Object.values(floor).join(' ')}`;
-  return `${name.padEnd(16)} ${own}${under}`;
+  const show = (fields: object) =>
+    Object.entries(fields)
+      .map(([key, value]) => `${key} ${value}`)
+      .join('  ');
+  const { name: floorName = 'none', ...floorValues } = floor ?? {};
+  return [
+    `${name.padEnd(16)} ${show(values)}`,
+    `${' '.repeat(16)} floor ${floorName} ${show(floorValues)}`.trimEnd(),
+    `${' '.repeat(16)} goal ${goal}: ${isMet(row) ? 'met' : 'MISSED'}`,
+  ].join('\n');
 }
 
-const args = process.argv.slice(2);
-const jsonAt = args.indexOf('--json');
-const jsonFile = jsonAt < 0 ? undefined : args.splice(jsonAt, 2)[1];
-const wanted = args.length === 0 ? Object.keys(ROWS) : args;
-const unknown = wanted.filter((name) => ROWS[name] === undefined);
-if (unknown.length > 0) {
-  process.stderr.write(
-    `no such row: ${unknown.join(', ')}; there are ${Object.keys(ROWS).join(', ')}\n`,
-  );
-  process.exit(2);
+/** Rejects at the first signal. Later ones change nothing: taking everything away has begun. */
+function interruption(): Promise<never> {
+  const { promise, reject } = Promise.withResolvers<never>();
+  promise.catch(() => undefined);
+  for (const name of ['SIGHUP', 'SIGINT', 'SIGTERM'] as const) {
+    process.on(name, () => {
+      if (process.exitCode === undefined) process.stderr.write('taking everything away\n');
+      process.exitCode ??= SIGNALS[name];
+      reject(new Error(name));
+    });
+  }
+  return promise;
 }
-const machine = {
-  cpus: cpus().length,
-  cpu: cpus()[0]?.model ?? 'unknown',
-  memoryMiB: Math.round(totalmem() / 2 ** 20),
-  kernel: execFileSync('uname', ['-r'], { encoding: 'utf8' }).trim(),
-  node: process.version,
-};
+
+async function measure(budget: Budget, interrupted: Promise<never>): Promise<Row> {
+  await using own = new AsyncDisposableStack();
+  return await Promise.race([budget.measure(own), interrupted]);
+}
+
+const { names, json } = readArguments();
+const interrupted = interruption();
 const rows: Row[] = [];
-for (const name of wanted) {
-  const row = await ROWS[name]?.();
-  if (row === undefined) continue;
-  rows.push(row);
-  process.stdout.write(`${show(row)}\n`);
+const count = { failed: 0, skipped: 0, missed: 0 };
+for (const [name, budget] of BUDGETS) {
+  if (!names.includes(name) || process.exitCode !== undefined) continue;
+  const lack = budget.lack?.();
+  if (lack !== undefined) {
+    count.skipped++;
+    process.stdout.write(`${name.padEnd(16)} skipped: ${lack}\n`);
+    continue;
+  }
+  try {
+    const row = await measure(budget, interrupted);
+    rows.push(row);
+    if (!budget.isMet(row)) count.missed++;
+    process.stdout.write(`${describe(row, budget)}\n`);
+    if (json !== undefined) writeRows(json, rows);
+  } catch (error) {
+    if (process.exitCode !== undefined) break;
+    count.failed++;
+    process.stdout.write(`${name.padEnd(16)} FAILED\n`);
+    process.stderr.write(`${error instanceof Error ? error.stack : error}\n`);
+  }
 }
-if (jsonFile !== undefined)
-  writeFileSync(jsonFile, `${JSON.stringify({ machine, rows }, null, 2)}\n`);
-process.exit(0);
+const { failed, skipped, missed } = count;
+process.stdout.write(
+  `${rows.length} measured (${missed} above budget), ${failed} failed, ${skipped} skipped\n`,
+);
+process.exit(process.exitCode ?? (failed > 0 ? EXIT.failed : EXIT.ok));
