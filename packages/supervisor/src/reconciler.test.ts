@@ -75,6 +75,16 @@ test('what cannot be removed in time is left over with the reason, and removed l
   await until('it is forgotten', () => world.journal.records.listRecords().length === 0);
 });
 
+test('the end of a run does not wait for a repair that takes long', async () => {
+  await world.sals.hold('slow');
+  await world.succeed(await world.commit([desiredOf('container', 'slow'), web]));
+  await world.startReconciler();
+  await until('the repair is half way', () => world.sals.heldBy('slow') !== undefined);
+  const run = await world.commit([desiredOf('container', 'slow')]);
+  expect(await world.reconciler.settle(await entryOf(run))).toEqual([]);
+  expect(world.journal.records.listRecords().map(({ name }) => name)).toEqual(['slow']);
+});
+
 test('nothing is removed while a run of the deployment is under way', async () => {
   await world.succeed(await world.commit([web]));
   await world.startReconciler();

@@ -55,9 +55,8 @@ export class Reconciler {
   async start(): Promise<void> {
     const { journal } = this.#deps;
     journal.subscribe((entry, events) => this.#follow(entry, events));
-    for (const { runs } of journal.listLanes()) {
-      for (const entry of runs) this.#follow(entry, await journal.runs.readAllEvents(entry.run));
-    }
+    const begun = journal.listLanes().flatMap(({ runs }) => runs.filter(({ seq }) => seq > 1));
+    for (const entry of begun) this.#follow(entry, await journal.runs.readAllEvents(entry.run));
     this.#loop = this.#run();
   }
 
@@ -107,7 +106,10 @@ export class Reconciler {
       if (tasks.length === 0) return [];
       if (deadline.aborted) return tasks.map((task) => this.#leftoverOf(task));
       if (attempt > 1) await clock.sleep(pace.settleRetryMs * (attempt - 1), deadline);
-      await this.#turns.take(keyOf(run), () => this.#workOff(tasks, deadline, 'at once'));
+      else await this.#interrupt(run, deadline);
+      const work = () => this.#workOff(tasks, deadline, 'at once');
+      // What has not had its turn by then finds its signal aborted and does nothing.
+      await Promise.race([this.#turns.take(keyOf(run), work, 'at once'), aborted(deadline)]);
     }
   }
 
@@ -132,15 +134,25 @@ export class Reconciler {
   async halt(): Promise<void> {
     const { journal, log } = this.#deps;
     const { records, provisional } = journal.records.readWorld();
+    const turns = new Turns(LIMITS.haltsAtOnce);
     await Promise.all(
-      [...records, ...provisional].map(async (record) => {
-        try {
-          await this.#kindOf(record.kind).halt?.(record, AbortSignal.timeout(LIMITS.haltMsMax));
-        } catch (err) {
-          log.error({ err, rid: record.rid }, 'resource not halted');
-        }
-      }),
+      [...records, ...provisional].map((record) =>
+        turns.take(record.rid, async () => {
+          try {
+            await this.#kindOf(record.kind).halt?.(record, AbortSignal.timeout(LIMITS.haltMsMax));
+          } catch (err) {
+            log.error({ err, rid: record.rid }, 'resource not halted');
+          }
+        }),
+      ),
     );
+  }
+
+  /** A repair can take minutes, and the end of a run would wait for it. It is begun again later. */
+  async #interrupt(of: RunEntry, deadline: AbortSignal): Promise<void> {
+    const reason = new HyphaError('E_CONFLICT', `${of.run} ends`);
+    const isOf = ({ entry }: ReconcileTask) => keyOf(entry) === keyOf(of);
+    await Promise.race([this.#work.interrupt(isOf, reason), aborted(deadline)]);
   }
 
   #follow({ run }: RunEntry, events: readonly JournalEvent[]): void {
@@ -285,6 +297,11 @@ export class Reconciler {
 
 function within(ms: number, signal: AbortSignal): AbortSignal {
   return AbortSignal.any([signal, AbortSignal.timeout(ms)]);
+}
+
+async function aborted(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return;
+  await new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }));
 }
 
 /** A runner may be at work in this deployment: its oldest run is neither waiting nor past its commit. */

@@ -1,3 +1,4 @@
+import { isHyphaError } from '@hypha/protocol';
 import type { Logger } from '@hypha/service';
 import { Bell } from './bell.ts';
 import type { Clock } from './clock.ts';
@@ -76,7 +77,9 @@ export class RetryLoop {
     } catch (err) {
       if (this.#stopping.signal.aborted) return 0;
       this.#failures++;
-      if (this.#failures === 1) log.warn({ err }, `${name} failed`);
+      // What will not pass by itself is for a person to look at.
+      const level = isHyphaError(err) && err.retryable ? 'warn' : 'error';
+      if (this.#failures === 1) log[level]({ err }, `${name} failed`);
       else log.debug({ err, failures: this.#failures }, `${name} failed again`);
       this.#isAsked = true;
       const bounds = { min: LIMITS.deliveryMsMin, max: LIMITS.deliveryMsMax };

@@ -84,12 +84,14 @@ export class RunClaims {
     { run, epoch, after, bodies }: Append,
   ): Promise<{ readonly seq: number }> {
     const { journal, reconciler } = this.#deps;
+    const known = journal.findUnfinished(run);
+    const isOwner = known?.holder === runner && known.epoch === epoch;
     for (const body of bodies) {
       if (body.type === 'finished' && body.state === 'succeeded') {
         throw new HyphaError('E_FORBIDDEN', `only the supervisor ends ${run} as succeeded`);
       }
       // Before the intent is durable the reconciler has let go: no two ever work on one resource.
-      if (body.type === 'step-intent' && body.rid !== null) {
+      if (isOwner && body.type === 'step-intent' && body.rid !== null) {
         await reconciler.leaveAlone(body.rid, run);
       }
     }

@@ -71,9 +71,11 @@ export class RunQueue {
     }
   }
 
+  /** Does not wait for a Redis that is away. */
   async close(): Promise<void> {
-    await this.#queue.close().catch(() => undefined);
+    const closed = this.#queue.close().catch(() => undefined);
     this.#redis.disconnect();
+    await closed;
   }
 
   #noteDown(err: unknown): void {

@@ -86,7 +86,7 @@ class RunnerGuest {
   async #answer(channel: LineChannel, request: RunnerRequest): Promise<unknown> {
     const { claims, pool } = this.#deps;
     if (request.method === 'hello') {
-      pool.greet(request.runner, request.token, {
+      pool.greet(request.runner, request.token, request.pid, {
         close: () => channel.destroy(),
         notify: (notice) => channel.send(notice),
       });

@@ -68,8 +68,8 @@ export class RunnerPool {
   }
 
   /**
-   * Takes over from a supervisor that is gone. Its runners get some time to come back; whoever does not, and
-   * every stray, is fenced. Call before any runner can connect.
+   * Takes over from a supervisor that is gone: runners of it that live are expected back, the others and
+   * every stray are fenced. Call before any runner can connect.
    */
   async recover(): Promise<void> {
     const { records, bootId, cgroup2, group } = this.#deps;
@@ -87,14 +87,18 @@ export class RunnerPool {
     }
   }
 
-  /** Starts as many as are missing, and keeps that many. */
+  /**
+   * Call once runners can connect. Those of a former supervisor have from now to come back; as many as are
+   * missing are started, and that many are kept.
+   */
   async start(count: number): Promise<void> {
     this.#count = count;
+    for (const runner of this.#runners.values()) this.#expectHello(runner, LIMITS.reattachMs);
     while (this.#runners.size < count) await this.#spawn();
   }
 
   /** A runner says hello. Throws `E_UNAUTHENTICATED` or `E_STALE_EPOCH`: then it ends itself. */
-  greet(id: string, token: string, line: RunnerLine): void {
+  greet(id: string, token: string, pid: number, line: RunnerLine): void {
     const runner = this.#runners.get(id);
     if (runner === undefined || !isEqual(runner.token, token)) {
       this.#deps.log.error({ runner: id, alarm: true }, 'unknown runner refused');
@@ -104,6 +108,7 @@ export class RunnerPool {
       throw new HyphaError('E_STALE_EPOCH', `${id} was replaced`);
     }
     runner.line = line;
+    runner.fence.adopt(pid);
     this.#deps.log.info({ runner: id }, 'runner connected');
   }
 
@@ -131,9 +136,8 @@ export class RunnerPool {
     const startedMs = this.#deps.clock.monotonicMs();
     const runner = { id, token, fence, startedMs, line: undefined, isDying: false };
     this.#runners.set(id, runner);
-    // A pid that was never written down may still be that of a living runner.
-    if (isAlive || pid === null) this.#expectHello(runner, LIMITS.reattachMs);
-    else this.#bury(runner, 'ended while no supervisor looked');
+    // One that was never written down, or cannot be told here, may still live.
+    if (!isAlive && pidStart !== null) this.#bury(runner, 'ended while no supervisor looked');
   }
 
   async #spawn(): Promise<void> {

@@ -99,6 +99,27 @@ test('Redis stopped in the middle of a run and wiped delays and loses nothing', 
   for (const name of ['redis-1', 'redis-2', 'redis-3']) expect(makes(name)).toHaveLength(1);
 });
 
+test('a supervisor that starts without Redis works as soon as that is there', async () => {
+  await fixture.stopRedis();
+  await fixture.supervisor.kill('SIGTERM');
+  await fixture.startSupervisor();
+  const run = await fixture.submit(fixture.sign(script('early'), { deployment: 'early' }));
+  await fixture.startRedis();
+  expect(await fixture.waitForEnd(run)).toMatchObject({ state: 'succeeded' });
+  expect(makes('early')).toHaveLength(1);
+});
+
+test('a run goes on where it was when its supervisor is told to stop in the middle of a step', async () => {
+  const { run, tool } = await submitHeld('drained');
+  const stopped = fixture.supervisor.kill('SIGTERM');
+  await fixture.sals.letGo('drained');
+  await stopped;
+  expect(isAlive(tool)).toBe(false);
+  await fixture.startSupervisor();
+  expect(await fixture.waitForEnd(run)).toMatchObject({ state: 'succeeded' });
+  expect(makes('drained')).toHaveLength(1);
+});
+
 test('a wiped Redis with accepted runs waiting is filled again', async () => {
   const { run } = await submitHeld('wiped-1');
   const waiting = await fixture.submit(fixture.sign(script('wiped-2'), { deployment: 'wiped-2' }));

@@ -25,6 +25,7 @@ export const LIMITS = {
   removeMsMax: 60_000,
   /** Stopping one resource when the node shuts down. */
   haltMsMax: 15_000,
+  haltsAtOnce: 8,
   /** A resource that failed is tried again after this, doubled each time. */
   repairMsMin: 1_000,
   repairMsMax: 60_000,

@@ -15,9 +15,14 @@ export class Turns {
     return this.#last.has(key);
   }
 
-  async take(key: string, work: () => Promise<void>): Promise<void> {
+  /** @param pace `at once`: takes no slot, so that it waits for its own key and nothing else */
+  async take(
+    key: string,
+    work: () => Promise<void>,
+    pace: 'in turn' | 'at once' = 'in turn',
+  ): Promise<void> {
     const before = this.#last.get(key) ?? Promise.resolve();
-    const mine = before.then(() => this.#inSlot(work));
+    const mine = before.then(() => (pace === 'at once' ? work() : this.#inSlot(work)));
     // An order only: whoever waits does not care how this ends.
     const end = mine.catch(() => undefined);
     this.#last.set(key, end);

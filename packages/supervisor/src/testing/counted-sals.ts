@@ -44,7 +44,7 @@ export class CountedSals {
     return existsSync(path) ? readdirSync(path).sort() : [];
   }
 
-  /** The next apply on it stops half way, with its tool running, until let go. */
+  /** The next apply or repair of it stops half way, with its tool running, until let go. */
   async hold(name: string): Promise<void> {
     await this.#put(`hold-${name}`, '');
   }
@@ -139,8 +139,9 @@ export class CountedSals {
         const state = existsSync(this.#thing(name)) ? 'running' : 'missing';
         return { state, converged: state === 'running', addresses: [], info: {} };
       },
-      converge: async ({ name, spec }) => {
+      converge: async ({ name, spec }, signal) => {
         const { size } = Args.parse(spec);
+        await this.#runTool(signal, name);
         await this.#put(`things/${name}`, String(size));
         await this.#count(`repair ${name}`);
       },
