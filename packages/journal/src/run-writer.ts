@@ -144,11 +144,6 @@ export class RunWriter {
     });
   }
 
-  /** The newest state, also of what is not durable yet but will be before anything follows from it. */
-  find(run: string): RunEntry | undefined {
-    return this.#active.get(run)?.entry;
-  }
-
   /** What lost a race for the receipt chain is done again, on what the store holds. */
   async #retry<T>(run: string, attempt: (active: ActiveRun) => Promise<T>): Promise<T> {
     for (let count = 1; ; count++) {

@@ -39,8 +39,8 @@ interface AdmissionDeps {
   readonly authority: AuthorityView;
   readonly verifier: Verifier;
   readonly clock: Clock;
-  /** Undefined until the node has enrolled. */
-  readonly membership: () => Membership | undefined;
+  /** Throws `E_UNAVAILABLE` before the node has enrolled. */
+  readonly membership: () => Membership;
   /** All this node has to give. */
   readonly capacity: () => Promise<ResourceLimits>;
   /** How old the known authority may be when new work is judged, milliseconds. */
@@ -64,11 +64,6 @@ export class NodeAdmission {
   ): Promise<{ readonly entry: RunEntry; readonly existing: boolean }> {
     const { journal, authority, verifier } = this.#deps;
     const node = this.#deps.membership();
-    if (node === undefined) {
-      throw new HyphaError('E_UNAVAILABLE', 'cannot accept work: this node has not enrolled', {
-        hint: 'see why with hypha status; the ledger has to know the node first',
-      });
-    }
     await authority.offer(stapled);
     await authority.refresh(this.#deps.authorityAgeMs);
     let script: VerifiedScript;

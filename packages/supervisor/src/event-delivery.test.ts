@@ -99,6 +99,28 @@ test('what is refused for good holds up nothing', async () => {
   expect(await world.journal.cursors.listBacklog(10)).toEqual([]);
 });
 
+test('a run that is refused itself is given up, and no later event of it is sent', async () => {
+  const run = await world.begin([]);
+  const problem = { type: '', title: '', status: 409, detail: '', code: 'E_CONFLICT', hint: '' };
+  answer = ({ type }) => (type === 'run' ? { status: 'refused', problem } : { status: 'want-run' });
+  await deliverAll();
+  await world.fixture.append(run, [finished('failed', 'E_SCRIPT')]);
+  batches = [];
+  await deliverAll();
+  expect(batches).toEqual([]);
+});
+
+test('what has no result counts as not taken', async () => {
+  await endedRun();
+  delivery = new EventDelivery({
+    journal: world.journal,
+    log: silentLog,
+    send: async () => ({ results: [] }),
+  });
+  await expect(delivery.deliver(signal)).rejects.toMatchObject({ code: 'E_UNAVAILABLE' });
+  expect(await world.journal.cursors.listBacklog(10)).toMatchObject([{ told: 0 }]);
+});
+
 test('what could not be sent is sent later, answers to messages too', async () => {
   await endedRun();
   delivery.acknowledge({ type: 'accepted', messageId: 'm', run: `run_${'a'.repeat(26)}` });
@@ -114,13 +136,13 @@ test('what could not be sent is sent later, answers to messages too', async () =
 
 test('large events go in several batches', async () => {
   const run = await world.begin([]);
-  const message = 'x'.repeat(400_000);
+  const message = '€'.repeat(150_000);
   for (let line = 1; line <= 20; line++) {
     await world.fixture.append(run, [{ type: 'log', line, message, fields: null }]);
   }
   await deliverAll();
   for (const batch of batches)
-    expect(JSON.stringify({ items: batch }).length).toBeLessThan(4_000_000);
+    expect(Buffer.byteLength(JSON.stringify({ items: batch }))).toBeLessThan(4_000_000);
   const seqs = batches.flat().flatMap((item) => (item.type === 'events' ? item.events : []));
   expect(seqs.map(({ seq }) => seq)).toEqual(Array.from({ length: 22 }, (_, index) => index + 1));
 });

@@ -1,5 +1,11 @@
 import type { Backlog, Journal } from '@hypha/journal';
-import { HyphaError, type OutboxAnswer, type OutboxItem, type OutboxResult } from '@hypha/protocol';
+import {
+  HyphaError,
+  type JournalEvent,
+  type OutboxAnswer,
+  type OutboxItem,
+  type OutboxResult,
+} from '@hypha/protocol';
 import type { Logger } from '@hypha/service';
 import { LIMITS } from './supervisor-limits.ts';
 
@@ -59,7 +65,7 @@ export class EventDelivery {
     let bytes = 0;
     for (const run of backlog) {
       for (const parcel of await this.#packRun(run)) {
-        bytes += JSON.stringify(parcel.item).length;
+        bytes += bytesOf(parcel.item);
         const isFull = bytes > LIMITS.batchBytesMax || parcels.length >= LIMITS.batchItemsMax;
         if (isFull && parcels.length > 0) return parcels;
         parcels.push(parcel);
@@ -69,66 +75,94 @@ export class EventDelivery {
   }
 
   async #packRun({ run, source, told, seq, ended }: Backlog): Promise<Parcel[]> {
-    const { journal } = this.#deps;
+    const { runs } = this.#deps.journal;
     const parcels: Parcel[] = [];
     if ((told === 0 && source === 'http') || this.#unknown.has(run)) {
-      const envelope = await journal.runs.readEnvelope(run);
+      const envelope = await runs.readEnvelope(run);
       parcels.push({ item: { type: 'run', run, envelope }, run, told });
     }
     let last = told;
-    const events = await journal.runs.listEvents(run, { after: told, limit: LIMITS.eventsPerItem });
-    let bytes = 0;
-    for (let from = 0; from < events.length; ) {
-      let to = from;
-      for (bytes = 0; to < events.length; to++) {
-        bytes += JSON.stringify(events[to]).length;
-        if (bytes > LIMITS.batchBytesMax / 2 && to > from) break;
-      }
-      const slice = events.slice(from, to);
+    const events = await runs.listEvents(run, { after: told, limit: LIMITS.eventsPerItem });
+    for (const slice of slicesOf(events)) {
       last += slice.length;
       parcels.push({ item: { type: 'events', run, events: slice }, run, told: last });
-      from = to;
     }
-    if (ended && last >= seq) {
-      const envelope = await journal.runs.findReceipt(run);
-      if (envelope !== undefined) {
-        parcels.push({ item: { type: 'receipt', run, envelope }, run, told: seq + 1 });
-      }
+    const receipt = ended && last >= seq ? await runs.findReceipt(run) : undefined;
+    if (receipt !== undefined) {
+      parcels.push({ item: { type: 'receipt', run, envelope: receipt }, run, told: seq + 1 });
     }
     return parcels;
   }
 
   async #confirm(parcels: readonly Parcel[], results: readonly OutboxResult[]): Promise<void> {
-    const { journal, log } = this.#deps;
+    const { cursors } = this.#deps.journal;
     // run → events the coordinator has
     const confirmed = new Map<string, number>();
     const stuck = new Set<string>();
-    for (const [index, { item, run, told }] of parcels.entries()) {
-      const result = results[index];
+    for (const [index, parcel] of parcels.entries()) {
+      const { run, told } = parcel;
       if (stuck.has(run)) continue;
-      if (result?.status === 'want-run') {
-        this.#unknown.add(run);
+      const outcome = this.#judge(parcel, results[index]);
+      if (outcome === 'taken' && parcel.item.type !== 'run') confirmed.set(run, told);
+      // Nothing of it will ever be taken.
+      if (outcome === 'hopeless') confirmed.set(run, Number.MAX_SAFE_INTEGER);
+      if (outcome === 'hopeless' || outcome === 'stuck') stuck.add(run);
+      if (typeof outcome === 'number') {
+        await cursors.rewind(run, outcome);
         stuck.add(run);
-      } else if (result?.status === 'want-events') {
-        await journal.cursors.rewind(run, result.seq - 1);
-        stuck.add(run);
-      } else {
-        if (result?.status === 'refused') {
-          log.error(
-            { run, item: item.type, problem: result.problem },
-            'coordinator refused an item',
-          );
-        }
-        if (item.type === 'run') this.#unknown.delete(run);
-        else confirmed.set(run, told);
       }
     }
     const rows = [...confirmed].map(([run, told]) => ({ run, told }));
-    if (rows.length > 0) await journal.cursors.confirm(rows);
+    if (rows.length > 0) await cursors.confirm(rows);
     if (stuck.size > 0 && confirmed.size === 0) {
       throw new HyphaError('E_UNAVAILABLE', 'the coordinator lacks what came before', {
         details: { runs: [...stuck] },
       });
     }
   }
+
+  /** A number: the coordinator has this many events and lacks those after. */
+  #judge(
+    { item, run }: Parcel,
+    result: OutboxResult | undefined,
+  ): 'taken' | 'stuck' | 'hopeless' | number {
+    if (item.type === 'run' && result?.status !== 'want-run') this.#unknown.delete(run);
+    switch (result?.status) {
+      case undefined:
+        return 'stuck';
+      case 'ok':
+        return 'taken';
+      case 'want-run':
+        this.#unknown.add(run);
+        return 'stuck';
+      case 'want-events':
+        return result.seq - 1;
+      case 'refused': {
+        const { problem } = result;
+        this.#deps.log.error({ run, item: item.type, problem }, 'coordinator refused an item');
+        return item.type === 'run' ? 'hopeless' : 'taken';
+      }
+      default:
+        return result satisfies never;
+    }
+  }
 }
+
+/** In order, none over half a batch unless it is a single event. */
+function slicesOf(events: readonly JournalEvent[]): JournalEvent[][] {
+  const slices: JournalEvent[][] = [];
+  let bytes = 0;
+  for (const event of events) {
+    bytes += bytesOf(event);
+    const last = slices.at(-1);
+    if (last !== undefined && bytes <= LIMITS.batchBytesMax / 2) {
+      last.push(event);
+    } else {
+      slices.push([event]);
+      bytes = bytesOf(event);
+    }
+  }
+  return slices;
+}
+
+const bytesOf = (value: unknown) => Buffer.byteLength(JSON.stringify(value));

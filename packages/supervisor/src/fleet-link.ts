@@ -69,10 +69,9 @@ export class FleetLink implements AuthorityView {
     this.#deps = deps;
   }
 
-  /** Undefined until the node has enrolled. */
-  get membership(): Membership | undefined {
-    if (this.#joined === undefined) return undefined;
-    const { node, name, labels, realms } = this.#joined.membership;
+  /** Throws `E_UNAVAILABLE`, with the reason, before the node has enrolled. */
+  getMembership(): Membership {
+    const { node, name, labels, realms } = this.#getJoined().membership;
     return { id: node, name, labels, realms };
   }
 
@@ -81,10 +80,7 @@ export class FleetLink implements AuthorityView {
   }
 
   current(): Authority {
-    if (this.#joined === undefined) {
-      throw new HyphaError('E_UNAVAILABLE', `this node has not enrolled: ${this.#hindrance}`);
-    }
-    return this.#joined.authority.current;
+    return this.#getJoined().authority.current;
   }
 
   async refresh(maxAgeMs: number): Promise<void> {
@@ -120,6 +116,13 @@ export class FleetLink implements AuthorityView {
     this.#stopping.abort();
     await Promise.all(this.#loops.map((loop) => loop.stop()));
     await this.#end;
+  }
+
+  #getJoined(): Joined {
+    if (this.#joined !== undefined) return this.#joined;
+    throw new HyphaError('E_UNAVAILABLE', `this node has not enrolled: ${this.#hindrance}`, {
+      hint: 'the ledger has to know the node first: hypha node list',
+    });
   }
 
   async #run(admission: NodeAdmission): Promise<void> {

@@ -19,8 +19,8 @@ interface ClaimsDeps {
   readonly journal: Journal;
   readonly reconciler: Pick<Reconciler, 'makeWay' | 'leaveAlone'>;
   readonly bootId: string;
-  /** Undefined until the node has enrolled. */
-  readonly self: () => NodeSelf | undefined;
+  /** Throws `E_UNAVAILABLE` before the node has enrolled. */
+  readonly self: () => NodeSelf;
   /** The newest chain this node knows, genesis first. */
   readonly authority: () => readonly Envelope[];
   readonly log: Logger;
@@ -47,9 +47,6 @@ export class RunClaims {
   async claim(runner: string, { run, epoch }: Claim): Promise<ClaimAnswer> {
     const { journal, reconciler, bootId, log } = this.#deps;
     const node = this.#deps.self();
-    if (node === undefined) {
-      throw new HyphaError('E_UNAVAILABLE', `cannot grant ${run}: the node has not enrolled`);
-    }
     const entry = await journal.claim(run, { runner, epoch, bootId }).catch((err: unknown) => {
       const newest = journal.findUnfinished(run)?.epoch ?? 0;
       const fields = { runner, run, epoch, newest, err };

@@ -1,8 +1,10 @@
 /** What a node goes through, with every part a real process (issue: "Crash checks"). */
+import { detectCgroups } from '@hypha/sal';
 import { Queue } from 'bullmq';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { isAlive, NodeFixture, until } from './testing/node-fixture.ts';
 
+const { cgroup2 } = await detectCgroups();
 let fixture: NodeFixture;
 beforeAll(async () => {
   fixture = await NodeFixture.start();
@@ -72,7 +74,9 @@ test('a runner killed in the middle of a step takes its tool along and the run i
   expect(makes('taken')).toHaveLength(1);
 });
 
-test('a supervisor and its runner killed together leave a run that is finished by the next ones', async () => {
+test('a supervisor and its runner killed together leave a run that is finished by the next ones', async (context) => {
+  // By its process group alone a tool is not found once the runner, its leader, is dead.
+  if (cgroup2 === undefined) context.skip('needs root and cgroup v2');
   const { run, tool } = await submitHeld('both');
   const pid = await fixture.runnerPid(await runnerOf(run));
   await fixture.supervisor.kill('SIGKILL');

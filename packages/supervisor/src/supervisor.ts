@@ -129,7 +129,7 @@ export class Supervisor {
         journal,
         reconciler: this.#reconciler,
         bootId: boot.bootId,
-        self: () => this.#fleet.membership,
+        self: () => this.#fleet.getMembership(),
         authority: () => this.#fleet.current().updates,
         log,
       }),
@@ -208,7 +208,7 @@ export class Supervisor {
       authority: this.#fleet,
       verifier,
       clock,
-      membership: () => this.#fleet.membership,
+      membership: () => this.#fleet.getMembership(),
       capacity: () => this.#inventory.capacity(),
       authorityAgeMs: LIMITS.authorityAgeMs,
     });
