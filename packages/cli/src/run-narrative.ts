@@ -3,9 +3,13 @@ import type { Output } from './output.ts';
 
 /**
  * A journal event as one line for a person; undefined for those that say nothing new. Step results say
- * what was made and, on simulated SALs, that nothing was.
+ * what was made and, on simulated SALs, that nothing was; so does the end when any step did.
  */
-export function describeEvent(body: JournalBody, output: Output): string | undefined {
+export function describeEvent(
+  body: JournalBody,
+  output: Output,
+  { simulated }: { simulated: boolean } = { simulated: false },
+): string | undefined {
   switch (body.type) {
     case 'accepted':
       return `accepted      generation ${body.generation}, signed by ${body.keyids.length} key`;
@@ -26,7 +30,7 @@ export function describeEvent(body: JournalBody, output: Output): string | undef
     case 'undo-result':
       return `undo ${pad(body.step)} ${body.leftover === null ? 'done' : `LEFT ${body.leftover}`}`;
     case 'finished':
-      return finishedText(body, output);
+      return finishedText(body, output, simulated);
   }
 }
 
@@ -48,11 +52,15 @@ function resultText(result: unknown): string {
   return parts.length === 0 ? '' : `${parts.join(' ')} `;
 }
 
-function finishedText(body: Extract<JournalBody, { type: 'finished' }>, output: Output): string {
+function finishedText(
+  body: Extract<JournalBody, { type: 'finished' }>,
+  output: Output,
+  simulated: boolean,
+): string {
   const state = output.style(body.state === 'succeeded' ? 'green' : 'red', body.state);
   const undone = body.undone > 0 ? `, ${body.undone} steps undone` : '';
   const left = body.leftovers.map(
     (item) => `\n              left over: ${item.kind} ${item.name}: ${item.reason}`,
   );
-  return `${state}${undone}${left.join('')}`;
+  return `${state}${simulated ? ' (simulated)' : ''}${undone}${left.join('')}`;
 }

@@ -1,6 +1,6 @@
 /** Follows runs live until each has finished, through lost connections. */
 import { followStream, type RunsClient, runEventsPath } from '@hypha/client';
-import { JournalEvent, Problem, type RunView } from '@hypha/protocol';
+import { EMPTY_RUN_FOLD, foldRunEvent, JournalEvent, Problem, type RunView } from '@hypha/protocol';
 import { EXIT } from './exit-code.ts';
 import { describeError } from './output.ts';
 import { describeEvent } from './run-narrative.ts';
@@ -58,6 +58,7 @@ async function watchRun(
       isLost ||= error !== undefined;
     },
   });
+  let fold = EMPTY_RUN_FOLD;
   for await (const { event, data } of stream) {
     isLost = false;
     if (event === 'state') {
@@ -66,8 +67,10 @@ async function watchRun(
       say(await describeEnd(reader, ended));
       return ended.state;
     }
-    const { body } = JournalEvent.parse(JSON.parse(data));
-    const text = describeEvent(body, output);
+    const journaled = JournalEvent.parse(JSON.parse(data));
+    const { body } = journaled;
+    fold = foldRunEvent(fold, journaled);
+    const text = describeEvent(body, output, fold);
     if (text !== undefined) say(text);
     if (body.type !== 'finished') continue;
     const problem = Problem.safeParse(body.problem);

@@ -16,6 +16,7 @@ import { collect } from '../option-parsers.ts';
 import { type ApplyFlags, draftApply, draftDestroy, type SignedWork } from '../revision-draft.ts';
 import { watchRuns } from '../run-watch.ts';
 import { type Session, sessionOf } from '../session.ts';
+import { findSimulated, simulatedNote } from '../simulated-kinds.ts';
 import { submitWork } from '../submission.ts';
 import { viaOptions } from '../via.ts';
 import { reportVerdict } from './audit.ts';
@@ -28,13 +29,20 @@ interface SendFlags extends ApplyFlags {
 }
 
 /** Says on stderr what is about to be signed, so that a person can stop it. */
-function describeWork(session: Session, { payload, nodeNames }: SignedWork): void {
+async function describeWork(
+  session: Session,
+  { payload, nodeNames }: SignedWork,
+  flags: SendFlags,
+): Promise<void> {
   const { output } = session;
+  const { nodes } = payload.aud;
+  const simulated = await findSimulated(session, nodes, flags);
+  const notes = nodes.map((id) => simulatedNote(simulated.get(id) ?? []));
   const { milliCpus, memoryBytes, storageBytes } = payload.limits.resources;
   output.note(
     `signing ${payload.mode} of ${payload.realm}/${payload.deployment} generation ${payload.generation}`,
   );
-  output.note(`  nodes   ${nodeNames.join(', ')}`);
+  output.note(`  nodes   ${nodeNames.map((name, at) => `${name}${notes[at] ?? ''}`).join(', ')}`);
   if (payload.mode === 'apply') {
     output.note(`  caps    ${payload.caps.join(', ') || 'none'}`);
     output.note(
@@ -47,7 +55,7 @@ function describeWork(session: Session, { payload, nodeNames }: SignedWork): voi
 }
 
 async function send(session: Session, work: SignedWork, flags: SendFlags): Promise<void> {
-  describeWork(session, work);
+  await describeWork(session, work, flags);
   const signer = flags.key === undefined ? session.operator() : readKeyFile(resolve(flags.key));
   const envelope = signScript(work.payload, [signer]);
   if (flags.signOnly === true) return writeEnvelope(envelope, flags.out);
@@ -95,7 +103,7 @@ async function showResult(
 ): Promise<void> {
   const { output } = session;
   const view = await reader.run(run);
-  if (view.simulated) output.note('simulated: nothing real was made on this node');
+  if (view.simulated) output.note('simulated: steps marked so made nothing real');
   const result = await reader.output(run).catch(() => undefined);
   if (output.format === 'table') {
     if (result !== undefined) output.line(`output        ${JSON.stringify(result.output)}`);

@@ -1,5 +1,5 @@
 import { readFileSync, writeFileSync } from 'node:fs';
-import { HyphaError, parseStrictJson, verifyBundle } from '@hypha/protocol';
+import { AuditBundle, foldRun, HyphaError, parseStrictJson, verifyBundle } from '@hypha/protocol';
 import { nodeVerifier } from '@hypha/protocol/node';
 import type { Command } from 'commander';
 import { collectBundle } from '../audit-bundle.ts';
@@ -12,8 +12,10 @@ import { readerOf, type ViaFlags, viaOptions } from '../via.ts';
 export function reportVerdict(session: Session, bundle: unknown, genesisHash: string): number {
   const verdict = verifyBundle(nodeVerifier, { bundle, genesisHash });
   const { output } = session;
-  if (output.format !== 'table') output.item(verdict, []);
+  const simulated = verdict.failure === null && isSimulated(bundle);
+  if (output.format !== 'table') output.item({ ...verdict, simulated }, []);
   for (const check of verdict.checks) output.line(`  ${output.style('green', 'ok')}  ${check}`);
+  if (simulated) output.line(`  ${output.style('yellow', 'simulated')}: steps made nothing real`);
   if (verdict.failure === null) {
     output.line(output.style('green', 'receipt verified'));
     return EXIT.ok;
@@ -22,6 +24,11 @@ export function reportVerdict(session: Session, bundle: unknown, genesisHash: st
   output.line(`  ${output.style('red', 'NO')}  ${check}: ${code}: ${message}`);
   output.line(output.style('red', 'receipt NOT verified'));
   return EXIT.refused;
+}
+
+/** Of a bundle that holds. */
+function isSimulated(bundle: unknown): boolean {
+  return foldRun(AuditBundle.parse(bundle).journal).simulated;
 }
 
 export function auditCommand(program: Command): void {

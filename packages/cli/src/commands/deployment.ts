@@ -4,11 +4,15 @@ import { ago } from '../output.ts';
 import { allPages, sessionOf } from '../session.ts';
 import { listRunTable } from './run.ts';
 
+function stateText({ state, runs }: DeploymentView): string {
+  return runs.some(({ simulated }) => simulated) ? `${state} (simulated)` : state;
+}
+
 const columns = (nowMs: number) => [
   { title: 'deployment', cell: (item: DeploymentView) => `${item.realm}/${item.deployment}` },
   { title: 'gen', cell: (item: DeploymentView) => String(item.generation) },
   { title: 'mode', cell: (item: DeploymentView) => item.mode },
-  { title: 'state', cell: (item: DeploymentView) => item.state },
+  { title: 'state', cell: stateText },
   { title: 'nodes', cell: (item: DeploymentView) => String(item.runs.length) },
   { title: 'submitted', cell: (item: DeploymentView) => ago(item.submittedAt, nowMs) },
   { title: 'message', cell: (item: DeploymentView) => item.message },
@@ -44,7 +48,7 @@ export function deploymentCommand(program: Command): void {
         ['generation', String(found.generation)],
         ['revision', found.revision],
         ['mode', found.mode],
-        ['state', found.state],
+        ['state', stateText(found)],
         ['message', found.message],
       ]);
       listRunTable(session.output, found.runs, session.nowMs());

@@ -66,11 +66,12 @@ function showNode(output: Output, node: NodeView, nowMs: number): void {
       `${facts.cpus} cpus, ${bytes(facts.memoryBytes)} memory, ${bytes(facts.storageBytes)} storage`,
     ],
     ['free', freeText(node)],
-    ...Object.entries(facts.sals).map(
-      ([kind, sal]) =>
-        [`sal ${kind}`, [sal.state, sal.driver, sal.reason].filter(Boolean).join(': ')] as const,
-    ),
+    ...Object.entries(facts.sals).map(([kind, sal]) => [`sal ${kind}`, salText(sal)] as const),
   ]);
+}
+
+function salText({ state, driver, reason }: NodeView['facts']['sals'][string]): string {
+  return [state, driver === state ? undefined : driver, reason].filter(Boolean).join(': ');
 }
 
 interface AddOptions {

@@ -147,6 +147,11 @@ export function logsCommand(program: Command): void {
       ) => {
         const session = sessionOf(command);
         const found = await findResource(session, path, flags, 'container');
+        if (found.simulated) {
+          throw new HyphaError('E_UNSUPPORTED', `${path} is simulated: nothing runs that writes`, {
+            hint: 'hypha doctor says what a real container needs',
+          });
+        }
         const node = nodesOf(session, flags).find(({ name }) => name === found.on);
         if (node === undefined) return;
         const detach = new AbortController();

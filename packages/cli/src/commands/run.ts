@@ -15,13 +15,15 @@ async function showRun(output: Output, reader: RunsClient, run: RunView): Promis
     ['run', run.run],
     ['deployment', `${run.realm}/${run.deployment} generation ${run.generation} (${run.mode})`],
     ['node', run.node],
-    ['state', output.style(run.state === 'succeeded' ? 'green' : 'bold', run.state)],
+    [
+      'state',
+      `${output.style(run.state === 'succeeded' ? 'green' : 'bold', run.state)}${run.simulated ? ' (simulated)' : ''}`,
+    ],
     ['steps', String(run.steps)],
     ['accepted', new Date(run.acceptedAt).toISOString()],
     ['started', run.startedAt === null ? '-' : new Date(run.startedAt).toISOString()],
     ['ended', run.endedAt === null ? '-' : new Date(run.endedAt).toISOString()],
     ...(run.message === '' ? [] : [['message', run.message] as const]),
-    ...(run.simulated ? [['simulated', 'yes: nothing real was made'] as const] : []),
     ...(problem === undefined ? [] : [['problem', describeError(problem)] as const]),
   ]);
 }

@@ -3,28 +3,35 @@ import type { Command } from 'commander';
 import { z } from 'zod';
 import { EXIT } from '../exit-code.ts';
 import { sessionOf } from '../session.ts';
+import { simulatedKinds, simulatedNote } from '../simulated-kinds.ts';
 
 interface ServiceStatus {
   readonly name: string;
   readonly url: string;
   readonly state: 'ready' | 'not ready' | 'unreachable';
+  /** Kinds of resources a node only pretends to make. */
+  readonly simulated: readonly string[];
 }
 
 const STATUS_TIMEOUT_MS = 3000;
 
-async function probe(name: string, url: string): Promise<ServiceStatus> {
+async function probe(
+  name: string,
+  url: string,
+  readSimulated: () => Promise<readonly string[]> = async () => [],
+): Promise<ServiceStatus> {
   const client = new HyphaClient({ baseUrl: url, timeoutMs: STATUS_TIMEOUT_MS });
   const get = (path: string) => client.request({ method: 'GET', path, answer: z.unknown() });
   try {
     await get('/healthz');
   } catch {
-    return { name, url, state: 'unreachable' };
+    return { name, url, state: 'unreachable', simulated: [] };
   }
   try {
     await get('/readyz');
-    return { name, url, state: 'ready' };
+    return { name, url, state: 'ready', simulated: await readSimulated() };
   } catch {
-    return { name, url, state: 'not ready' };
+    return { name, url, state: 'not ready', simulated: [] };
   } finally {
     await client.close();
   }
@@ -40,7 +47,9 @@ export function statusCommand(program: Command): void {
       const services = await Promise.all([
         probe('ledger', ledger),
         probe('coordinator', coordinator),
-        ...nodes.map((node) => probe(node.name, node.url)),
+        ...nodes.map(({ name, url }) =>
+          probe(name, url, async () => simulatedKinds(await session.nodeAt(url).facts())),
+        ),
       ]);
       session.output.list(
         services,
@@ -49,7 +58,8 @@ export function statusCommand(program: Command): void {
           {
             title: 'state',
             cell: (item) =>
-              session.output.style(item.state === 'ready' ? 'green' : 'red', item.state),
+              session.output.style(item.state === 'ready' ? 'green' : 'red', item.state) +
+              simulatedNote(item.simulated),
           },
           { title: 'url', cell: (item) => item.url },
         ],

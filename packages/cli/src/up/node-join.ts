@@ -16,6 +16,7 @@ import { parseBytes } from '@hypha/sal';
 import { CONTEXT_FILE, Context, defaultStateDir } from '../context.ts';
 import { parseInteger } from '../option-parsers.ts';
 import type { Session } from '../session.ts';
+import { simulatedKinds, simulatedNote } from '../simulated-kinds.ts';
 import { openState, type StateLayout } from '../state-layout.ts';
 import { writeContext } from './context-file.ts';
 import { removePidRecord, takeOver, writePidRecord } from './pid-record.ts';
@@ -73,8 +74,13 @@ export async function joinNode(session: Session, token: string, flags: JoinFlags
       throw new HyphaError('E_UNAVAILABLE', `node ${name} did not become ready`);
     const node = { id: view.id, name, url: `http://127.0.0.1:${port}` };
     rememberNode(state, { ledger, coordinator, genesis, keys: {}, nodes: [] }, node);
-    if (session.output.format === 'json') session.output.jsonLine(node);
-    else session.output.line(`${name} is ready: ${node.id}; Ctrl-C stops it`);
+    const simulated = simulatedKinds(view.facts);
+    if (session.output.format === 'json') session.output.jsonLine({ ...node, simulated });
+    else {
+      session.output.line(
+        `${name} is ready${simulatedNote(simulated)}: ${node.id}; Ctrl-C stops it`,
+      );
+    }
     await whenAborted(stop);
   } catch (error) {
     if (!stop.aborted) throw error;

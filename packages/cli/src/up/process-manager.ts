@@ -6,7 +6,7 @@
  * `kill -9` of `hypha up` leaves no service behind. Programs that are not ours (Redis) get none.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, openSync } from 'node:fs';
+import { closeSync, openSync, readFileSync } from 'node:fs';
 import { HyphaError } from '@hypha/protocol';
 import { childEnvironment } from '../config.ts';
 
@@ -32,6 +32,10 @@ const RESTART_MS_MIN = 200;
 const RESTART_MS_MAX = 10_000;
 /** A life this long counts as healthy: the next restart is quick again. */
 const HEALTHY_MS = 10_000;
+/** Before it was ready once: what a person starts in vain should end, and say why. */
+const FAILED_STARTS_MAX = 4;
+const EXIT_BAD_CONFIG = 78;
+const LOG_TAIL_BYTES = 2000;
 const PROBE_MS = 50;
 /** Longer than a service gives itself (30 s): it, not we, should end its stop. */
 const STOP_MS_MAX = 45_000;
@@ -45,7 +49,10 @@ export class ProcessManager {
     this.#onChange = onChange;
   }
 
-  /** Resolves when it is ready. Throws `E_UNAVAILABLE` with the log's place when it is not in time. */
+  /**
+   * Resolves when it is ready. Throws `E_UNAVAILABLE` with the log's place when it is not in time, and with
+   * the log's end when it ends again and again.
+   */
   async start(
     spec: ProcessSpec,
     options: { readyMsMax: number; signal: AbortSignal },
@@ -76,10 +83,18 @@ class ManagedProcess {
   #restartMs = RESTART_MS_MIN;
   #restartTimer: NodeJS.Timeout | undefined;
   #ready = Promise.withResolvers<void>();
+  #isReady = false;
+  #failedStarts = 0;
 
   constructor(spec: ProcessSpec, onChange: () => void) {
     this.#spec = spec;
     this.#onChange = onChange;
+    this.#ready.promise.then(
+      () => {
+        this.#isReady = true;
+      },
+      () => undefined,
+    );
   }
 
   get name(): string {
@@ -114,6 +129,14 @@ class ManagedProcess {
     );
   }
 
+  #notStarting(): HyphaError {
+    const { logFile } = this.#spec;
+    return new HyphaError('E_UNAVAILABLE', `${this.name} ended before it was ready`, {
+      hint: `see ${logFile}`,
+      details: [readFileSync(logFile, 'utf8').trimEnd().slice(-LOG_TAIL_BYTES)],
+    });
+  }
+
   #spawn(): void {
     const log = openSync(this.#spec.logFile, 'a', 0o600);
     const startedAt = performance.now();
@@ -129,8 +152,8 @@ class ManagedProcess {
       if (typeof message === 'object' && message !== null && 'ready' in message)
         this.#ready.resolve();
     });
-    child.on('error', () => this.#ended(startedAt));
-    child.on('exit', () => this.#ended(startedAt));
+    child.on('error', () => this.#ended(startedAt, null));
+    child.on('exit', (exitCode) => this.#ended(startedAt, exitCode));
     if (this.#spec.probe !== undefined) void this.#probe(this.#spec.probe);
     this.#onChange();
   }
@@ -142,11 +165,16 @@ class ManagedProcess {
     }
   }
 
-  #ended(startedAt: number): void {
+  #ended(startedAt: number, exitCode: number | null): void {
     if (this.#child === undefined) return;
     this.#child = undefined;
     this.#onChange();
     if (this.#stopping) return;
+    if (!this.#isReady) {
+      this.#failedStarts++;
+      const isHopeless = exitCode === EXIT_BAD_CONFIG || this.#failedStarts >= FAILED_STARTS_MAX;
+      if (isHopeless) return this.#ready.reject(this.#notStarting());
+    }
     if (performance.now() - startedAt > HEALTHY_MS) this.#restartMs = RESTART_MS_MIN;
     this.#restartTimer = setTimeout(() => this.#spawn(), this.#restartMs);
     this.#restartMs = Math.min(this.#restartMs * 2, RESTART_MS_MAX);

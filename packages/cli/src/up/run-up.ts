@@ -9,6 +9,7 @@ import type { NodeView } from '@hypha/protocol';
 import { admitNode } from '../authority-signing.ts';
 import { type Context, defaultStateDir } from '../context.ts';
 import type { Session } from '../session.ts';
+import { simulatedKinds } from '../simulated-kinds.ts';
 import { isEnrolled, openState, type StateLayout } from '../state-layout.ts';
 import { writeContext } from './context-file.ts';
 import { removePidRecord, takeOver, writePidRecord } from './pid-record.ts';
@@ -160,7 +161,7 @@ function announce(session: Session, { context, nodes, operatorKeyId }: Fleet): v
     output.jsonLine({
       ledger: { url: context.ledger },
       coordinator: { url: context.coordinator },
-      nodes: nodes.map(({ id, url }) => ({ id, url })),
+      nodes: nodes.map(({ id, url, view }) => ({ id, url, simulated: simulatedKinds(view.facts) })),
       operator: { keyid: operatorKeyId, keyFile: context.keys.operator },
     });
     return;
