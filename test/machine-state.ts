@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 
 /**
  * What a test could leave on the machine. Taken before and after the whole run: the suite fails on
@@ -7,6 +7,15 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
  */
 function machineState(): Set<string> {
   const state = new Set<string>();
+  const user = process.getuid?.() ?? 0;
+  for (const pid of list('/proc').filter((name) => /^\d+$/.test(name))) {
+    const command = readProcess(pid);
+    if (/^hypha-|redis-server|docker-registry|conmon|\/runc\b/.test(command) && isOwn(pid, user)) {
+      state.add(`process ${pid} ${command}`);
+    }
+  }
+  // What only root can make is nothing that the tests of anybody else leave.
+  if (user !== 0) return state;
   for (const line of readLines('/proc/self/mounts')) state.add(`mount ${line.split(' ')[1]}`);
   for (const name of list('/sys/class/net')) state.add(`link ${name}`);
   for (const name of list('/run/netns')) state.add(`netns ${name}`);
@@ -18,12 +27,6 @@ function machineState(): Set<string> {
       if (group.startsWith('hypha')) state.add(`cgroup ${name}/${group}`);
     }
     if (name.startsWith('hypha')) state.add(`cgroup ${name}`);
-  }
-  for (const pid of list('/proc').filter((name) => /^\d+$/.test(name))) {
-    const command = readProcess(pid);
-    if (/^hypha-|redis-server|docker-registry|conmon|\/runc\b/.test(command)) {
-      state.add(`process ${pid} ${command}`);
-    }
   }
   return state;
 }
@@ -49,6 +52,15 @@ function readProcess(pid: string): string {
     return readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ').trim();
   } catch {
     return '';
+  }
+}
+
+/** Root's tests may leave processes of any user. */
+function isOwn(pid: string, user: number): boolean {
+  try {
+    return user === 0 || statSync(`/proc/${pid}`).uid === user;
+  } catch {
+    return false;
   }
 }
 

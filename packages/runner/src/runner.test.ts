@@ -69,7 +69,7 @@ test('a runner killed in the middle of a step is fenced with its tool, and the n
   const tool = await heldBy(rig, 'b');
   first.child.kill('SIGKILL');
   expect(await first.exited).toBe('SIGKILL');
-  expect(isAlive(tool)).toBe(first.fence.driver === 'cgroup');
+  expect(isAlive(tool)).toBe(true);
   await rig.fenceOff(first);
   expect(isAlive(tool)).toBe(false);
   await rig.volumes.letGo('b');
