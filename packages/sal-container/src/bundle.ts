@@ -32,7 +32,7 @@ export async function writeBundle(
   options: { spec: ContainerSpec; signal: AbortSignal },
 ): Promise<void> {
   const { spec, signal } = options;
-  const { record, image } = await store.read(instance);
+  const [record, image] = await Promise.all([store.read(instance), store.readImage(instance)]);
   const folder = await ensureRunFolder(host, instance, signal);
   const attachment = attachmentOf(host, instance.rid);
   const volumes = await findVolumes(host, spec);

@@ -2,12 +2,13 @@
  * The container's cgroups as files, in every hierarchy of this machine: one on cgroup v2, one per
  * controller on v1, both kinds on a hybrid.
  */
-import { readFile, rmdir } from 'node:fs/promises';
+import { rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { HyphaError } from '@hypha/protocol';
 import { type ContainerHost, cgroupPath, type Instance } from './container-host.ts';
 import { CONTAINER_LIMITS } from './container-limits.ts';
+import { readKernelFile } from './kernel-file.ts';
 
 interface Hierarchy {
   readonly path: string;
@@ -24,27 +25,21 @@ export interface ContainerStats {
 }
 
 /** Null is what the machine does not count. */
-export async function readStats(host: ContainerHost, instance: Instance): Promise<ContainerStats> {
-  const hierarchies = await listHierarchies();
-  const read = async (
-    v1: readonly [controller: string, file: string],
-    v2: readonly [file: string, field?: string],
-  ): Promise<number | null> => {
-    const legacy = hierarchies.find(({ controllers }) => controllers.includes(v1[0]));
-    const hierarchy = legacy ?? hierarchies.find(({ version }) => version === 2);
-    if (hierarchy === undefined) return null;
-    const [file, field] = legacy === undefined ? v2 : [v1[1]];
-    const path = join(hierarchy.path, cgroupPath(host, instance), file);
-    const text = await readFile(path, 'utf8').catch(() => undefined);
-    const value = field === undefined ? text : fieldOf(text, field);
-    return value === undefined || !/^\d+\s*$/.test(value) ? null : Number(value);
+export function readStats(host: ContainerHost, instance: Instance): ContainerStats {
+  const hierarchies = listHierarchies();
+  const v1 = (controller: string, file: string): number | null => {
+    const found = hierarchies.find(({ controllers }) => controllers.includes(controller));
+    return found === undefined ? null : readNumber(found, host, instance, file);
   };
-  const isUnified = !hierarchies.some(({ controllers }) => controllers.includes('cpuacct'));
-  const cpu = await read(['cpuacct', 'cpuacct.usage'], ['cpu.stat', 'usage_usec']);
+  const unified = hierarchies.find(({ version }) => version === 2);
+  const v2 = (file: string, field?: string): number | null =>
+    unified === undefined ? null : readNumber(unified, host, instance, file, field);
+  const nanoseconds = v1('cpuacct', 'cpuacct.usage');
+  const microseconds = nanoseconds === null ? v2('cpu.stat', 'usage_usec') : nanoseconds / 1e3;
   return {
-    cpuMs: cpu === null ? null : Math.round(cpu / (isUnified ? 1e3 : 1e6)),
-    memoryBytes: await read(['memory', 'memory.usage_in_bytes'], ['memory.current']),
-    pids: await read(['pids', 'pids.current'], ['pids.current']),
+    cpuMs: microseconds === null ? null : Math.round(microseconds / 1e3),
+    memoryBytes: v1('memory', 'memory.usage_in_bytes') ?? v2('memory.current'),
+    pids: v1('pids', 'pids.current') ?? v2('pids.current'),
   };
 }
 
@@ -57,16 +52,16 @@ export async function removeCgroups(
   instance: Instance,
   signal: AbortSignal,
 ): Promise<void> {
-  for (const { path } of await listHierarchies()) {
+  for (const { path } of listHierarchies()) {
     const folder = join(path, cgroupPath(host, instance));
-    if ((await readProcesses(folder)) === undefined) continue;
+    if (readProcesses(folder) === undefined) continue;
     await host.effects.change(() => emptyFolder(folder, signal));
   }
 }
 
 /** Removes the folder of this state directory where nothing is left in it. Idempotent. */
 export async function removeEmptyGroups(host: ContainerHost): Promise<void> {
-  for (const { path } of await listHierarchies()) {
+  for (const { path } of listHierarchies()) {
     await rmdir(join(path, host.group)).catch(() => undefined);
   }
 }
@@ -74,7 +69,7 @@ export async function removeEmptyGroups(host: ContainerHost): Promise<void> {
 async function emptyFolder(folder: string, signal: AbortSignal): Promise<void> {
   const deadline = performance.now() + CONTAINER_LIMITS.killMsMax;
   for (;;) {
-    for (const pid of (await readProcesses(folder)) ?? []) kill(pid);
+    for (const pid of readProcesses(folder) ?? []) kill(pid);
     const isGone = await rmdir(folder).then(
       () => true,
       (error: NodeJS.ErrnoException) => error.code === 'ENOENT',
@@ -91,9 +86,25 @@ async function emptyFolder(folder: string, signal: AbortSignal): Promise<void> {
 }
 
 /** Undefined when there is no such cgroup. */
-async function readProcesses(folder: string): Promise<readonly number[] | undefined> {
-  const text = await readFile(join(folder, 'cgroup.procs'), 'utf8').catch(() => undefined);
+function readProcesses(folder: string): readonly number[] | undefined {
+  const text = readKernelFile(join(folder, 'cgroup.procs'));
   return text?.split('\n').flatMap((line) => (line === '' ? [] : [Number(line)]));
+}
+
+function readNumber(
+  hierarchy: Hierarchy,
+  host: ContainerHost,
+  instance: Instance,
+  file: string,
+  field?: string,
+): number | null {
+  const text = readKernelFile(join(hierarchy.path, cgroupPath(host, instance), file));
+  const lines = text?.split('\n') ?? [];
+  const value =
+    field === undefined
+      ? lines[0]
+      : lines.find((line) => line.startsWith(`${field} `))?.slice(field.length + 1);
+  return value === undefined || !/^\d+$/.test(value) ? null : Number(value);
 }
 
 function kill(pid: number): void {
@@ -105,8 +116,8 @@ function kill(pid: number): void {
   }
 }
 
-async function listHierarchies(): Promise<readonly Hierarchy[]> {
-  const text = await readFile('/proc/self/mountinfo', 'utf8');
+function listHierarchies(): readonly Hierarchy[] {
+  const text = readKernelFile('/proc/self/mountinfo') ?? '';
   return text.split('\n').flatMap((line): Hierarchy[] => {
     const [mount = '', tail = ''] = line.split(' - ');
     const path = mount.split(' ')[4] ?? '';
@@ -114,9 +125,4 @@ async function listHierarchies(): Promise<readonly Hierarchy[]> {
     if (type === 'cgroup2') return [{ path, version: 2, controllers: [] }];
     return type === 'cgroup' ? [{ path, version: 1, controllers: options.split(',') }] : [];
   });
-}
-
-function fieldOf(text: string | undefined, field: string): string | undefined {
-  const line = text?.split('\n').find((candidate) => candidate.startsWith(`${field} `));
-  return line?.slice(field.length + 1);
 }

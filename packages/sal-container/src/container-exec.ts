@@ -16,6 +16,7 @@ import {
 } from './container-host.ts';
 import { CONTAINER_LIMITS } from './container-limits.ts';
 import type { InstanceStore } from './instance-store.ts';
+import { readKernelFile } from './kernel-file.ts';
 import { buildProcess } from './runtime-config.ts';
 
 export interface ExecOutcome {
@@ -47,7 +48,7 @@ export async function execInContainer(
   request: ExecRequest,
 ): Promise<ExecOutcome> {
   request.signal.throwIfAborted();
-  const { record, image } = await store.read(instance);
+  const [record, image] = await Promise.all([store.read(instance), store.readImage(instance)]);
   const files = execFiles(host, instance, request.key);
   await endProcess(host, instance, files.pid);
   const process = buildProcess({ label: record.label, spec: request.spec, image }, request.command);
@@ -132,7 +133,7 @@ async function runExec(
 async function endProcess(host: ContainerHost, instance: Instance, path: string): Promise<void> {
   const pid = Number(await readFile(path, 'utf8').catch(() => '0'));
   if (!Number.isSafeInteger(pid) || pid < 2) return;
-  const cgroups = await readFile(`/proc/${pid}/cgroup`, 'utf8').catch(() => '');
+  const cgroups = readKernelFile(`/proc/${pid}/cgroup`) ?? '';
   if (!cgroups.includes(cgroupPath(host, instance))) return;
   try {
     process.kill(pid, 'SIGKILL');

@@ -32,6 +32,8 @@ export const CONTAINER_LIMITS = {
   probeMsMax: 5000,
   /** One health probe while observing, where many containers wait for their turn. */
   observeProbeMsMax: 1000,
+  /** What was seen of a container's health is good for this long to whoever observes. */
+  observeHealthMs: 10_000,
   /** Delay before the first restart; doubled for each further one. */
   restartMsMin: 500,
   restartMsMax: 60_000,

@@ -15,8 +15,9 @@ import type { Instance } from './container-host.ts';
 import { CONTAINER_LIMITS } from './container-limits.ts';
 import { readLog } from './container-log.ts';
 import type { Containers, MadeInstance } from './containers.ts';
+import type { RunRecord } from './instance-store.ts';
 import { wasOutOfMemory } from './monitor.ts';
-import { listAttachedRids } from './network-attachment.ts';
+import { attachmentOf, isAttached, listAttachedRids } from './network-attachment.ts';
 
 export function containerResource(containers: Containers): ResourceKind {
   const resource = new ContainerResource(containers);
@@ -24,7 +25,7 @@ export function containerResource(containers: Containers): ResourceKind {
     kind: 'container',
     observe: (record, signal) => resource.observe(record, signal),
     converge: (record, signal) => resource.converge(record, signal),
-    remove: ({ rid }, { signal }) => containers.dropAll(rid, signal),
+    remove: ({ rid }, { signal }) => resource.remove(rid, signal),
     settle: (record, signal) => resource.settle(record, signal),
     halt: ({ rid }, signal) => containers.halt(rid, signal),
     logs: ({ rid }, options) => readLog(() => resource.findLogPath(rid), options),
@@ -40,9 +41,16 @@ interface Sighting {
 
 class ContainerResource {
   readonly #containers: Containers;
+  /** Rid → what its health was when it was last looked at, on the monotonic clock. */
+  readonly #health = new Map<Rid, { instance: string; verdict: string; atMs: number }>();
 
   constructor(containers: Containers) {
     this.#containers = containers;
+  }
+
+  async remove(rid: Rid, signal: AbortSignal): Promise<void> {
+    this.#health.delete(rid);
+    await this.#containers.dropAll(rid, signal);
   }
 
   async observe(record: ResourceRecord, signal: AbortSignal): Promise<Observed> {
@@ -51,8 +59,8 @@ class ContainerResource {
     const current = await store.findCurrent(record.rid);
     if (current === undefined) return { state: 'missing', converged: false, addresses, info: {} };
     const stored = await store.read(current);
-    const info = { instance: current.id, image: stored.record.image };
-    if (stored.record.label.specHash !== record.specHash) {
+    const info = { instance: current.id, image: stored.image };
+    if (stored.label.specHash !== record.specHash) {
       const reason = 'another spec is current';
       return { state: 'missing', converged: false, addresses, info: { ...info, reason } };
     }
@@ -84,7 +92,7 @@ class ContainerResource {
     const { store } = this.#containers;
     const current = await store.findCurrent(record.rid);
     if (current === undefined) return;
-    const { specHash } = (await store.read(current)).record.label;
+    const { specHash } = (await store.read(current)).label;
     // Another spec is current: which of the two goes is not decided here.
     if (specHash !== record.specHash) return;
     await this.#containers.dropOthers(current, signal);
@@ -114,9 +122,10 @@ class ContainerResource {
     const status = await runtime.status(instance, signal);
     if (status.state === 'running' || status.state === 'unmonitored') {
       const seen = await this.#observeRunning(instance, spec, status, signal);
-      const isStill = (await runtime.status(instance, signal)).state === status.state;
-      // It ended while it was looked at: what was seen is of no use.
-      return isStill ? seen : this.#observeInstance(instance, spec, signal);
+      // It may have ended while it was looked at: then what was seen is of no use.
+      const isSure =
+        seen.converged || (await runtime.status(instance, signal)).state === status.state;
+      return isSure ? seen : this.#observeInstance(instance, spec, signal);
     }
     const run = await store.findRun(instance);
     const counted = { restarts: run?.restarts ?? 0 };
@@ -144,24 +153,37 @@ class ContainerResource {
   ): Promise<Sighting> {
     const { store, host } = this.#containers;
     const run = await store.findRun(instance);
-    const isAttached = await this.#containers.isRunning(instance, signal);
     const info = {
       restarts: run?.restarts ?? 0,
       pid: status.pid,
       startedAtMs: run?.startedAtMs ?? null,
-      ...(await readStats(host, instance)),
+      ...readStats(host, instance),
       health: await this.#observeHealth(instance, spec, signal),
     };
-    if (isAttached) return { state: 'running', converged: true, info };
-    const missing = run?.halted === true ? 'it is being stopped' : 'its network was taken away';
-    const reason = status.state === 'running' ? missing : 'nobody watches over it any more';
+    const reason = await this.#findFault(instance, status, run);
+    if (reason === null) return { state: 'running', converged: true, info };
     // A job is never cut off and run again, whatever it lost.
     const converged = spec.restart === 'never';
     const state = status.state === 'running' || converged ? 'running' : 'failed';
     return { state, converged, info: { ...info, reason } };
   }
 
-  /** `exec` is left out: a process per look and container would be a load of its own. */
+  /** What is wrong with a running one; null when nothing is. */
+  async #findFault(
+    { rid }: Instance,
+    { state, pid }: { readonly state: 'running' | 'unmonitored'; readonly pid: number },
+    run: RunRecord | undefined,
+  ): Promise<string | null> {
+    if (state === 'unmonitored') return 'nobody watches over it any more';
+    if (run?.halted === true) return 'it is being stopped';
+    const attachment = attachmentOf(this.#containers.host, rid);
+    return (await isAttached(attachment, pid)) ? null : 'its network was taken away';
+  }
+
+  /**
+   * `exec` is left out: a process per look and container would be a load of its own. What was seen a
+   * moment ago is not looked at again: every look is a line in the container's log of requests.
+   */
   async #observeHealth(
     instance: Instance,
     spec: ContainerSpec,
@@ -171,10 +193,16 @@ class ContainerResource {
     if (health.http === undefined && health.tcp === undefined) {
       return exec === undefined ? 'none' : 'not looked at';
     }
+    const nowMs = performance.now();
+    const last = this.#health.get(instance.rid);
+    const isFresh = nowMs - (last?.atMs ?? 0) < CONTAINER_LIMITS.observeHealthMs;
+    if (last?.instance === instance.id && isFresh) return last.verdict;
     const timeoutMs = CONTAINER_LIMITS.observeProbeMsMax;
     const options = { timeoutMs, signal };
-    const verdict = await this.#containers.checkHealth(instance, { ...spec, health }, options);
-    return verdict ?? 'healthy';
+    const seen = await this.#containers.checkHealth(instance, { ...spec, health }, options);
+    const verdict = seen ?? 'healthy';
+    this.#health.set(instance.rid, { instance: instance.id, verdict, atMs: nowMs });
+    return verdict;
   }
 
   /** The instance made for this spec; the current one first. */
@@ -184,7 +212,7 @@ class ContainerResource {
     const others = await store.list(record.rid);
     for (const instance of current === undefined ? others : [current, ...others]) {
       const stored = await store.read(instance);
-      if (stored.record.label.specHash === record.specHash) {
+      if (stored.label.specHash === record.specHash) {
         return { instance, isAttached: false };
       }
     }
@@ -204,6 +232,6 @@ class ContainerResource {
     const { store } = this.#containers;
     const [instance] = await store.list(RidSchema.parse(rid));
     const stored = instance && (await store.read(instance).catch(() => undefined));
-    return stored === undefined ? `container ${rid}` : labelText(stored.record.label);
+    return stored === undefined ? `container ${rid}` : labelText(stored.label);
   }
 }

@@ -48,8 +48,8 @@ export class Containers {
   }
 
   /**
-   * The instance of a label, with its network, not yet started and not yet current. Idempotent. The parts
-   * are made side by side: a container is to start about as fast as its runtime can.
+   * The instance of a label, with its network, not yet started; current only where none was. Idempotent.
+   * The parts are made side by side: a container is to start about as fast as its runtime can.
    */
   async make(
     label: ResourceLabel,
@@ -63,8 +63,11 @@ export class Containers {
     for (let attempt = 1; !(await this.store.has(instance)); attempt++) {
       await this.images.ensure(image, signal);
       try {
+        const isFirst = (await this.store.findCurrent(instance.rid)) === undefined;
         await settleAll([
           this.store.create(instance, record, signal),
+          // A mark on what is not there yet marks nothing.
+          ...(isFirst ? [this.store.setCurrent(instance)] : []),
           ensureAttachment(this.host, attachmentOf(this.host, instance.rid), signal),
           ensureRunFolder(this.host, instance, signal),
         ]);
@@ -160,7 +163,7 @@ export class Containers {
       const found = instances.map(async (instance) => {
         // One that goes at this moment uses nothing any more.
         const stored = await this.store.read(instance).catch(() => undefined);
-        return stored === undefined ? [] : [stored.record.image];
+        return stored === undefined ? [] : [stored.image];
       });
       return new Set((await Promise.all(found)).flat());
     }, signal);

@@ -146,7 +146,7 @@ class EnsureVerb {
     const { store } = this.#containers;
     const instance = await store.findCurrent(rid);
     if (instance === undefined) return null;
-    const { record } = await store.read(instance);
+    const record = await store.read(instance);
     const running = await this.#containers.isRunning(instance, signal);
     const { specHash } = record.label;
     return { instance: instance.id, specHash, image: record.image, running };
@@ -175,7 +175,7 @@ class EnsureVerb {
     spec: ContainerSpec,
     image: ResolvedImage,
   ): Promise<readonly string[]> {
-    const { record } = await this.#containers.store.read(instanceIn(current));
+    const record = await this.#containers.store.read(instanceIn(current));
     const wanted = fieldHashes(spec);
     const fields = new Set([...Object.keys(wanted), ...Object.keys(record.fields)]);
     const differs = [...fields].filter((field) => wanted[field] !== record.fields[field]);

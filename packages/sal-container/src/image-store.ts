@@ -9,7 +9,7 @@
 import { mkdir, open, readdir, rm, stat, symlink, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { HyphaError } from '@hypha/protocol';
-import { findRecord, type ImageReference, parseImageReference, writeRecord } from '@hypha/sal';
+import { type ImageReference, parseImageReference, writeRecord } from '@hypha/sal';
 import { z } from 'zod';
 import type { ContainerHost } from './container-host.ts';
 import { CONTAINER_LIMITS } from './container-limits.ts';
@@ -228,11 +228,4 @@ export class ImageStore {
 /** Below the pool. */
 export function imagePath(sha256: string): string {
   return `images/${sha256}`;
-}
-
-/** What the image of a made instance said. Throws `E_SAL` when it is gone. */
-export async function readImageRecord(folder: string): Promise<ImageRecord> {
-  const record = await findRecord(join(folder, 'image.json'), ImageRecord);
-  if (record !== undefined) return record;
-  throw new HyphaError('E_SAL', `cannot find image.json in ${folder}`);
 }

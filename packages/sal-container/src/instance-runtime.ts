@@ -2,7 +2,7 @@
  * Starting and stopping one instance: bundle, monitor, runtime. Whatever a killed predecessor left is
  * either taken over (a container that runs under its monitor) or cleared away, never doubled.
  */
-import { mkdir, readFile, readlink, rm, stat } from 'node:fs/promises';
+import { mkdir, readlink, rm, stat } from 'node:fs/promises';
 import { constants } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -20,6 +20,7 @@ import {
 import { CONTAINER_LIMITS } from './container-limits.ts';
 import { trimLog } from './container-log.ts';
 import type { InstanceStore } from './instance-store.ts';
+import { readKernelFile } from './kernel-file.ts';
 import { createMonitored, findMonitor, killMonitor, openMonitorFence } from './monitor.ts';
 import { identifyProcess, isAlive, ProcessIdentity } from './process-identity.ts';
 
@@ -55,7 +56,7 @@ export class InstanceRuntime {
   async status(instance: Instance, signal: AbortSignal): Promise<RuntimeStatus> {
     const noted = await findRecord(this.#runningPath(instance), ProcessIdentity);
     if (noted !== undefined) {
-      if (!(await isAlive(noted))) return { state: 'stopped' };
+      if (!isAlive(noted)) return { state: 'stopped' };
       return {
         state: (await this.#isMonitored(instance)) ? 'running' : 'unmonitored',
         pid: noted.pid,
@@ -163,7 +164,7 @@ export class InstanceRuntime {
   async #noteRunning(instance: Instance, pid: number): Promise<void> {
     const path = this.#runningPath(instance);
     if (await exists(path)) return;
-    const identity = await identifyProcess(pid);
+    const identity = identifyProcess(pid);
     // It may have ended already: then the runtime and the exit file tell.
     if (identity === undefined) return;
     await this.#host.effects.change(() => writeRecord(path, identity));
@@ -174,13 +175,13 @@ export class InstanceRuntime {
     status: { readonly state: string; readonly pid: number },
     signal: AbortSignal,
   ): Promise<void> {
-    const identity = await identifyProcess(status.pid);
+    const identity = identifyProcess(status.pid);
     if (identity === undefined) return;
     // A container whose folder was taken away is stopped all the same.
-    const stored = await this.#store.read(instance).catch(() => undefined);
-    const name = STOP_SIGNAL.exec(stored?.image.stopSignal ?? '')?.[1] ?? 'TERM';
+    const image = await this.#store.readImage(instance).catch(() => undefined);
+    const name = STOP_SIGNAL.exec(image?.stopSignal ?? '')?.[1] ?? 'TERM';
     const isProgram = status.state !== 'created' && (await isTakenOver(status.pid, signal));
-    if (isProgram && (await catches(status.pid, name))) {
+    if (isProgram && catches(status.pid, name)) {
       await this.#signal(instance, name, signal);
       if (await endsWithin(identity, CONTAINER_LIMITS.stopGraceMs, signal)) return;
     }
@@ -262,7 +263,7 @@ export class InstanceRuntime {
 async function isTakenOver(pid: number, signal: AbortSignal): Promise<boolean> {
   const deadline = performance.now() + CONTAINER_LIMITS.takeoverMsMax;
   while (performance.now() < deadline) {
-    const name = await readFile(`/proc/${pid}/comm`, 'utf8').catch(() => '');
+    const name = readKernelFile(`/proc/${pid}/comm`) ?? '';
     const program = await readlink(`/proc/${pid}/exe`).catch(() => '');
     if (!RUNC_INIT.test(name) && !CRUN_PROGRAM.test(program)) return true;
     await sleep(CONTAINER_LIMITS.pollMsMin, undefined, { signal });
@@ -274,10 +275,10 @@ async function isTakenOver(pid: number, signal: AbortSignal): Promise<boolean> {
  * False when the signal would be lost on the process: the first of a pid namespace gets no signal it
  * has no handler for, so waiting for its effect would be in vain.
  */
-async function catches(pid: number, name: string): Promise<boolean> {
+function catches(pid: number, name: string): boolean {
   const known = new Map(Object.entries(constants.signals));
   const number = /^\d+$/.test(name) ? Number(name) : known.get(`SIG${name}`);
-  const status = await readFile(`/proc/${pid}/status`, 'utf8').catch(() => '');
+  const status = readKernelFile(`/proc/${pid}/status`) ?? '';
   const caught = /^SigCgt:\s*([0-9a-f]+)$/m.exec(status)?.[1];
   if (number === undefined || caught === undefined) return true;
   return ((BigInt(`0x${caught}`) >> BigInt(number - 1)) & 1n) === 1n;
@@ -290,7 +291,7 @@ async function endsWithin(
 ): Promise<boolean> {
   const deadline = performance.now() + withinMs;
   let delayMs: number = CONTAINER_LIMITS.pollMsMin;
-  while (await isAlive(identity)) {
+  while (isAlive(identity)) {
     if (performance.now() > deadline) return false;
     await sleep(delayMs, undefined, { signal });
     delayMs = Math.min(delayMs * 2, CONTAINER_LIMITS.pollMsMax);

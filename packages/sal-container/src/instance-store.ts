@@ -24,7 +24,7 @@ import {
   instancePath,
   parseInstanceId,
 } from './container-host.ts';
-import { type ImageRecord, imagePath, readImageRecord } from './image-store.ts';
+import { ImageRecord, imagePath } from './image-store.ts';
 
 const InstanceRecord = z.strictObject({
   v: z.literal(1),
@@ -109,11 +109,17 @@ export class InstanceStore {
   }
 
   /** Throws `E_SAL` when it is not there. */
-  async read(instance: Instance): Promise<{ record: InstanceRecord; image: ImageRecord }> {
-    const image = await readImageRecord(this.folder(instance));
+  async read(instance: Instance): Promise<InstanceRecord> {
     const record = await findRecord(this.#path(instance, 'instance.json'), InstanceRecord);
-    if (record !== undefined) return { record, image };
+    if (record !== undefined) return record;
     throw new HyphaError('E_SAL', `cannot find instance.json of ${instance.id}`);
+  }
+
+  /** What its image says. Throws `E_SAL` when it is not there. */
+  async readImage(instance: Instance): Promise<ImageRecord> {
+    const image = await findRecord(this.#path(instance, 'image.json'), ImageRecord);
+    if (image !== undefined) return image;
+    throw new HyphaError('E_SAL', `cannot find image.json of ${instance.id}`);
   }
 
   /** Undefined when it was never started, or nothing readable is left of the record. */

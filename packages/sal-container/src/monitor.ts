@@ -17,6 +17,7 @@ import {
   runtimeRoot,
 } from './container-host.ts';
 import { CONTAINER_LIMITS } from './container-limits.ts';
+import { readKernelFile } from './kernel-file.ts';
 
 /** File descriptor of the pipe on which conmon reports. */
 const SYNC_FD = 3;
@@ -90,7 +91,7 @@ export async function findMonitor(
   const pid = Number(await readFile(path, 'utf8').catch(() => '0'));
   if (!Number.isSafeInteger(pid) || pid < 2) return undefined;
   // The pid may be another's by now: the arguments say whose it is, and a zombie has none.
-  const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
+  const command = readKernelFile(`/proc/${pid}/cmdline`) ?? '';
   const [tool, ...argv] = command.split('\0');
   return tool === host.tools.conmon && argv.includes(instance.id) ? pid : undefined;
 }

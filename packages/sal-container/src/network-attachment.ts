@@ -13,6 +13,7 @@ import { join } from 'node:path';
 import { HyphaError, type Rid } from '@hypha/protocol';
 import { commandFailure, containerAddress, nodePrefix } from '@hypha/sal';
 import type { ContainerHost } from './container-host.ts';
+import { readKernelFile } from './kernel-file.ts';
 import { readBootId } from './process-identity.ts';
 
 const NAMESPACES = '/run/netns';
@@ -71,16 +72,16 @@ export async function ensureAttachment(
  * @param pid a process of the container: it must be in the namespace that has the name
  */
 export async function isAttached(attachment: Attachment, pid: number): Promise<boolean> {
-  const [named, joined, routes] = await Promise.all([
+  const [named, joined] = await Promise.all([
     stat(attachment.namespacePath).catch(() => undefined),
     stat(`/proc/${pid}/ns/net`).catch(() => undefined),
-    readFile('/proc/net/ipv6_route', 'utf8').catch(() => ''),
   ]);
   if (named === undefined || named.ino !== joined?.ino) return false;
-  const prefix = `${expandedHex(attachment.address)} 80 `;
+  const route = `${expandedHex(attachment.address)} 80 `;
+  const routes = readKernelFile('/proc/net/ipv6_route') ?? '';
   return routes
     .split('\n')
-    .some((route) => route.startsWith(prefix) && route.trimEnd().endsWith(` ${attachment.name}`));
+    .some((line) => line.startsWith(route) && line.trimEnd().endsWith(` ${attachment.name}`));
 }
 
 /** Removes namespace and links. Idempotent. */
@@ -105,13 +106,10 @@ export async function removeAttachment(
 /** Rids whose links are on the machine and belong to this state folder. */
 export async function listAttachedRids(host: ContainerHost): Promise<readonly Rid[]> {
   const links = (await readdir('/sys/class/net')).filter((name) => name.startsWith('hy-'));
-  const found = await Promise.all(
-    links.map(async (link) => {
-      const rid = ALIAS.exec((await readAlias(link)) ?? '')?.[1];
-      return rid !== undefined && attachmentOf(host, rid).name === link ? [rid] : [];
-    }),
-  );
-  return found.flat();
+  return links.flatMap((link) => {
+    const rid = ALIAS.exec(readAlias(link) ?? '')?.[1];
+    return rid !== undefined && attachmentOf(host, rid).name === link ? [rid] : [];
+  });
 }
 
 async function ensureNamespace(
@@ -146,7 +144,7 @@ async function ensureLink(
 ): Promise<void> {
   const { name, rid, address } = attachment;
   const label = `hypha:${rid}`;
-  const alias = await readAlias(name);
+  const alias = readAlias(name);
   if (alias !== undefined && alias !== '' && alias !== label) {
     throw new HyphaError('E_SAL', `cannot use network link ${name} for ${rid}: it is ${alias}'s`, {
       hint: 'two containers of this node got the same name: rename one in its script',
@@ -201,7 +199,7 @@ async function deleteLink(
   { name, rid }: Attachment,
   signal: AbortSignal,
 ): Promise<void> {
-  if ((await readAlias(name)) === undefined) return;
+  if (readAlias(name) === undefined) return;
   await host.effects.run({
     tool: host.tools.ip,
     argv: ['link', 'del', 'dev', name],
@@ -211,9 +209,8 @@ async function deleteLink(
 }
 
 /** Undefined when there is no such link, empty when it has no alias. */
-async function readAlias(link: string): Promise<string | undefined> {
-  const text = await readFile(`/sys/class/net/${link}/ifalias`, 'utf8').catch(() => undefined);
-  return text?.trimEnd();
+function readAlias(link: string): string | undefined {
+  return readKernelFile(`/sys/class/net/${link}/ifalias`)?.trimEnd();
 }
 
 async function removeFile(host: ContainerHost, path: string): Promise<void> {
@@ -232,8 +229,8 @@ async function isNamespace({ namespacePath }: Attachment): Promise<boolean> {
   return info?.type === NSFS_MAGIC;
 }
 
-async function isMountPoint(path: string): Promise<boolean> {
-  const mounts = await readFile('/proc/self/mountinfo', 'utf8');
+function isMountPoint(path: string): boolean {
+  const mounts = readKernelFile('/proc/self/mountinfo') ?? '';
   return mounts.split('\n').some((line) => line.split(' ')[4] === path);
 }
 
@@ -243,16 +240,16 @@ async function isMountPoint(path: string): Promise<boolean> {
  * and never taken back: two processes that add and remove at a time could not agree on it.
  */
 async function noteNamespaceMount(host: ContainerHost): Promise<void> {
-  if (await isMountPoint(NAMESPACES)) return;
-  const bootId = await readBootId();
+  if (isMountPoint(NAMESPACES)) return;
+  const bootId = readBootId();
   await host.effects.change(() => writeFile(NAMESPACES_NOTE, bootId));
 }
 
 async function removeNamespaceMount(host: ContainerHost, signal: AbortSignal): Promise<void> {
   const note = await readFile(NAMESPACES_NOTE, 'utf8').catch(() => '');
   const names = await readdir(NAMESPACES).catch(() => []);
-  if (names.length > 0 || note !== (await readBootId())) return;
-  if (!(await isMountPoint(NAMESPACES))) return;
+  if (names.length > 0 || note !== readBootId()) return;
+  if (!isMountPoint(NAMESPACES)) return;
   await host.effects.run({
     tool: host.tools.umount,
     argv: ['--', NAMESPACES],

@@ -1,5 +1,5 @@
-import { readFile } from 'node:fs/promises';
 import { z } from 'zod';
+import { readKernelFile } from './kernel-file.ts';
 
 /** A process told apart from any later one with the same pid, also across a reboot. */
 export const ProcessIdentity = z.strictObject({
@@ -11,22 +11,22 @@ export const ProcessIdentity = z.strictObject({
 export type ProcessIdentity = z.infer<typeof ProcessIdentity>;
 
 /** Undefined when there is no such process, or only its exit code is left of it. */
-export async function identifyProcess(pid: number): Promise<ProcessIdentity | undefined> {
-  const text = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => undefined);
+export function identifyProcess(pid: number): ProcessIdentity | undefined {
+  const text = readKernelFile(`/proc/${pid}/stat`);
   if (text === undefined) return undefined;
   // The name in parentheses may hold anything, also spaces and parentheses.
   const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
   const [state] = fields;
   if (state === 'Z' || state === 'X') return undefined;
-  return { pid, startTicks: Number(fields[19]), bootId: await readBootId() };
+  return { pid, startTicks: Number(fields[19]), bootId: readBootId() };
 }
 
-export async function isAlive(identity: ProcessIdentity): Promise<boolean> {
-  const now = await identifyProcess(identity.pid);
+export function isAlive(identity: ProcessIdentity): boolean {
+  const now = identifyProcess(identity.pid);
   return now?.startTicks === identity.startTicks && now.bootId === identity.bootId;
 }
 
 /** Changes with every boot of the machine. */
-export async function readBootId(): Promise<string> {
-  return (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim();
+export function readBootId(): string {
+  return readKernelFile('/proc/sys/kernel/random/boot_id')?.trim() ?? '';
 }

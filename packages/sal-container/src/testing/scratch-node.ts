@@ -16,7 +16,7 @@ import { createContainerSal } from '../container-sal.ts';
 import { Containers } from '../containers.ts';
 import { attachmentOf } from '../network-attachment.ts';
 import type { ContainerMachine } from '../runtime-detection.ts';
-import { readTraces } from './traces.ts';
+import { listGroupFolders, readTraces } from './traces.ts';
 
 const SIGNAL_MS = 120_000;
 
@@ -201,6 +201,7 @@ export class ScratchNode implements ContractWorld {
     return readTraces(host);
   }
 
+  /** Throws when the SAL left anything on the machine once the last container was removed. */
   async close(): Promise<void> {
     const sal = await this.sal();
     const containers = await this.containers();
@@ -209,6 +210,8 @@ export class ScratchNode implements ContractWorld {
     }
     await this.#options.discard();
     await rm(this.runFolder, { recursive: true, force: true });
+    const left = await listGroupFolders(containers.host);
+    if (left.length > 0) throw new Error(`left behind: ${left.join(', ')}`);
   }
 
   async #findVolume(rid: string): Promise<string | undefined> {

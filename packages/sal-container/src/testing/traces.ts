@@ -1,6 +1,6 @@
 /** Everything a node has on the machine, in a form that two nodes share: no pid, no time, no own name. */
 import { readdir, readFile, stat, statfs } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import type { Json } from '@hypha/protocol';
 import { runCommand } from '@hypha/sal';
 import { contractRid } from '@hypha/sal/contract';
@@ -75,16 +75,27 @@ async function readNetwork(host: ContainerHost): Promise<Json> {
 }
 
 async function readCgroups(host: ContainerHost): Promise<Json> {
+  const found = await Promise.all(
+    (await listGroupFolders(host)).map(async (folder) => {
+      const entries = await readdir(folder, { withFileTypes: true }).catch(() => []);
+      const inside = entries.flatMap((entry) => (entry.isDirectory() ? [entry.name] : []));
+      return inside.map((name) => `${basename(dirname(folder))}/${name}`);
+    }),
+  );
+  return found.flat().toSorted();
+}
+
+/** The node's own cgroup folders, in every hierarchy that has one. */
+export async function listGroupFolders(host: ContainerHost): Promise<readonly string[]> {
   const mounts = await readFile('/proc/self/mountinfo', 'utf8');
   const roots = mounts
     .split('\n')
     .flatMap((line) => (/ - cgroup2? /.test(line) ? [line.split(' ')[4] ?? ''] : []));
-  const found = await Promise.all(
+  const folders = await Promise.all(
     roots.map(async (root) => {
-      const names = await readdir(join(root, host.group), { withFileTypes: true }).catch(() => []);
-      const inside = names.flatMap((entry) => (entry.isDirectory() ? [entry.name] : []));
-      return inside.map((name) => `${root.split('/').at(-1)}/${name}`);
+      const folder = join(root, host.group);
+      return (await stat(folder).catch(() => undefined)) === undefined ? [] : [folder];
     }),
   );
-  return found.flat().toSorted();
+  return folders.flat();
 }
