@@ -37,7 +37,7 @@ export async function runNodeProcess({ runnerFile, openSals }: NodeProcess): Pro
       const supervisor = await Supervisor.start({
         ...{ config, folder, keys, host, log },
         boot: await readBoot(() => systemClock.nowMs()),
-        runner: { command: process.execPath, argv: [runnerFile] },
+        runner: { command: process.execPath, argv: [...process.execArgv, runnerFile] },
         verifier: nodeVerifier,
         clock: systemClock,
       });

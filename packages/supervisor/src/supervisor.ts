@@ -1,3 +1,4 @@
+import { getCompileCacheDir } from 'node:module';
 import type { Boot, NodeKeys } from '@hypha/identity';
 import { type Journal, openJournal } from '@hypha/journal';
 import { isTerminal, type Verifier } from '@hypha/protocol';
@@ -224,12 +225,14 @@ export class Supervisor {
 
   #runnerCommand() {
     const { config, folder, keys, host, runner } = this.#parts;
+    const cache = getCompileCacheDir();
     return {
       ...runner,
       idVariable: 'HYPHA_RUNNER_RUNNER',
       tokenVariable: 'HYPHA_RUNNER_TOKEN',
       env: {
         ...COMMAND_ENV,
+        ...(cache === undefined ? {} : { NODE_COMPILE_CACHE: cache }),
         HYPHA_RUNNER_JOURNAL_SOCKET: folder.socket,
         HYPHA_RUNNER_REDIS: config.redis,
         HYPHA_RUNNER_QUEUE_NAME: QUEUE_NAME,

@@ -173,7 +173,10 @@ class ManagedProcess {
     if (!this.#isReady) {
       this.#failedStarts++;
       const isHopeless = exitCode === EXIT_BAD_CONFIG || this.#failedStarts >= FAILED_STARTS_MAX;
-      if (isHopeless) return this.#ready.reject(this.#notStarting());
+      if (isHopeless) {
+        this.#ready.reject(this.#notStarting());
+        return;
+      }
     }
     if (performance.now() - startedAt > HEALTHY_MS) this.#restartMs = RESTART_MS_MIN;
     this.#restartTimer = setTimeout(() => this.#spawn(), this.#restartMs);

@@ -7,6 +7,12 @@ import type { ProcessSpec } from './process-manager.ts';
 const entryPoint = (service: string) =>
   fileURLToPath(import.meta.resolve(`@hypha/${service}/main`));
 
+/**
+ * For many small processes on one machine: a young generation of 4 MiB instead of 16, and one helper thread
+ * each. The supervisor hands them on to its runners.
+ */
+const NODE_FLAGS = ['--max-semi-space-size=4', '--v8-pool-size=1'] as const;
+
 function service(
   name: string,
   room: string,
@@ -16,7 +22,7 @@ function service(
   return {
     name,
     command: process.execPath,
-    args: [entryPoint(room), ...args],
+    args: [...NODE_FLAGS, entryPoint(room), ...args],
     logFile: join(state.logs, `${name}.log`),
     announces: true,
   };
