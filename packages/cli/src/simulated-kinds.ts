@@ -4,7 +4,9 @@ import { nodeAddress, type ViaFlags } from './via.ts';
 
 /** Kinds of resources that a node only pretends to make. */
 export function simulatedKinds({ sals }: Pick<NodeFacts, 'sals'>): string[] {
-  return Object.entries(sals).flatMap(([kind, { state }]) => (state === 'simulated' ? [kind] : []));
+  return Object.keys(sals)
+    .filter((kind) => sals[kind]?.state === 'simulated')
+    .sort();
 }
 
 /** ` (container, volume simulated)`, or nothing. */
