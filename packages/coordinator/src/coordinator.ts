@@ -20,6 +20,7 @@ import { Outbox } from './outbox.ts';
 import { RunBook } from './run-book.ts';
 import { RunReader } from './run-reader.ts';
 import { COORDINATOR_MIGRATIONS, type CoordinatorDb } from './schema.ts';
+import { SettlingNodes } from './settling-nodes.ts';
 import { Submissions } from './submissions.ts';
 
 /** Every part of one coordinator, wired. */
@@ -36,6 +37,7 @@ export interface Coordinator {
   readonly changes: ChangeFeed;
   readonly bell: Doorbell;
   readonly store: Store<CoordinatorDb>;
+  readonly settling: SettlingNodes;
   readonly clock: Clock;
 }
 
@@ -119,7 +121,19 @@ async function compose(deps: {
     pollMs: config.ledgerPollMs,
   });
   const runs = new RunBook({ store, changes, bell });
-  const shared = { store, verifier, authority, fleet, follower, changes, bell, clock, log };
+  const settling = new SettlingNodes({ follower, clock });
+  const shared = {
+    store,
+    verifier,
+    authority,
+    fleet,
+    follower,
+    changes,
+    bell,
+    settling,
+    clock,
+    log,
+  };
   return {
     ...shared,
     inbox,

@@ -26,15 +26,15 @@ export class LedgerFollower {
   }
 
   /**
-   * Best effort: resolves when the copy here is at most `ledgerAgeMsMax` old, or when the ledger did not
+   * Best effort: resolves when the copy here is at most `ageMsMax` old, or when the ledger did not
    * answer in `ledgerWaitMsMax`, or at once while it is known to be away. Never rejects. Answers whether
    * the copy is that fresh.
    */
-  async freshen(): Promise<boolean> {
-    if (this.#isFresh()) return true;
+  async freshen(ageMsMax: number = LIMITS.ledgerAgeMsMax): Promise<boolean> {
+    if (this.#isFresh(ageMsMax)) return true;
     if (this.#failures > 0 || this.#isHanging()) return false;
     await this.#waitFor(this.#read());
-    return this.#isFresh();
+    return this.#isFresh(ageMsMax);
   }
 
   /** As `freshen`, for authority updates of this very moment only. */
@@ -75,9 +75,9 @@ export class LedgerFollower {
     }
   }
 
-  #isFresh(): boolean {
+  #isFresh(ageMsMax: number): boolean {
     const ageMs = this.#deps.clock.nowMs() - this.#freshAt;
-    return ageMs >= 0 && ageMs <= LIMITS.ledgerAgeMsMax;
+    return ageMs >= 0 && ageMs <= ageMsMax;
   }
 
   /** Whether others have waited long enough for the reading that is going on. */

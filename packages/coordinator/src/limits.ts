@@ -24,6 +24,12 @@ export const COORDINATOR_LIMITS = {
   presenceGraceMs: 15_000,
   /** Reports older than this say nothing about a node any more, milliseconds. */
   reportAgeMsMax: 5 * 60_000,
+  /** How long after the end of a run its node's next report is waited for, milliseconds. */
+  settlingMsMax: 2_500,
+  /** Between two looks for that report, milliseconds. */
+  settlingLookMs: 100,
+  /** Requests that wait for one at once; others are answered by what is known. */
+  settlingWaitsMax: 32,
   /** Runs looked at to know what nodes were sent since they reported. */
   sentRunsMax: 10_000,
   /** How long an open inbox outweighs a ledger that hears nothing of the node, milliseconds. */

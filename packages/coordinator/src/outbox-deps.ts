@@ -9,6 +9,7 @@ import type { Fleet } from './fleet.ts';
 import type { LedgerFollower } from './ledger-follower.ts';
 import type { RunBook } from './run-book.ts';
 import type { CoordinatorDb } from './schema.ts';
+import type { SettlingNodes } from './settling-nodes.ts';
 
 /** What taking a node's outbox needs. */
 export interface OutboxDeps {
@@ -18,6 +19,7 @@ export interface OutboxDeps {
   readonly fleet: Fleet;
   readonly follower: LedgerFollower;
   readonly runs: RunBook;
+  readonly settling: SettlingNodes;
   readonly changes: ChangeFeed;
   readonly bell: Doorbell;
   readonly clock: Clock;

@@ -5,6 +5,7 @@ import {
   HyphaError,
   isTerminal,
   type JournalEvent,
+  type JournalType,
   type OutboxResult,
   ReceiptPayload,
   type RunState,
@@ -15,6 +16,9 @@ import { continueJournal } from './journal-intake.ts';
 import type { OutboxDeps } from './outbox-deps.ts';
 import { foldOf, type RunRow } from './run-record.ts';
 import type { CoordinatorDb } from './schema.ts';
+
+/** From these on a run holds less of its node. */
+const ENDS: ReadonlySet<JournalType> = new Set(['committed', 'finished']);
 
 /** Rows of one insert. */
 const EVENTS_PER_INSERT = 100;
@@ -28,7 +32,7 @@ export async function storeEvents(
   row: RunRow,
   events: readonly JournalEvent[],
 ): Promise<OutboxResult> {
-  const { store, verifier, runs, clock } = deps;
+  const { store, verifier, runs, settling, clock } = deps;
   const intake = continueJournal(
     verifier,
     {
@@ -54,6 +58,7 @@ export async function storeEvents(
       ...insertEvents(store, intake.events),
       forget,
     ]);
+    if (intake.events.some(({ body }) => ENDS.has(body.type))) settling.runEnded(row.node);
   }
   if (contradiction !== undefined) throw contradict(deps, row, contradiction);
   return wanted === undefined ? { status: 'ok' } : { status: 'want-events', seq: wanted };

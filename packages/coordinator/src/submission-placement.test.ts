@@ -1,7 +1,7 @@
 import { CoordinatorClient } from '@hypha/client';
 import { generateKey } from '@hypha/protocol/node';
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
-import type { FakeNode } from './testing/fake-node.ts';
+import { COMMITTED, type FakeNode, journalOf, STARTED, SUCCEEDED } from './testing/fake-node.ts';
 import { TestFleet } from './testing/test-fleet.ts';
 
 const GIB = 1024 ** 3;
@@ -72,6 +72,41 @@ test('what was sent since the last report is not given away twice', async () => 
   });
   // The next revision of what it holds takes the place of the one before.
   expect(await place('one', [d], 1, 2)).toEqual([d.id]);
+});
+
+test('a run that has just ended is not held against its node: the next report is waited for', async () => {
+  const f = await fleet.addNode('f', { free: RESOURCES });
+  const script = fleet.script({
+    deployment: 'done',
+    nodes: [f.id],
+    limits: { resources: RESOURCES },
+  });
+  const { runs } = await fleet.coordinator.submit({ envelope: script.envelope });
+  await expect(place('during', [f], 1)).rejects.toMatchObject({ code: 'E_NO_PLACEMENT' });
+
+  const run = runs[0]?.run ?? '';
+  const events = journalOf(f, run, script, STARTED, COMMITTED, SUCCEEDED);
+  expect(await f.send({ type: 'events', run, events })).toEqual([{ status: 'ok' }]);
+  const [placed] = await Promise.all([place('after', [f], 1), fleet.report(f, RESOURCES)]);
+  expect(placed).toEqual([f.id]);
+});
+
+test('a node that ended a run and has no room all the same is refused in the end', async () => {
+  const g = await fleet.addNode('g', { free: RESOURCES });
+  const script = fleet.script({
+    deployment: 'big',
+    nodes: [g.id],
+    limits: { resources: RESOURCES },
+  });
+  const { runs } = await fleet.coordinator.submit({ envelope: script.envelope });
+  const run = runs[0]?.run ?? '';
+  const events = journalOf(g, run, script, STARTED, COMMITTED, SUCCEEDED);
+  await g.send({ type: 'events', run, events });
+  await fleet.report(g, { ...RESOURCES, milliCpus: 0 });
+  await expect(place('more', [g], 1)).rejects.toMatchObject({
+    code: 'E_NO_PLACEMENT',
+    details: { nodes: [{ code: 'E_CAPACITY' }] },
+  });
 });
 
 test('a cordoned node gets no new work until it is uncordoned, but a destroy', async () => {

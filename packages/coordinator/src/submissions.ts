@@ -24,6 +24,7 @@ import { type Placement, place, type Verdict } from './placement.ts';
 import { checkGeneration, checkUnspent } from './replay-check.ts';
 import { newRun, type RunRow } from './run-record.ts';
 import type { CoordinatorDb } from './schema.ts';
+import type { SettlingNodes } from './settling-nodes.ts';
 import { acceptanceWrites } from './submission-writes.ts';
 
 /** Accepts signed scripts: verified, placed among the nodes they name, and durable before the answer. */
@@ -112,10 +113,9 @@ export class Submissions {
     const { payload } = script;
     const has = new Set(known.map(({ node }) => node));
     const count = Math.max(0, payload.aud.count - has.size);
-    const placement = await this.#judge(
-      script,
-      payload.aud.nodes.filter((id) => !has.has(id)),
-      count,
+    const others = payload.aud.nodes.filter((id) => !has.has(id));
+    const placement = await this.#deps.settling.place(count, () =>
+      this.#judge(script, others, count),
     );
     if (placement.chosen.length === count) return placement.chosen;
     const [first] = placement.refused;
@@ -226,6 +226,7 @@ export interface SubmissionsDeps {
   readonly follower: LedgerFollower;
   readonly changes: ChangeFeed;
   readonly bell: Doorbell;
+  readonly settling: SettlingNodes;
   readonly clock: Clock;
   /** After `exp`, how long a message may still be answered, milliseconds. */
   readonly expiryGraceMs: number;
