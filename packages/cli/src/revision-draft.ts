@@ -8,7 +8,7 @@ import {
   type ScriptPayload,
 } from '@hypha/protocol';
 import { nodeVerifier } from '@hypha/protocol/node';
-import { parseBytes } from '@hypha/sal';
+import { parseBytes } from '@hypha/sal/quantity';
 import { systemEntropy } from './authority-signing.ts';
 import { fetchAuthority } from './commands/authority.ts';
 import { listNodes } from './commands/node.ts';
@@ -71,8 +71,10 @@ export async function draftApply(
     memoryBytes: parseBytes(flags.memory ?? '1GiB'),
     storageBytes: parseBytes(flags.storage ?? '10GiB'),
   };
-  if (!Number.isSafeInteger(resources.milliCpus)) {
-    throw new HyphaError('E_ARGUMENT', `--cpus: expected a number, got ${flags.cpus}`);
+  if (!Number.isSafeInteger(resources.milliCpus) || resources.milliCpus < 0) {
+    throw new HyphaError('E_ARGUMENT', `--cpus: expected a number, got ${flags.cpus}`, {
+      hint: 'write it like 2 or 0.5',
+    });
   }
   const before = await findBefore(session, realm, deployment, flags);
   const targets = await chooseTargets(session, { realm, resources, before, flags });

@@ -7,7 +7,7 @@ import {
   parseStrictJson,
   ScriptPayload,
 } from '@hypha/protocol';
-import { mapPlace, readSourceMap } from './compile/index.ts';
+import { mapPlace, readSourceMap } from './compile/source-map.ts';
 
 /**
  * A run's problem with its place in the operator's own file. Nodes report places in the signed source; the

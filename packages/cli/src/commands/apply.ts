@@ -10,7 +10,6 @@ import {
 import { readKeyFile } from '@hypha/protocol/node';
 import { type Command, Option } from 'commander';
 import { collectBundle } from '../audit-bundle.ts';
-import { compileScript, parseInput } from '../compile/index.ts';
 import { EXIT } from '../exit-code.ts';
 import { collect } from '../option-parsers.ts';
 import { type ApplyFlags, draftApply, draftDestroy, type SignedWork } from '../revision-draft.ts';
@@ -164,6 +163,8 @@ export function applyCommand(program: Command): void {
     .option('--show', 'print what would be signed, and stop')
     .action(async (file: string, flags: SendFlags & { show?: true }, command: Command) => {
       const session = sessionOf(command);
+      // Only here: the bundler and the sandbox would slow every other command down.
+      const { compileScript, parseInput } = await import('../compile/index.ts');
       const script = await compileScript(resolve(file));
       const input = parseInput(script.deployment.input, flags.input ?? []);
       const work = await draftApply(session, script, input, flags);

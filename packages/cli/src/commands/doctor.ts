@@ -1,4 +1,4 @@
-import { detectMachine, type MachineReport } from '@hypha/sal-host';
+import type { MachineReport } from '@hypha/sal-host';
 import type { Command } from 'commander';
 import { sessionOf } from '../session.ts';
 import { findRedisServer } from '../up/redis-process.ts';
@@ -105,6 +105,8 @@ export function doctorCommand(program: Command): void {
     .description('what works on this machine, what does not, and why')
     .action(async (_options: unknown, command: Command) => {
       const { output } = sessionOf(command);
+      // Only here: the drivers would slow every other command down.
+      const { detectMachine } = await import('@hypha/sal-host');
       const found = findings(await detectMachine(AbortSignal.timeout(DETECT_MS_MAX)));
       output.list(
         found,

@@ -1,4 +1,4 @@
-import { parseBytes } from '@hypha/sal';
+import { parseBytes } from '@hypha/sal/quantity';
 import type { Command } from 'commander';
 import { parseInteger } from '../option-parsers.ts';
 import { sessionOf } from '../session.ts';

@@ -1,4 +1,3 @@
 export { type CompiledScript, compileScript } from './compile-script.ts';
 export type { DeploymentMeta } from './deployment-meta.ts';
 export { parseInput } from './script-input.ts';
-export { mapPlace, readSourceMap, type SourcePlace } from './source-map.ts';

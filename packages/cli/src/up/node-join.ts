@@ -12,7 +12,7 @@ import {
   parseJoinToken,
   parseStrictJson,
 } from '@hypha/protocol';
-import { parseBytes } from '@hypha/sal';
+import { parseBytes } from '@hypha/sal/quantity';
 import { CONTEXT_FILE, Context, defaultStateDir } from '../context.ts';
 import { parseInteger } from '../option-parsers.ts';
 import type { Session } from '../session.ts';
