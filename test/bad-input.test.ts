@@ -195,6 +195,7 @@ export default async function deploy() {
   expect(stdout).toContain('E_SCRIPT');
   expect(stdout).toContain('as planned');
   expect(stdout).toMatch(/throws\.ts:7:\d+/);
+  expect(stdout).not.toContain('script.js');
 });
 
 test('a broken script is refused before anything is signed', async () => {

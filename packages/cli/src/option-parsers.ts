@@ -1,5 +1,7 @@
 import { HyphaError } from '@hypha/protocol';
 
+const HELP = 'add --help for the options';
+
 /** For commander options that may be repeated. */
 export function collect(value: string, before: string[]): string[] {
   return [...before, value];
@@ -14,6 +16,7 @@ export function parsePairs(pairs: readonly string[], what: string): Record<strin
       throw new HyphaError(
         'E_ARGUMENT',
         `${what}: expected KEY=VALUE, got ${JSON.stringify(pair)}`,
+        { hint: HELP },
       );
     }),
   );
@@ -30,5 +33,6 @@ export function parseInteger(
   throw new HyphaError(
     'E_ARGUMENT',
     `${what}: expected ${bounds.min} to ${bounds.max}, got ${text}`,
+    { hint: HELP },
   );
 }

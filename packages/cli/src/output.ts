@@ -110,8 +110,10 @@ const DETAIL_LINES_MAX = 20;
 
 function linesOf(details: unknown): string[] {
   if (Array.isArray(details)) return details.map(lineOf);
-  if (typeof details === 'object' && details !== null && 'nodes' in details) {
-    return linesOf(details.nodes);
+  if (typeof details === 'object' && details !== null) {
+    if ('nodes' in details) return linesOf(details.nodes);
+    // In lines of what was signed: the place above it is in lines of the operator's own file.
+    if ('stack' in details) return [];
   }
   return [lineOf(details)];
 }

@@ -89,6 +89,18 @@ describe('a read', () => {
     });
   });
 
+  test('is not for a web page from elsewhere', async () => {
+    await using t = await startTestServer();
+    for (const origin of ['https://evil.example', 'null', 'http://localhost.evil.example:80']) {
+      const answer = await send(t, { path: '/v1/read', headers: { origin } });
+      expect(answer, origin).toMatchObject({ status: 401 });
+    }
+    for (const origin of ['http://localhost:3000', 'http://127.0.0.1:7402', 'http://[::1]']) {
+      const answer = await send(t, { path: '/v1/read', headers: { origin } });
+      expect(answer, origin).toMatchObject({ status: 200 });
+    }
+  });
+
   test('is not for a web page that had its name resolved to this machine', async () => {
     await using t = await startTestServer();
     const { port } = new URL(t.url);

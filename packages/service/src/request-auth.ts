@@ -129,12 +129,18 @@ function refuse(reason: string, options: { hint?: string; cause?: unknown } = {}
 
 /**
  * A peer on this machine that also names this machine: a web page that had its own name resolved to
- * 127.0.0.1 sends that name as `Host`.
+ * 127.0.0.1 sends that name as `Host`, and one that posts to us from elsewhere sends its `Origin`.
  */
 function isLocal(request: AuthRequest): boolean {
   const address = request.peerAddress.replace(/^::ffff:/, '');
   const family = isIP(address);
   if (family === 0 || !LOOPBACK.check(address, family === 6 ? 'ipv6' : 'ipv4')) return false;
-  const host = request.authority.replace(/:\d+$/, '').replace(/^\[(.*)\]$/, '$1');
+  if (!namesMachine(request.authority)) return false;
+  const origin = request.header('origin');
+  return origin === undefined || namesMachine(origin.replace(/^https?:\/\//, ''));
+}
+
+function namesMachine(authority: string): boolean {
+  const host = authority.replace(/:\d+$/, '').replace(/^\[(.*)\]$/, '$1');
   return host === 'localhost' || isIP(host) !== 0;
 }

@@ -100,7 +100,10 @@ function toScriptError(file: string, error: unknown): HyphaError {
   }
   const { location, text } = first;
   if (location === null) {
-    return new HyphaError('E_NOT_FOUND', `cannot read ${file}`, { cause: error });
+    return new HyphaError('E_NOT_FOUND', `cannot read ${file}`, {
+      cause: error,
+      hint: 'give the path of a script that is there and may be read',
+    });
   }
   // esbuild counts bytes from 0; editors count characters from 1.
   const before = Buffer.from(location.lineText).subarray(0, location.column).toString('utf8');

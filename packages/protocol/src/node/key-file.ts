@@ -12,6 +12,8 @@ import { keyIdOf } from '../ids.ts';
 import { nodeVerifier } from './node-verifier.ts';
 
 /** Keys are PKCS#8 PEM, so that `openssl pkeyutl -sign -rawin` over the pre-authentication bytes works. */
+const MAKE_ONE = 'make one: hypha key new NAME';
+
 export function generateKey(): { pem: string; signer: Signer } {
   const { privateKey } = generateKeyPairSync('ed25519');
   const pem = privateKey.export({ format: 'pem', type: 'pkcs8' }).toString();
@@ -23,10 +25,15 @@ export function signerFromPem(pem: string): Signer {
   try {
     key = createPrivateKey(pem);
   } catch (cause) {
-    throw new HyphaError('E_ARGUMENT', 'cannot read a private key: expected PKCS#8 PEM', { cause });
+    throw new HyphaError('E_ARGUMENT', 'cannot read a private key: expected PKCS#8 PEM', {
+      cause,
+      hint: MAKE_ONE,
+    });
   }
   if (key.asymmetricKeyType !== 'ed25519') {
-    throw new HyphaError('E_ARGUMENT', `expected an Ed25519 key, got ${key.asymmetricKeyType}`);
+    throw new HyphaError('E_ARGUMENT', `expected an Ed25519 key, got ${key.asymmetricKeyType}`, {
+      hint: MAKE_ONE,
+    });
   }
   return signerFromKey(key);
 }
@@ -55,7 +62,10 @@ export function readKeyFile(path: string): Signer {
   try {
     pem = readFileSync(path, 'utf8');
   } catch (cause) {
-    throw new HyphaError('E_NOT_FOUND', `cannot read the key file ${path}`, { cause });
+    throw new HyphaError('E_NOT_FOUND', `cannot read the key file ${path}`, {
+      cause,
+      hint: `${MAKE_ONE}; hypha key list shows those there are`,
+    });
   }
   return signerFromPem(pem);
 }
