@@ -39,7 +39,7 @@ export const LIMITS = {
   /** A stream that hears nothing looks whether it missed something. */
   streamLookMs: 30_000,
   /** Events that come within this are delivered together. */
-  gatherMs: 20,
+  gatherMs: 50,
   /** Delivery to ledger and coordinator. */
   deliveryMsMin: 200,
   deliveryMsMax: 30_000,
