@@ -201,8 +201,8 @@ describe('images that nobody uses', () => {
 
   test('half images of dead processes go at once', async () => {
     const { pool } = await node.host();
-    await pool.createSubvolume(`images/.tmp-${'a'.repeat(64)}`, signal());
-    await writeFile(join(pool.resolve(`images/.tmp-${'a'.repeat(64)}`), 'part'), 'x');
+    await pool.createSubvolume(`images/.tmp-${'a'.repeat(64)}-1`, signal());
+    await writeFile(join(pool.resolve(`images/.tmp-${'a'.repeat(64)}-1`), 'part'), 'x');
     await (await storeOf()).collect(nobody, signal());
     expect(await listImages()).toEqual([]);
   });

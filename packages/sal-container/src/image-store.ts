@@ -20,6 +20,7 @@ import { SharedWork } from './shared-work.ts';
 import { pullFailure, skopeoCopy } from './skopeo.ts';
 
 const SHA256 = /^[0-9a-f]{64}$/;
+const DRAFT = /^\.tmp-([0-9a-f]{64})-\d+$/;
 
 /** `image.json` of an image, and of every instance made from it. */
 export const ImageRecord = z.strictObject({
@@ -123,8 +124,13 @@ export class ImageStore {
 
   async #import(image: ResolvedImage, signal: AbortSignal): Promise<void> {
     const { pool, effects } = this.#host;
-    const draft = `images/.tmp-${image.sha256}`;
-    await pool.deleteSubvolume(draft, signal);
+    for (const name of await this.#listNames()) {
+      if (name.startsWith(`.tmp-${image.sha256}-`)) {
+        await pool.deleteSubvolume(`images/${name}`, signal);
+      }
+    }
+    // Named after us: a tool that outlived a dead process must not write into what we fill.
+    const draft = `images/.tmp-${image.sha256}-${process.pid}`;
     await pool.ensureRoom(0);
     await pool.createSubvolume(draft, signal);
     try {
@@ -202,8 +208,9 @@ export class ImageStore {
 
   /** Old images and drafts; a draft that is being filled is locked. */
   async #listForgotten(): Promise<readonly { name: string; sha256: string }[]> {
-    const names = await readdir(this.#host.pool.resolve('images')).catch(() => []);
-    const entries = names.map((name) => ({ name, sha256: name.replace(/^\.tmp-/, '') }));
+    const entries = (await this.#listNames()).map((name) => {
+      return { name, sha256: DRAFT.exec(name)?.[1] ?? name };
+    });
     const found = await Promise.all(
       entries.map(async (entry) => {
         if (!SHA256.test(entry.sha256)) return [];
@@ -214,6 +221,10 @@ export class ImageStore {
       }),
     );
     return found.flat();
+  }
+
+  async #listNames(): Promise<readonly string[]> {
+    return readdir(this.#host.pool.resolve('images')).catch(() => []);
   }
 
   #usedPath(sha256: string): string {
