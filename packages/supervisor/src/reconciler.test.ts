@@ -61,6 +61,19 @@ test('a volume is not removed under a container that cannot be', async () => {
   expect(world.sals.things()).toEqual([]);
 });
 
+test('nor while the container waits for its next try', async () => {
+  await world.succeed(await world.commit([web, data]));
+  await world.startReconciler();
+  await until('both are there', () => world.sals.effects().length === 2);
+  await world.sals.pin('web');
+  await world.succeed(await world.commit([], { deleteData: ['data'] }));
+  for (let tries = 0; tries < 3; tries++) {
+    const before = world.sals.refusals;
+    await until('removal was tried again', () => world.sals.refusals > before);
+  }
+  expect(world.sals.things()).toEqual(['data', 'web']);
+});
+
 test('what cannot be removed in time is left over with the reason, and removed later', async () => {
   await world.succeed(await world.commit([web]));
   await world.startReconciler();

@@ -205,12 +205,13 @@ export class Reconciler {
     let isBlocked = false;
     for (const task of tasks) {
       if (signal.aborted) return;
+      const isRemoval = task.action === 'remove';
       // What still stands on a resource keeps that one too.
-      if (task.action === 'remove' && isBlocked) continue;
-      const { rid } = task.entry;
-      if (task.action !== 'converge' && pace === 'when due' && !this.#history.isDue(rid)) continue;
-      const isDone = await this.#attempt(task, signal);
-      if (task.action === 'remove') isBlocked ||= !isDone;
+      if (isRemoval && isBlocked) continue;
+      // A repair decides for itself, once it has looked.
+      const isDue = task.action === 'converge' || this.#history.isDue(task.entry.rid);
+      const isDone = (pace === 'at once' || isDue) && (await this.#attempt(task, signal));
+      isBlocked ||= isRemoval && !isDone;
     }
   }
 
@@ -219,6 +220,7 @@ export class Reconciler {
     const { action, entry } = task;
     const { rid, kind, name } = entry;
     let isInterrupted = false;
+    let isDone = false;
     try {
       await this.#work.run(task, signal, async (stop) => {
         if (!this.#isWanted(task)) return;
@@ -228,8 +230,9 @@ export class Reconciler {
         if (action === 'converge') await this.#converge(entry, stop);
         if (action === 'remove') await this.#remove(entry, stop);
         if (action === 'settle') await this.#settleOne(entry, stop);
+        isDone = true;
       });
-      return true;
+      return isDone;
     } catch (err) {
       // Not its fault: a run has something to do with it, or we stop.
       if (isInterrupted) return false;

@@ -26,7 +26,7 @@ export async function* followRun(
         yield event;
         seq = event.seq;
       }
-      const entry = await journal.runs.getRun(run);
+      const entry = journal.findUnfinished(run) ?? (await journal.runs.getRun(run));
       if (isTerminal(entry.state) && seq >= entry.seq) return;
       // Until what is heard does not continue what was seen.
       for (let isWhole = true; isWhole && !signal.aborted; ) {

@@ -65,7 +65,7 @@ export function addRunRoutes(server: HyphaServer, { journal, node }: RunRoutesDe
     summary: 'The journal of a run as it grows; id is its seq. Ends after finished.',
     params: RunParams,
     open: async ({ params, signal, lastEventId }) => {
-      await runs.getRun(params.id);
+      if (journal.findUnfinished(params.id) === undefined) await runs.getRun(params.id);
       return eventsOf(followRun(journal, params.id, seqOf(lastEventId), signal));
     },
   });
@@ -109,10 +109,10 @@ export function addRunRoutes(server: HyphaServer, { journal, node }: RunRoutesDe
     summary: 'The receipt of a run, signed by this node.',
     answer: Envelope,
     handle: async ({ params: { id } }) => {
-      await runs.getRun(id);
       const receipt = await runs.findReceipt(id);
-      if (receipt === undefined) throw missing(id, 'has not ended');
-      return receipt;
+      if (receipt !== undefined) return receipt;
+      await runs.getRun(id);
+      throw missing(id, 'has not ended');
     },
   });
 }

@@ -26,6 +26,8 @@ const Args = z.strictObject({
 type Args = z.infer<typeof Args>;
 
 export class CountedSals {
+  /** Removals that were refused by this instance. */
+  refusals = 0;
   readonly #folder: string;
 
   constructor(folder: string) {
@@ -147,6 +149,7 @@ export class CountedSals {
       },
       remove: async ({ name }: ResourceRecord) => {
         if (existsSync(join(this.#folder, `pin-${name}`))) {
+          this.refusals++;
           throw new HyphaError('E_SAL', `cannot remove ${name}: it is busy`);
         }
         if (!existsSync(this.#thing(name))) return;
