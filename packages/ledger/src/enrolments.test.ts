@@ -48,7 +48,10 @@ describe('enrolment', () => {
     );
     expect(outcomes.filter(({ status }) => status === 'fulfilled')).toHaveLength(1);
     for (const outcome of outcomes) {
-      if (outcome.status === 'rejected') expect(outcome.reason).toMatchObject({ code: 'E_TOKEN' });
+      // One that was a moment later finds the name taken too; which is seen first is chance.
+      if (outcome.status === 'rejected') {
+        expect(['E_TOKEN', 'E_NODE_NAME']).toContain(outcome.reason.code);
+      }
     }
     expect((await t.client.listNodes()).items).toHaveLength(1);
   });

@@ -11,4 +11,4 @@ export function readVectors(name: string): unknown {
   return existsSync(file) ? JSON.parse(readFileSync(file, 'utf8')) : undefined;
 }
 
-export const VECTORS_MISSING = 'published vectors are not here: set HYPHA_SHARED';
+export const VECTORS_MISSING = 'needs the published vectors: set HYPHA_SHARED';
