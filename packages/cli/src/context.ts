@@ -45,6 +45,11 @@ export function defaultStateDir(env: CliEnvironment): string {
   return process.getuid?.() === 0 ? '/var/lib/hypha' : join(homedir(), '.local', 'state', 'hypha');
 }
 
+/** Where `hypha key new` keeps keys. */
+export function keyDirOf({ state }: ContextFlags, env: CliEnvironment): string {
+  return join(state === undefined ? defaultStateDir(env) : resolve(state), 'keys');
+}
+
 /**
  * `--context`, then `--state` or `HYPHA_STATE`, then the config file's current one, then the default
  * state folder. Throws `E_NOT_FOUND` saying where it looked.

@@ -1,4 +1,5 @@
 /** `hypha`: the command line (design §12). */
+import { getSystemErrorMessage } from 'node:util';
 import { HyphaError } from '@hypha/protocol';
 import { Command, CommanderError } from 'commander';
 import { applyCommand, destroyCommand, submitCommand } from './commands/apply.ts';
@@ -38,7 +39,8 @@ function buildProgram(): Command {
   return program;
 }
 
-function fail(error: unknown): number {
+function fail(thrown: unknown): number {
+  const error = fileErrorOf(thrown) ?? thrown;
   if (error instanceof CommanderError) {
     const asked = ['commander.helpDisplayed', 'commander.help', 'commander.version'];
     return asked.includes(error.code) && error.exitCode === 0 ? EXIT.ok : EXIT.usage;
@@ -54,6 +56,28 @@ function fail(error: unknown): number {
   return EXIT.unavailable;
 }
 
+const FILE_ERRORS: ReadonlySet<string> = new Set([
+  ...['ENOENT', 'EACCES', 'EPERM', 'EISDIR', 'ENOTDIR', 'EEXIST'],
+  ...['ENAMETOOLONG', 'EROFS', 'ENOSPC', 'EDQUOT'],
+]);
+
+/** A file of the operator's that cannot be read or written, as Node's own functions report it. */
+function fileErrorOf(error: unknown): HyphaError | undefined {
+  const { code, errno, path = 'the file' } = error as Partial<NodeJS.ErrnoException>;
+  if (errno === undefined || code === undefined || !FILE_ERRORS.has(code)) return undefined;
+  const reason = getSystemErrorMessage(errno);
+  return new HyphaError(
+    code === 'ENOENT' ? 'E_NOT_FOUND' : 'E_ARGUMENT',
+    `cannot use ${path}: ${reason}`,
+    { cause: error, hint: 'name another file, or change what is there' },
+  );
+}
+
+/** `exit` drops what a slow reader of a pipe has not taken yet. */
+function flush(stream: NodeJS.WriteStream): Promise<void> {
+  return new Promise((resolve) => stream.write('', () => resolve()));
+}
+
 // A closed pipe (`hypha … | head`) is not an error of ours.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code === 'EPIPE') process.exit(EXIT.ok);
@@ -65,5 +89,6 @@ try {
 } catch (error) {
   process.exitCode = fail(error);
 }
+await Promise.all([flush(process.stdout), flush(process.stderr)]);
 // Clients keep sockets open for reuse; the answer has been given.
 process.exit();

@@ -3,7 +3,7 @@ import { HyphaError } from '@hypha/protocol';
 const HELP = 'add --help for the options';
 
 /** For commander options that may be repeated. */
-export function collect(value: string, before: string[]): string[] {
+export function collect(value: string, before: string[] = []): string[] {
   return [...before, value];
 }
 

@@ -1,11 +1,12 @@
 /** What every command needs: where the services are, which keys to use, how to answer. */
-import { resolve } from 'node:path';
+import { existsSync } from 'node:fs';
+import { join, resolve } from 'node:path';
 import { CoordinatorClient, LedgerClient, NodeClient } from '@hypha/client';
 import { HyphaError, type NodeView, type Signer } from '@hypha/protocol';
 import { readKeyFile } from '@hypha/protocol/node';
 import type { Command } from 'commander';
 import { type CliEnvironment, readEnvironment } from './config.ts';
-import { type Context, type ContextFlags, readContext } from './context.ts';
+import { type Context, type ContextFlags, keyDirOf, readContext } from './context.ts';
 import { FORMATS, type Format, Output } from './output.ts';
 
 /** Flags that every command takes. */
@@ -60,6 +61,13 @@ export class Session {
     return chosen.map((file) => readKeyFile(resolve(file)));
   }
 
+  /** A key as the operator names it: a file, or a key of the state folder. */
+  keyFileOf(fileOrName: string): string {
+    const file = resolve(fileOrName);
+    const named = join(keyDirOf(this.flags, this.env), `${fileOrName}.pem`);
+    return !existsSync(file) && existsSync(named) ? named : file;
+  }
+
   nowMs(): number {
     return Date.now();
   }
@@ -75,7 +83,8 @@ export class Session {
   }
 
   #keyFile(use: 'operator' | 'admin', file: string | undefined): string {
-    const chosen = file ?? this.context.keys[use];
+    if (file !== undefined) return this.keyFileOf(file);
+    const chosen = this.context.keys[use];
     if (chosen !== undefined) return resolve(chosen);
     throw new HyphaError('E_ARGUMENT', `no ${use} key in this context`, {
       hint: 'name one with --key FILE',

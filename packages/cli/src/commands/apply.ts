@@ -137,7 +137,7 @@ function sendOptions(command: Command): Command {
     .option('--realm <realm>', 'realm of the deployment')
     .option('--generation <n>', 'number of this revision; default: one above the last')
     .option('--message <text>', 'why, kept in the revision', '')
-    .option('--key <file>', 'operator key to sign with')
+    .option('--key <file-or-name>', 'operator key to sign with')
     .option('--ttl <seconds>', 'how long the signature is good', '900')
     .option('--detach', 'do not wait for the end')
     .option('--sign-only', 'print the signed envelope, send nothing')

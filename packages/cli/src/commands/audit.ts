@@ -1,4 +1,5 @@
 import { readFileSync, writeFileSync } from 'node:fs';
+import { resolve } from 'node:path';
 import { AuditBundle, foldRun, HyphaError, parseStrictJson, verifyBundle } from '@hypha/protocol';
 import { nodeVerifier } from '@hypha/protocol/node';
 import type { Command } from 'commander';
@@ -7,6 +8,7 @@ import { EXIT } from '../exit-code.ts';
 import { describeEntry } from '../log-narrative.ts';
 import { allPages, type Session, sessionOf } from '../session.ts';
 import { readerOf, type ViaFlags, viaOptions } from '../via.ts';
+import { parseRunId } from './run.ts';
 
 /** Says what held, then the verdict. Answers the exit code. */
 export function reportVerdict(session: Session, bundle: unknown, genesisHash: string): number {
@@ -55,10 +57,11 @@ export function auditCommand(program: Command): void {
     .option('--out <file>', 'where to write it; default: stdout')
     .action(async (run: string, options: ViaFlags & { out?: string }, command: Command) => {
       const session = sessionOf(command);
-      const bundle = await collectBundle(session, readerOf(session, options), run);
-      const text = `${JSON.stringify(bundle)}\n`;
-      if (options.out === undefined) process.stdout.write(text);
-      else writeFileSync(options.out, text);
+      const bundle = await collectBundle(session, readerOf(session, options), parseRunId(run));
+      if (options.out === undefined) return session.output.jsonLine(bundle);
+      const file = resolve(options.out);
+      writeFileSync(file, `${JSON.stringify(bundle)}\n`);
+      session.output.item({ file }, [['bundle', file]]);
     });
   audit
     .command('verify <file>')
@@ -70,7 +73,10 @@ export function auditCommand(program: Command): void {
       try {
         bundle = parseStrictJson(new Uint8Array(readFileSync(file)));
       } catch (cause) {
-        throw new HyphaError('E_ARGUMENT', `cannot read a bundle from ${file}`, { cause });
+        throw new HyphaError('E_ARGUMENT', `cannot read a bundle from ${file}`, {
+          cause,
+          hint: 'make one: hypha audit export RUN --out FILE',
+        });
       }
       const genesis = options.genesis ?? session.context.genesis;
       process.exitCode = reportVerdict(session, bundle, genesis);

@@ -76,6 +76,7 @@ function publicKeyOf(session: Session, name: string): Uint8Array {
   throw new HyphaError(
     'E_NOT_FOUND',
     `no key ${name}: neither a file, nor a key of this state, nor base64`,
+    { hint: 'make one: hypha key new NAME; hypha key list shows those there are' },
   );
 }
 
@@ -113,12 +114,12 @@ export function authorityCommand(program: Command): void {
   authority
     .command('init')
     .description('make a genesis from root keys, offline')
-    .requiredOption('--root-key <file>', 'private root key; repeat for more', collect, [])
+    .requiredOption('--root-key <file>', 'private root key; repeat for more', collect)
     .option('--threshold <t>', 'how many root keys must sign', '1')
     .option('--out <file>', 'where to write the genesis', 'genesis.json')
     .action((options: { rootKey: string[]; threshold: string; out: string }, command: Command) => {
       const session = sessionOf(command);
-      const signers = options.rootKey.map((file) => readKeyFile(resolve(file)));
+      const signers = options.rootKey.map((file) => readKeyFile(session.keyFileOf(file)));
       const payload = buildGenesisPayload({
         rootKeys: signers.map(({ publicKey }, index) => ({ publicKey, name: `root-${index + 1}` })),
         threshold: parseInteger(options.threshold, '--threshold', { min: 1, max: signers.length }),
@@ -238,7 +239,10 @@ function findGrant(authority: Authority, wanted: string): KeyRecord {
         status === 'active' && (keyid === wanted || grant.name === wanted),
     );
   const [match, second] = matches;
-  if (match === undefined) throw new HyphaError('E_NOT_FOUND', `no active grant for ${wanted}`);
+  if (match === undefined)
+    throw new HyphaError('E_NOT_FOUND', `no active grant for ${wanted}`, {
+      hint: 'hypha authority show',
+    });
   if (second === undefined) return match;
   throw new HyphaError('E_ARGUMENT', `several keys are named ${wanted}`, {
     hint: 'name the keyid',

@@ -8,7 +8,10 @@ export function explainCommand(program: Command): void {
     .description('what an error code means and what to do')
     .action((text: string, _options: unknown, command: Command) => {
       const code = text.toUpperCase();
-      if (!isErrorCode(code)) throw new HyphaError('E_NOT_FOUND', `no error code ${code}`);
+      if (!isErrorCode(code))
+        throw new HyphaError('E_NOT_FOUND', `no error code ${code}`, {
+          hint: 'copy it whole, like E_SIG_INVALID',
+        });
       const { title, hint, status, retryable = false } = errorInfo(code);
       sessionOf(command).output.item({ code, title, hint, status, retryable }, [
         ['code', code],

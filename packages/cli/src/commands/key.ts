@@ -3,7 +3,7 @@ import { basename, dirname, join, resolve } from 'node:path';
 import { base64, HyphaError, Name } from '@hypha/protocol';
 import { generateKey, readKeyFile, writeKeyFile } from '@hypha/protocol/node';
 import type { Command } from 'commander';
-import { defaultStateDir } from '../context.ts';
+import { keyDirOf } from '../context.ts';
 import { type Session, sessionOf } from '../session.ts';
 
 interface KeyView {
@@ -14,8 +14,7 @@ interface KeyView {
 }
 
 function keyDir(session: Session): string {
-  const state = session.flags.state;
-  return join(state === undefined ? defaultStateDir(session.env) : resolve(state), 'keys');
+  return keyDirOf(session.flags, session.env);
 }
 
 function viewKey(file: string): KeyView {
@@ -58,8 +57,7 @@ export function keyCommand(program: Command): void {
     .description('keyid and public key; the private half is never shown')
     .action((name: string, _options: unknown, command: Command) => {
       const session = sessionOf(command);
-      const inState = join(keyDir(session), `${name}.pem`);
-      show(session, viewKey(existsSync(inState) ? inState : resolve(name)));
+      show(session, viewKey(session.keyFileOf(name)));
     });
   key
     .command('list')

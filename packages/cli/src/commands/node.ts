@@ -114,7 +114,7 @@ export function nodeCommand(program: Command): void {
     .option('--label <k=v>', 'label for placement; repeat for more', collect, [])
     .option('--realm <realm>', 'realm it may serve; repeat for more; default all', collect, [])
     .option('--ttl <seconds>', 'how long the token is good', String(TOKEN_SECONDS_MAX))
-    .option('--key <file>', 'admin key to sign with')
+    .option('--key <file-or-name>', 'admin key to sign with')
     .action((name: string, options: AddOptions, command: Command) =>
       addNode(sessionOf(command), name, options),
     );

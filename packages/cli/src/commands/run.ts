@@ -1,5 +1,5 @@
 import type { RunsClient } from '@hypha/client';
-import type { RunView } from '@hypha/protocol';
+import { HyphaError, RunId, type RunView } from '@hypha/protocol';
 import type { Command } from 'commander';
 import { ago, describeError, type Output } from '../output.ts';
 import { describeEvent } from '../run-narrative.ts';
@@ -95,6 +95,15 @@ interface ListOptions extends ViaFlags {
   status?: string;
 }
 
+/** Throws `E_ARGUMENT` before anybody is asked. */
+export function parseRunId(text: string): RunId {
+  const parsed = RunId.safeParse(text);
+  if (parsed.success) return parsed.data;
+  throw new HyphaError('E_ARGUMENT', `not a run id: ${JSON.stringify(text)}`, {
+    hint: 'find it with: hypha run list',
+  });
+}
+
 export function runCommand(program: Command): void {
   const run = program.command('run').description('one revision on one node');
   viaOptions(run.command('list'))
@@ -117,7 +126,7 @@ export function runCommand(program: Command): void {
       .description(description)
       .action((id: string, options: ViaFlags, command: Command) => {
         const session = sessionOf(command);
-        return read(session, readerOf(session, options), id);
+        return read(session, readerOf(session, options), parseRunId(id));
       });
   }
 }

@@ -11,9 +11,9 @@ import { HyphaError } from '../hypha-error.ts';
 import { keyIdOf } from '../ids.ts';
 import { nodeVerifier } from './node-verifier.ts';
 
-/** Keys are PKCS#8 PEM, so that `openssl pkeyutl -sign -rawin` over the pre-authentication bytes works. */
 const MAKE_ONE = 'make one: hypha key new NAME';
 
+/** Keys are PKCS#8 PEM, so that `openssl pkeyutl -sign -rawin` over the pre-authentication bytes works. */
 export function generateKey(): { pem: string; signer: Signer } {
   const { privateKey } = generateKeyPairSync('ed25519');
   const pem = privateKey.export({ format: 'pem', type: 'pkcs8' }).toString();
@@ -30,17 +30,29 @@ export function signerFromPem(pem: string): Signer {
       hint: MAKE_ONE,
     });
   }
-  if (key.asymmetricKeyType !== 'ed25519') {
-    throw new HyphaError('E_ARGUMENT', `expected an Ed25519 key, got ${key.asymmetricKeyType}`, {
-      hint: MAKE_ONE,
-    });
-  }
+  if (key.asymmetricKeyType !== 'ed25519') throw notEd25519(key);
   return signerFromKey(key);
 }
 
 /** Raw public key of a PEM file that holds either half. */
 export function publicKeyFromPem(pem: string): Uint8Array {
-  return rawPublicKey(createPublicKey(pem));
+  let key: KeyObject;
+  try {
+    key = createPublicKey(pem);
+  } catch (cause) {
+    throw new HyphaError('E_ARGUMENT', 'cannot read a key: expected PEM', {
+      cause,
+      hint: MAKE_ONE,
+    });
+  }
+  if (key.asymmetricKeyType !== 'ed25519') throw notEd25519(key);
+  return rawPublicKey(key);
+}
+
+function notEd25519(key: KeyObject): HyphaError {
+  return new HyphaError('E_ARGUMENT', `expected an Ed25519 key, got ${key.asymmetricKeyType}`, {
+    hint: MAKE_ONE,
+  });
 }
 
 function rawPublicKey(key: KeyObject): Uint8Array {
