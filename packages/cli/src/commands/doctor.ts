@@ -97,6 +97,11 @@ function findings(machine: MachineReport): Finding[] {
   ];
 }
 
+/** A reason may say already what to do. */
+function withHint(detail: string, hint: string | undefined): string {
+  return hint === undefined || detail.includes(hint) ? detail : `${detail} (${hint})`;
+}
+
 const COLOURS = { ok: 'green', simulated: 'yellow', warn: 'yellow', missing: 'red' } as const;
 
 export function doctorCommand(program: Command): void {
@@ -113,11 +118,7 @@ export function doctorCommand(program: Command): void {
         [
           { title: 'what', cell: (item) => item.what },
           { title: 'state', cell: (item) => output.style(COLOURS[item.state], item.state) },
-          {
-            title: 'detail',
-            cell: (item) =>
-              item.hint === undefined ? item.detail : `${item.detail} (${item.hint})`,
-          },
+          { title: 'detail', cell: ({ detail, hint }) => withHint(detail, hint) },
         ],
         'nothing to say',
       );
