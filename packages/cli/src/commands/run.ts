@@ -45,6 +45,22 @@ export function listRunTable(output: Output, runs: readonly RunView[], nowMs: nu
   );
 }
 
+async function showJournal(session: Session, reader: RunsClient, run: string): Promise<void> {
+  const events = await allPages((cursor) => reader.journal(run, { cursor, limit: 500 }));
+  session.output.list(
+    events,
+    [
+      { title: 'seq', cell: (event) => String(event.seq) },
+      { title: 'at', cell: (event) => new Date(event.at).toISOString() },
+      { title: 'epoch', cell: (event) => String(event.epoch) },
+      { title: 'event', cell: (event) => event.body.type },
+      { title: 'hash', cell: (event) => event.hash.slice(0, 12) },
+      { title: 'what', cell: (event) => describeEvent(event.body, session.output) ?? '' },
+    ],
+    'no events',
+  );
+}
+
 type Reader = (session: Session, reader: RunsClient, run: string) => Promise<void>;
 
 const READERS: Readonly<Record<string, { description: string; read: Reader }>> = {
@@ -56,25 +72,12 @@ const READERS: Readonly<Record<string, { description: string; read: Reader }>> =
     description: 'follow a run until it ends',
     read: async (session, reader, run) => {
       process.exitCode = await watchRuns(session, [{ run, label: '', reader }]);
+      if (session.output.format !== 'table') await showJournal(session, reader, run);
     },
   },
   journal: {
     description: 'every event of a run, hash-chained',
-    read: async (session, reader, run) => {
-      const events = await allPages((cursor) => reader.journal(run, { cursor, limit: 500 }));
-      session.output.list(
-        events,
-        [
-          { title: 'seq', cell: (event) => String(event.seq) },
-          { title: 'at', cell: (event) => new Date(event.at).toISOString() },
-          { title: 'epoch', cell: (event) => String(event.epoch) },
-          { title: 'event', cell: (event) => event.body.type },
-          { title: 'hash', cell: (event) => event.hash.slice(0, 12) },
-          { title: 'what', cell: (event) => describeEvent(event.body, session.output) ?? '' },
-        ],
-        'no events',
-      );
-    },
+    read: showJournal,
   },
   output: {
     description: 'what the script returned',

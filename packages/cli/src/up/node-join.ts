@@ -2,6 +2,7 @@
  * `hypha node join`: this machine as a node, in the foreground: a private Redis and a supervisor. The token
  * says whom to trust and where they are; after the first enrolment it is no longer needed.
  */
+import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { CoordinatorClient } from '@hypha/client';
@@ -49,7 +50,9 @@ export async function joinNode(session: Session, token: string, flags: JoinFlags
   const processes = new ProcessManager((running) => writePidRecord(pidRecord, running));
   writePidRecord(pidRecord, []);
   try {
-    const redisSocket = join(state.sockets, `redis-${name}.sock`);
+    // A name may be longer than a socket's path.
+    const hash = createHash('sha256').update(name).digest('hex').slice(0, 8);
+    const redisSocket = join(state.sockets, `node-${hash}.sock`);
     const redis = redisProcess({
       dataDir: join(state.root, `redis-${name}`),
       socket: redisSocket,

@@ -12,6 +12,7 @@ import type { Session } from '../session.ts';
 import { simulatedKinds } from '../simulated-kinds.ts';
 import { isEnrolled, openState, type StateLayout } from '../state-layout.ts';
 import { writeContext } from './context-file.ts';
+import { checkPortsFree } from './free-ports.ts';
 import { removePidRecord, takeOver, writePidRecord } from './pid-record.ts';
 import { ProcessManager } from './process-manager.ts';
 import { ensureGenesis, ensureGrants, ensureKeys, type FleetKeys, keyFile } from './provision.ts';
@@ -35,6 +36,7 @@ export async function runUp(session: Session, options: UpOptions): Promise<void>
   const { state: chosen } = session.flags;
   const state = openState(chosen === undefined ? defaultStateDir(session.env) : resolve(chosen));
   await takeOver(state.pidRecord);
+  await checkPortsFree(Array.from({ length: 2 + options.nodes }, (_, n) => options.portBase + n));
   const stop = stopSignal();
   const processes = new ProcessManager((running) => writePidRecord(state.pidRecord, running));
   writePidRecord(state.pidRecord, []);
