@@ -1,7 +1,6 @@
 import type { RunGrant } from '@hypha/engine';
 import type { ClaimAnswer } from '@hypha/journal/client';
 import {
-  Authority,
   HyphaError,
   openEnvelope,
   parseJsonAs,
@@ -10,6 +9,14 @@ import {
   type Verifier,
   verifyScript,
 } from '@hypha/protocol';
+import type { KnownAuthority } from './known-authority.ts';
+
+interface ClaimChecks {
+  readonly verifier: Verifier;
+  readonly authority: KnownAuthority;
+  /** Name of this runner process. */
+  readonly runner: string;
+}
 
 export interface ClaimedRun {
   readonly grant: RunGrant;
@@ -22,7 +29,8 @@ export interface ClaimedRun {
  * itself: neither the queue nor the record of an admission is believed (G1). Throws `E_INTERNAL` when the
  * envelope is not that of the run at all, and the codes of reading it: then there is nothing to go by.
  */
-export function openClaim(verifier: Verifier, claim: ClaimAnswer, runner: string): ClaimedRun {
+export function openClaim(claim: ClaimAnswer, checks: ClaimChecks): ClaimedRun {
+  const { verifier, runner } = checks;
   const { run, node, epoch, bootId, committed, envelope } = claim;
   const opened = openEnvelope(verifier, envelope, 'script');
   if (runIdOf(verifier, opened.digest, node.id) !== run) {
@@ -37,14 +45,17 @@ export function openClaim(verifier: Verifier, claim: ClaimAnswer, runner: string
     integersOnly: true,
   });
   const grant = { run, epoch, payload, node, runner, bootId, committed };
-  return { grant, refusal: findRefusal(verifier, claim) };
+  return { grant, refusal: findRefusal(claim, checks) };
 }
 
-function findRefusal(verifier: Verifier, claim: ClaimAnswer): HyphaError | undefined {
+function findRefusal(
+  claim: ClaimAnswer,
+  { verifier, authority }: ClaimChecks,
+): HyphaError | undefined {
   try {
     verifyScript(verifier, {
       envelope: claim.envelope,
-      authority: Authority.replay(verifier, claim.authority),
+      authority: authority.follow(claim.authority),
       profile: 'execute',
       // This profile reads no clock (design §8).
       nowSeconds: 0,

@@ -10,6 +10,7 @@ import type { Sals } from '@hypha/sal';
 import type { Logger } from '@hypha/service/process';
 import { openClaim } from './claimed-run.ts';
 import type { RunnerConfig } from './config.ts';
+import { KnownAuthority } from './known-authority.ts';
 import { openQueueWorker, type QueueHint } from './queue-worker.ts';
 
 /** Refusals of a claim after which the run is nobody's. */
@@ -43,6 +44,7 @@ export async function serveRuns(deps: RunnerDeps): Promise<void> {
 
 class Runner {
   readonly #deps: RunnerDeps;
+  readonly #authority: KnownAuthority;
   readonly #drain = new AbortController();
   readonly #failure = Promise.withResolvers<never>();
   readonly #drained = Promise.withResolvers<void>();
@@ -51,6 +53,7 @@ class Runner {
 
   constructor(deps: RunnerDeps) {
     this.#deps = deps;
+    this.#authority = new KnownAuthority(deps.verifier);
     this.#failure.promise.catch(() => undefined);
   }
 
@@ -139,7 +142,9 @@ class Runner {
     const { config, sals, guests, clock, verifier } = this.#deps;
     const { run, epoch } = claim;
     const log = this.#deps.log.child({ run, epoch });
-    const { grant, refusal } = openClaim(verifier, claim, config.runner);
+    const { runner } = config;
+    const checks = { verifier, authority: this.#authority, runner };
+    const { grant, refusal } = openClaim(claim, checks);
     if (grant.node.id !== config.node) {
       throw new HyphaError('E_INTERNAL', `this runner is of ${config.node}, not ${grant.node.id}`);
     }
