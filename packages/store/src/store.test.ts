@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -192,11 +193,14 @@ describe('the file', () => {
     const child = spawn(process.execPath, [writer, folder.path], {
       stdio: ['ignore', 'pipe', 'inherit'],
     });
+    // Its output ends before its locks do.
+    const exited = once(child, 'exit');
     for await (const _line of createInterface(child.stdout)) {
       if (child.killed) continue;
       await expect(openNotes(folder.path)).rejects.toMatchObject({ code: 'E_UNAVAILABLE' });
       child.kill('SIGKILL');
     }
+    await exited;
     await using store = await openNotes(folder.path);
     expect((await noteIds(store)).length).toBeGreaterThan(0);
   });
