@@ -84,6 +84,10 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   throw error;
 });
 
+// Remarks may go nowhere: whoever started `up` can be gone when it is told to stop, and it must still stop
+// everything.
+process.stderr.on('error', () => undefined);
+
 try {
   await buildProgram().parseAsync(process.argv);
 } catch (error) {

@@ -1,5 +1,7 @@
 import { existsSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { nodeIdOf } from '@hypha/protocol';
+import { nodeVerifier, readKeyFile } from '@hypha/protocol/node';
 import { socketDir } from './up/redis-process.ts';
 
 /** Where `hypha up` and `hypha node join` keep what, below one state folder. */
@@ -34,6 +36,12 @@ export function openState(root: string): StateLayout {
     mkdirSync(folder, { recursive: true, mode: 0o700 });
   }
   return layout;
+}
+
+/** The id a node has by its own key, which it makes at its first start. The file is `identity`'s. */
+export function nodeIdIn(state: StateLayout, name: string): string {
+  const { publicKey } = readKeyFile(join(state.node(name), 'identity', 'identity.pem'));
+  return nodeIdOf(nodeVerifier, publicKey);
 }
 
 /** Whether a node has joined already: then it needs no token. The file is `identity`'s. */

@@ -134,6 +134,21 @@ export function resourceCommand(program: Command): void {
     });
 }
 
+/** Lines as they come; in a structured format one document, or one a line while it goes on. */
+async function showLines(
+  output: Output,
+  lines: AsyncIterable<{ readonly data: string }>,
+  follow: boolean,
+): Promise<void> {
+  const kept: string[] = [];
+  for await (const { data } of lines) {
+    if (output.format === 'table') output.line(data);
+    else if (follow) output.jsonLine(data);
+    else kept.push(data);
+  }
+  if (output.format !== 'table' && !follow) output.item(kept, []);
+}
+
 export function logsCommand(program: Command): void {
   nodeFlags(program.command('logs <path>'))
     .description('what a container wrote, as DEPLOYMENT/NAME')
@@ -161,7 +176,7 @@ export function logsCommand(program: Command): void {
           tail: Number(flags.tail),
           signal: detach.signal,
         });
-        for await (const { data } of lines) process.stdout.write(`${data}\n`);
+        await showLines(session.output, lines, flags.follow === true);
       },
     );
 }

@@ -6,20 +6,15 @@ import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { CoordinatorClient } from '@hypha/client';
-import {
-  AdmissionPayload,
-  fromBase64,
-  HyphaError,
-  parseJoinToken,
-  parseStrictJson,
-} from '@hypha/protocol';
+import { AdmissionPayload, fromBase64, parseJoinToken, parseStrictJson } from '@hypha/protocol';
 import { parseBytes } from '@hypha/sal/quantity';
 import { CONTEXT_FILE, Context, defaultStateDir } from '../context.ts';
 import { parseInteger } from '../option-parsers.ts';
 import type { Session } from '../session.ts';
 import { simulatedKinds, simulatedNote } from '../simulated-kinds.ts';
-import { openState, type StateLayout } from '../state-layout.ts';
+import { nodeIdIn, openState, type StateLayout } from '../state-layout.ts';
 import { writeContext } from './context-file.ts';
+import { checkPortsFree } from './free-ports.ts';
 import { removePidRecord, takeOver, writePidRecord } from './pid-record.ts';
 import { ProcessManager } from './process-manager.ts';
 import { waitForNodes } from './ready-nodes.ts';
@@ -35,8 +30,7 @@ export interface JoinFlags {
   readonly keepWorkloads?: true;
 }
 
-/** A node answers when it has enrolled; a ledger that is away is waited for, with the reason in the log. */
-const READY_MS_MAX = 10 * 60_000;
+const READY_MS_MAX = 60_000;
 
 export async function joinNode(session: Session, token: string, flags: JoinFlags): Promise<void> {
   const { ledger, coordinator, genesis, admission } = parseJoinToken(token);
@@ -46,6 +40,7 @@ export async function joinNode(session: Session, token: string, flags: JoinFlags
   const state = openState(chosen === undefined ? defaultStateDir(session.env) : resolve(chosen));
   const pidRecord = join(state.root, `node-${name}.json`);
   await takeOver(pidRecord);
+  await checkPortsFree([port]);
   const stop = stopSignal();
   const processes = new ProcessManager((running) => writePidRecord(pidRecord, running));
   writePidRecord(pidRecord, []);
@@ -58,8 +53,8 @@ export async function joinNode(session: Session, token: string, flags: JoinFlags
       socket: redisSocket,
       logFile: join(state.logs, `redis-${name}.log`),
     });
-    await processes.start(redis, { readyMsMax: 60_000, signal: stop });
-    session.output.note(`joining as ${name}; waiting for ${ledger} if it is away`);
+    await processes.start(redis, { readyMsMax: READY_MS_MAX, signal: stop });
+    session.output.note(`joining as ${name} at ${ledger}`);
     const supervisor = supervisorProcess(state, {
       name,
       port,
@@ -72,10 +67,12 @@ export async function joinNode(session: Session, token: string, flags: JoinFlags
     });
     await processes.start(supervisor, { readyMsMax: READY_MS_MAX, signal: stop });
     const client = new CoordinatorClient({ baseUrl: coordinator });
-    const [view] = await waitForNodes(client, [name], stop);
-    if (view === undefined)
-      throw new HyphaError('E_UNAVAILABLE', `node ${name} did not become ready`);
-    const node = { id: view.id, name, url: `http://127.0.0.1:${port}` };
+    const node = { id: nodeIdIn(state, name), name, url: `http://127.0.0.1:${port}` };
+    const [view] = await waitForNodes(client, [node], {
+      signal: stop,
+      onWaiting: (_, reason) => session.output.note(`not ready yet: ${reason}`),
+    });
+    if (view === undefined) return;
     rememberNode(state, { ledger, coordinator, genesis, keys: {}, nodes: [] }, node);
     const simulated = simulatedKinds(view.facts);
     if (session.output.format === 'json') session.output.jsonLine({ ...node, simulated });

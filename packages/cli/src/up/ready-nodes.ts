@@ -1,28 +1,81 @@
-import type { CoordinatorClient } from '@hypha/client';
-import { HyphaError, type NodeView } from '@hypha/protocol';
+import { type CoordinatorClient, HyphaClient } from '@hypha/client';
+import { HyphaError, isHyphaError, type NodeView } from '@hypha/protocol';
+import { z } from 'zod';
 
-const READY_MS_MAX = 60_000;
 const NODE_POLL_MS = 100;
+const ANSWER_MS_MAX = 3000;
 
-/** Ready: enrolled, reporting, and connected to the coordinator's inbox. In the order of `names`. */
+/** A node this process started. */
+export interface StartedNode {
+  /** By its own key: others may have its name. */
+  readonly id: string;
+  readonly name: string;
+  readonly url: string;
+}
+
+export interface WaitOptions {
+  readonly signal: AbortSignal;
+  /** Absent: until the signal aborts. */
+  readonly waitMsMax?: number;
+  /** Told why a node is not ready yet, whenever the reason is another one. */
+  readonly onWaiting?: (node: StartedNode, reason: string) => void;
+}
+
+/**
+ * Ready: enrolled, reporting, and connected to the coordinator's inbox. In the order of `nodes`.
+ * Throws `E_UNAVAILABLE` with the reasons when that takes too long.
+ */
 export async function waitForNodes(
-  coordinator: CoordinatorClient,
-  names: readonly string[],
-  signal: AbortSignal,
+  coordinator: Pick<CoordinatorClient, 'listNodes'>,
+  nodes: readonly StartedNode[],
+  { signal, waitMsMax = Number.POSITIVE_INFINITY, onWaiting }: WaitOptions,
 ): Promise<NodeView[]> {
-  const deadline = performance.now() + READY_MS_MAX;
+  const deadline = performance.now() + waitMsMax;
+  const reasons = new Map<string, string>();
   for (;;) {
-    const { items } = await coordinator.listNodes({ limit: 500 }, { signal });
-    const ready = names.flatMap((name) =>
-      items.filter((node) => node.name === name && ['ready', 'cordoned'].includes(node.state)),
+    const views = await listNodes(coordinator, signal);
+    const ready = nodes.flatMap(({ id }) =>
+      views.filter((view) => view.id === id && ['ready', 'cordoned'].includes(view.state)),
     );
-    if (ready.length === names.length) return ready;
+    if (ready.length === nodes.length) return ready;
+    for (const node of nodes.filter(({ id }) => !ready.some((view) => view.id === id))) {
+      const reason = await findHindrance(node, signal);
+      if (reasons.get(node.id) !== reason) onWaiting?.(node, reason);
+      reasons.set(node.id, reason);
+    }
     if (performance.now() > deadline) {
-      throw new HyphaError('E_UNAVAILABLE', `nodes not connected after ${READY_MS_MAX / 1000} s`, {
+      throw new HyphaError('E_UNAVAILABLE', `nodes not connected after ${waitMsMax / 1000} s`, {
         hint: 'see the log folder of the state',
-        details: items.map((node) => `${node.name}: ${node.state}`),
+        details: nodes.map(({ id, name }) => `${name}: ${reasons.get(id) ?? 'ready'}`),
       });
     }
     await new Promise((done) => setTimeout(done, NODE_POLL_MS));
+  }
+}
+
+/** Nothing while the coordinator is away. */
+async function listNodes(
+  coordinator: Pick<CoordinatorClient, 'listNodes'>,
+  signal: AbortSignal,
+): Promise<readonly NodeView[]> {
+  try {
+    return (await coordinator.listNodes({ limit: 500 }, { signal })).items;
+  } catch (error) {
+    if (!isHyphaError(error, 'E_UNAVAILABLE')) throw error;
+    signal.throwIfAborted();
+    return [];
+  }
+}
+
+async function findHindrance({ url }: StartedNode, signal: AbortSignal): Promise<string> {
+  const client = new HyphaClient({ baseUrl: url, timeoutMs: ANSWER_MS_MAX });
+  try {
+    await client.request({ method: 'GET', path: '/readyz', answer: z.unknown(), signal });
+    return 'the coordinator does not see it yet';
+  } catch (error) {
+    signal.throwIfAborted();
+    return error instanceof HyphaError ? error.message : 'internal error';
+  } finally {
+    await client.close();
   }
 }

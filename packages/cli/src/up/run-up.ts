@@ -10,7 +10,7 @@ import { admitNode } from '../authority-signing.ts';
 import { type Context, defaultStateDir } from '../context.ts';
 import type { Session } from '../session.ts';
 import { simulatedKinds } from '../simulated-kinds.ts';
-import { isEnrolled, openState, type StateLayout } from '../state-layout.ts';
+import { isEnrolled, nodeIdIn, openState, type StateLayout } from '../state-layout.ts';
 import { writeContext } from './context-file.ts';
 import { checkPortsFree } from './free-ports.ts';
 import { removePidRecord, takeOver, writePidRecord } from './pid-record.ts';
@@ -110,13 +110,17 @@ async function startFleet(
       );
     }),
   );
-  const views = await waitForNodes(new CoordinatorClient({ baseUrl: coordinator }), names, signal);
-  const nodes = views.map((view) => ({
-    id: view.id,
-    name: view.name,
-    url: `http://127.0.0.1:${portBase + 2 + names.indexOf(view.name)}`,
-    view,
+  const started = names.map((name, index) => ({
+    id: nodeIdIn(state, name),
+    name,
+    url: `http://127.0.0.1:${portBase + 2 + index}`,
   }));
+  const client = new CoordinatorClient({ baseUrl: coordinator });
+  const views = await waitForNodes(client, started, { signal, waitMsMax: READY_MS_MAX });
+  const nodes = started.flatMap((node, index) => {
+    const view = views[index];
+    return view === undefined ? [] : [{ ...node, view }];
+  });
   const context: Context = {
     ledger,
     coordinator,
