@@ -27,6 +27,9 @@ async function openBullmq(
   queue.on('error', () => undefined);
   events.on('error', () => undefined);
   worker.on('error', () => undefined);
+  // Everyone who waits for a job listens to both.
+  queue.setMaxListeners(0);
+  events.setMaxListeners(0);
   own.defer(async () => {
     const closed = Promise.allSettled([worker.close(true), events.close(), queue.close()]);
     await Promise.race([closed, delay(CLOSE_MS_MAX)]);
