@@ -37,6 +37,17 @@ async function place(
   return runs.map(({ node }) => node);
 }
 
+/** Under load the coordinator goes by an older view for a moment: these tests are about the newest. */
+async function untilSeen(node: FakeNode, milliCpus: number): Promise<void> {
+  await vi.waitFor(
+    async () => {
+      const { items } = await fleet.coordinator.listNodes({ limit: 500 });
+      expect(items.find(({ id }) => id === node.id)?.free.milliCpus).toBe(milliCpus);
+    },
+    { timeout: 20_000, interval: 100 },
+  );
+}
+
 test('a revision goes to as many of its candidates as it asks for, and stays where it is', async () => {
   const [first] = await place('sticky', [a, b], 1);
   // The other one is emptier now.
@@ -62,6 +73,7 @@ test('too few fitting nodes: a reason for every candidate, and nothing kept', as
 
 test('what was sent since the last report is not given away twice', async () => {
   const d = await fleet.addNode('d', { free: { ...RESOURCES, milliCpus: 3000 } });
+  await untilSeen(d, 3000);
   expect(await place('one', [d], 1)).toEqual([d.id]);
   await expect(place('two', [d], 1)).rejects.toMatchObject({
     details: { nodes: [{ code: 'E_CAPACITY', reason: expect.stringContaining('free 1000') }] },
@@ -103,6 +115,7 @@ test('a node that ended a run and has no room all the same is refused in the end
   const events = journalOf(g, run, script, STARTED, COMMITTED, SUCCEEDED);
   await g.send({ type: 'events', run, events });
   await fleet.report(g, { ...RESOURCES, milliCpus: 0 });
+  await untilSeen(g, 0);
   await expect(place('more', [g], 1)).rejects.toMatchObject({
     code: 'E_NO_PLACEMENT',
     details: { nodes: [{ code: 'E_CAPACITY' }] },
