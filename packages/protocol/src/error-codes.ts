@@ -100,10 +100,25 @@ export const ERROR_CODES = {
     title: 'log does not extend the pinned history',
     hint: 'keep both checkpoints as evidence and call the ledger operator',
   },
+  E_CHECKPOINT: {
+    status: 403,
+    title: 'checkpoint is not signed by the key of the ledger',
+    hint: 'compare the ledger with the authority: hypha authority show',
+  },
+  E_PROOF: {
+    status: 409,
+    title: 'proof does not hold against the checkpoint',
+    hint: 'keep proof and checkpoint as evidence and call the ledger operator',
+  },
   E_SCOPE: {
     status: 403,
     title: 'outside what the key may do',
     hint: 'ask an admin for a wider grant, or ask for less',
+  },
+  E_SIG_THRESHOLD: {
+    status: 403,
+    title: 'too few signatures',
+    hint: 'have others sign too: hypha cosign FILE; hypha authority show says how many are needed',
   },
   E_REPLAY: {
     status: 409,
@@ -145,6 +160,12 @@ export const ERROR_CODES = {
     status: 409,
     title: 'node name is taken by another key',
     hint: 'choose another name',
+  },
+  E_PENDING: {
+    status: 409,
+    title: 'node waits for an admin to admit it',
+    hint: 'compare the fingerprint, then: hypha node admit NODE',
+    retryable: true,
   },
   E_UNAUTHENTICATED: {
     status: 401,
@@ -204,6 +225,11 @@ export const ERROR_CODES = {
     title: 'script took another path on replay',
     hint: 'branch only on inputs and results of calls',
   },
+  E_SECRET: {
+    status: 422,
+    title: 'secret cannot be opened here or is not held',
+    hint: 'give it again: hypha apply FILE --secret NAME=…',
+  },
   E_UNKNOWN_OUTCOME: {
     status: 500,
     title: 'a call that cannot be probed may or may not have happened',
@@ -257,6 +283,11 @@ export const ERROR_CODES = {
   E_STORAGE: { status: 507, title: 'storage is full', hint: 'free space or grow the pool' },
   // Services
   E_NOT_FOUND: { status: 404, title: 'not found', hint: 'list what there is' },
+  E_METHOD: {
+    status: 405,
+    title: 'method not allowed here',
+    hint: 'compare method and path with /openapi.json',
+  },
   E_RATE: { status: 429, title: 'too many requests', hint: 'wait and try again', retryable: true },
   E_REQUEST: { status: 400, title: 'malformed request', hint: 'compare with /openapi.json' },
   E_UNAVAILABLE: {
