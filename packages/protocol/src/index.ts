@@ -1,8 +1,9 @@
 export * from './api.ts';
 export * from './authority.ts';
 export * from './authority-payload.ts';
-export type { KeyRecord } from './authority-state.ts';
+export type { KeyRecord, LedgerKey } from './authority-state.ts';
 export * from './canonical-json.ts';
+export * from './checkpoint.ts';
 export * from './crypto-port.ts';
 export * from './dsse.ts';
 export * from './ed25519.ts';
@@ -22,6 +23,7 @@ export * from './join-token.ts';
 export * from './journal-event.ts';
 export * from './json-value.ts';
 export * from './limits.ts';
+export * from './merkle.ts';
 export * from './node-payloads.ts';
 export * from './payload-builders.ts';
 export * from './receipt-payload.ts';
