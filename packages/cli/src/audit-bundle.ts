@@ -51,5 +51,8 @@ export async function collectBundle(
     throw new HyphaError('E_NOT_FOUND', `the ledger has no enrolment of node ${view.node}`);
   }
   const { admission } = EnrolPayload.parse(parseStrictJson(fromBase64(enrolment.payload)));
+  if (admission === undefined) {
+    throw new HyphaError('E_NOT_FOUND', `the enrolment of node ${view.node} has no admission`);
+  }
   return { v: 1, genesis, authority: updates, admission, enrolment, submission, journal, receipt };
 }

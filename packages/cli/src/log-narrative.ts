@@ -47,5 +47,11 @@ function describeChange({ change, seq }: AuthorityPayload, signer: string): stri
       return `authority ${seq}: ${signer} revoked ${change.keyid}: ${change.reason}`;
     case 'revoke-node':
       return `authority ${seq}: ${signer} revoked node ${change.node}: ${change.reason}`;
+    case 'rotate-root':
+      return `authority ${seq}: ${signer} rotated the root: ${change.rootKeys.length} keys, ${change.threshold} must sign`;
+    case 'set-ledger-key':
+      return `authority ${seq}: ${signer} made ${keyIdOf(nodeVerifier, fromBase64(change.publicKey))} the key of the ledger`;
+    case 'set-policy':
+      return `authority ${seq}: ${signer} set the policy ${JSON.stringify(change.policy)}`;
   }
 }

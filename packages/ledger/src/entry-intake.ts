@@ -84,7 +84,7 @@ export class EntryIntake {
       {
         query: store.db
           .insertInto('admissions')
-          .values({ digest, token_hash: payload.tokenHash, spent_by: null }),
+          .values({ digest, token_hash: payload.tokenHash ?? payload.node ?? digest, spent_by: null }),
         expectRows: 1,
       },
     ];

@@ -15,7 +15,7 @@ export const Submission = z.strictObject({
   envelope: Envelope,
   /** Stapled authority updates the receiver may lack; verified as if they came from the ledger. */
   authority: z.array(Envelope).max(LIMITS.authorityUpdatesMax).optional(),
-  /** Signed log head; its place is kept for the log. */
+  /** Signed log head (C2SP note) that the sender knows; verified as if it came from the ledger. */
   checkpoint: z.string().max(16_384).optional(),
 });
 export type Submission = z.infer<typeof Submission>;
@@ -156,7 +156,13 @@ export const InboxMessage = z.discriminatedUnion('type', [
     run: RunId,
     submission: Submission,
   }),
-  z.object({ type: z.literal('authority'), id: z.string(), authority: z.array(Envelope) }),
+  z.object({
+    type: z.literal('authority'),
+    id: z.string(),
+    authority: z.array(Envelope),
+    /** The newest checkpoint the coordinator has. */
+    checkpoint: z.string().optional(),
+  }),
 ]);
 export type InboxMessage = z.infer<typeof InboxMessage>;
 

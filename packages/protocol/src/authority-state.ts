@@ -1,4 +1,10 @@
-import type { AuthorityChange, AuthorityPayload, Grant } from './authority-payload.ts';
+import type {
+  AuthorityChange,
+  AuthorityPayload,
+  Grant,
+  Policy,
+  RootKey,
+} from './authority-payload.ts';
 import type { Verifier } from './crypto-port.ts';
 import type { Envelope } from './dsse.ts';
 import { isSoundPublicKey } from './ed25519.ts';
@@ -19,12 +25,22 @@ export interface KeyRecord {
   readonly revokedAtSeq?: number;
 }
 
+/** Whose signature makes a checkpoint. */
+export interface LedgerKey {
+  readonly keyid: KeyId;
+  readonly publicKey: Uint8Array;
+  /** Update that named it. */
+  readonly setAtSeq: number;
+}
+
 /** What replaying a chain builds. Mutable: owned by one replay, frozen behind `Authority` afterwards. */
 export interface AuthorityState {
   readonly verifier: Verifier;
   /** keyid → raw public key. */
-  readonly roots: Map<string, Uint8Array>;
-  readonly threshold: number;
+  roots: ReadonlyMap<string, Uint8Array>;
+  threshold: number;
+  ledgerKey: LedgerKey | undefined;
+  policy: Policy;
   readonly keys: Map<string, KeyRecord>;
   /** node id → update that revoked it. */
   readonly revokedNodes: Map<string, number>;
@@ -53,7 +69,10 @@ export function checkMayChange(
 ): void {
   const { change, seq } = update;
   const roots = keyids.filter((keyid) => state.roots.has(keyid)).length;
-  if (roots >= state.threshold) return;
+  if (roots >= state.threshold) {
+    if (change.type === 'rotate-root') checkNewRootsSigned(state, change, seq, keyids);
+    return;
+  }
   if (change.type === 'revoke' && keyids.includes(change.keyid)) return;
   const admins = keyids.flatMap((keyid) => {
     const record = state.keys.get(keyid);
@@ -76,6 +95,23 @@ export function checkMayChange(
   }
 }
 
+function checkNewRootsSigned(
+  state: AuthorityState,
+  change: ChangeOf<'rotate-root'>,
+  seq: number,
+  keyids: readonly string[],
+): void {
+  const roots = readRoots(state.verifier, change, seq);
+  const signed = keyids.filter((keyid) => roots.has(keyid)).length;
+  if (signed >= change.threshold) return;
+  refuse(
+    'E_AUTHORITY',
+    seq,
+    `it has ${signed} of ${change.threshold} signatures of the new root keys`,
+    'signatures',
+  );
+}
+
 function mayAdminChange(
   state: AuthorityState,
   admin: Grant,
@@ -96,6 +132,9 @@ function mayAdminChange(
     case 'revoke-node':
       return admin.nodes.includes('*') || admin.nodes.includes(change.node);
     case 'genesis':
+    case 'rotate-root':
+    case 'set-ledger-key':
+    case 'set-policy':
       return false;
   }
 }
@@ -116,6 +155,15 @@ export function applyChange(state: AuthorityState, seq: number, change: Authorit
     case 'revoke-node':
       applyRevokeNode(state, seq, change);
       break;
+    case 'rotate-root':
+      applyRotateRoot(state, seq, change);
+      break;
+    case 'set-ledger-key':
+      applySetLedgerKey(state, seq, change);
+      break;
+    case 'set-policy':
+      state.policy = change.policy;
+      break;
     case 'genesis':
       refuse('E_AUTHORITY', seq, 'only the first update can be a genesis', 'change.type');
   }
@@ -130,6 +178,8 @@ function applyGrant(state: AuthorityState, seq: number, { grant }: ChangeOf<'gra
   // One key, one role: what a stolen key can do must be readable from one grant.
   if (state.roots.has(keyid))
     refuse('E_AUTHORITY', seq, `${keyid} is a root key`, 'change.grant.publicKey');
+  if (state.ledgerKey?.keyid === keyid)
+    refuse('E_AUTHORITY', seq, `${keyid} is the key of the ledger`, 'change.grant.publicKey');
   if (before !== undefined && before.grant.role !== grant.role)
     refuse('E_AUTHORITY', seq, `${keyid} has the role ${before.grant.role}`, 'change.grant.role');
   if (before?.status === 'revoked')
@@ -154,6 +204,59 @@ function applyRevokeNode(
   if (state.revokedNodes.has(node))
     refuse('E_AUTHORITY', seq, `${node} is revoked already`, 'change.node');
   state.revokedNodes.set(node, seq);
+}
+
+function applyRotateRoot(
+  state: AuthorityState,
+  seq: number,
+  change: ChangeOf<'rotate-root'>,
+): void {
+  const roots = readRoots(state.verifier, change, seq);
+  for (const keyid of roots.keys()) {
+    if (state.keys.has(keyid) || state.ledgerKey?.keyid === keyid)
+      refuse('E_AUTHORITY', seq, `${keyid} has another role`, 'change.rootKeys');
+  }
+  state.roots = roots;
+  state.threshold = change.threshold;
+}
+
+function applySetLedgerKey(
+  state: AuthorityState,
+  seq: number,
+  change: ChangeOf<'set-ledger-key'>,
+): void {
+  const publicKey = decodeKey(change.publicKey, seq, 'change.publicKey');
+  const keyid = keyIdOf(state.verifier, publicKey);
+  if (state.roots.has(keyid) || state.keys.has(keyid))
+    refuse('E_AUTHORITY', seq, `${keyid} has another role`, 'change.publicKey');
+  if (state.ledgerKey?.keyid === keyid)
+    refuse('E_AUTHORITY', seq, `${keyid} is the key of the ledger already`, 'change.publicKey');
+  state.ledgerKey = { keyid, publicKey, setAtSeq: seq };
+}
+
+/**
+ * keyid → raw key of a set of roots that a genesis or a rotation names.
+ * @throws HyphaError `E_WEAK_KEY`; `E_AUTHORITY` for a key named twice or a threshold nobody can reach
+ */
+export function readRoots(
+  verifier: Verifier,
+  { rootKeys, threshold }: { readonly rootKeys: readonly RootKey[]; readonly threshold: number },
+  seq: number,
+): Map<string, Uint8Array> {
+  const roots = new Map<string, Uint8Array>();
+  rootKeys.forEach((root, index) => {
+    const publicKey = decodeKey(root.publicKey, seq, `change.rootKeys.${index}.publicKey`);
+    roots.set(keyIdOf(verifier, publicKey), publicKey);
+  });
+  if (roots.size !== rootKeys.length || threshold > roots.size) {
+    refuse(
+      'E_AUTHORITY',
+      seq,
+      `it names ${roots.size} distinct root keys and the threshold ${threshold}`,
+      'change.threshold',
+    );
+  }
+  return roots;
 }
 
 /** Base64 of a public key to its bytes. Throws `E_WEAK_KEY` on one that must not be registered. */

@@ -6,19 +6,19 @@
  * Invariants: A1 each update is checked under the state before it. A2 an update is contained once, by
  * digest. A3 a chain only grows: another update at a seq that is taken is a fork and is refused.
  */
-import { AuthorityPayload } from './authority-payload.ts';
+import { AuthorityPayload, Policy } from './authority-payload.ts';
 import {
   type AuthorityState,
   applyChange,
   checkMayChange,
-  decodeKey,
   isInTime,
   type KeyRecord,
+  type LedgerKey,
+  readRoots,
 } from './authority-state.ts';
 import type { Verifier } from './crypto-port.ts';
 import type { Envelope } from './dsse.ts';
 import { HyphaError } from './hypha-error.ts';
-import { keyIdOf } from './ids.ts';
 import { LIMITS } from './limits.ts';
 import { type OpenedEnvelope, openEnvelope, verifyOpened } from './verify-envelope.ts';
 import { parseJsonAs } from './wire.ts';
@@ -56,18 +56,7 @@ export class Authority {
         where: { path: 'change.type' },
       });
     }
-    const roots = new Map<string, Uint8Array>();
-    change.rootKeys.forEach((root, index) => {
-      const publicKey = decodeKey(root.publicKey, 0, `change.rootKeys.${index}.publicKey`);
-      roots.set(keyIdOf(verifier, publicKey), publicKey);
-    });
-    if (roots.size !== change.rootKeys.length || change.threshold > roots.size) {
-      throw new HyphaError(
-        'E_AUTHORITY',
-        `genesis ${opened.digest} names ${roots.size} distinct root keys and the threshold ${change.threshold}`,
-        { where: { path: 'change.threshold' } },
-      );
-    }
+    const roots = readRoots(verifier, change, 0);
     const { keyids, digest } = verifyOpened(verifier, opened, (keyid) => roots.get(keyid));
     if (keyids.length < change.threshold) {
       throw new HyphaError(
@@ -80,6 +69,8 @@ export class Authority {
       verifier,
       roots,
       threshold: change.threshold,
+      ledgerKey: undefined,
+      policy: Policy.parse({}),
       keys: new Map(),
       revokedNodes: new Map(),
       hashes: [digest],
@@ -124,6 +115,16 @@ export class Authority {
 
   get rootKeyIds(): readonly string[] {
     return [...this.#state.roots.keys()];
+  }
+
+  /** Undefined until `set-ledger-key`: then no checkpoint counts, and nothing new is admitted. */
+  get ledgerKey(): LedgerKey | undefined {
+    return this.#state.ledgerKey;
+  }
+
+  /** The newest `set-policy`, else the defaults. */
+  get policy(): Policy {
+    return this.#state.policy;
   }
 
   hashAt(seq: number): string | undefined {
@@ -183,8 +184,11 @@ function append(
   envelope: Envelope,
   options: AcceptOptions,
 ): void {
-  const { payload, digest, keyids } = verifyOpened(state.verifier, opened, (keyid) =>
-    findSigner(state, keyid),
+  const incoming = readIncomingRoots(state, opened);
+  const { payload, digest, keyids } = verifyOpened(
+    state.verifier,
+    opened,
+    (keyid) => findSigner(state, keyid) ?? incoming.get(keyid),
   );
   const update = parsePayload(payload);
   checkFollows(state, update, digest);
@@ -201,6 +205,25 @@ function parsePayload(payload: Uint8Array): AuthorityPayload {
     what: 'the authority update',
     integersOnly: true,
   });
+}
+
+/**
+ * Keys that a rotation names sign it too, so they are read before anything is verified. That decides only
+ * who may count; the old roots have to have signed these very bytes.
+ */
+function readIncomingRoots(
+  state: AuthorityState,
+  { payload }: OpenedEnvelope,
+): ReadonlyMap<string, Uint8Array> {
+  let update: AuthorityPayload;
+  try {
+    update = parsePayload(payload);
+  } catch {
+    // Read again once its signatures hold: that it is malformed is news only then.
+    return new Map();
+  }
+  const { change, seq } = update;
+  return change.type === 'rotate-root' ? readRoots(state.verifier, change, seq) : new Map();
 }
 
 function findSigner(state: AuthorityState, keyid: string): Uint8Array | undefined {

@@ -7,10 +7,18 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import { createFleet, FACTS, keyOf, NOW, payloadOf, scriptOf } from '../test/fleet.ts';
+import {
+  change,
+  createFleet,
+  FACTS,
+  grantOf,
+  keyOf,
+  NOW,
+  payloadOf,
+  scriptOf,
+} from '../test/fleet.ts';
 import { bundleOf } from '../test/run.ts';
 import {
-  type Authority,
   base64,
   type Envelope,
   fromBase64,
@@ -121,10 +129,8 @@ test('openssl pkeyutl over the pre-authentication bytes makes a signature we acc
       payload: base64(payload),
       signatures: [{ keyid: signer.keyid, sig }],
     };
-    const record = fleet.authority.findKey(fleet.operator.keyid);
-    const authority: Authority = Object.create(fleet.authority, {
-      findKey: { value: () => ({ ...record, keyid: signer.keyid, publicKey: signer.publicKey }) },
-    });
+    const grant = grantOf(signer, { name: 'oscar' });
+    const authority = change(fleet.authority, { type: 'grant', grant }, [fleet.root]);
     const input = { envelope, authority, profile: 'execute', nowSeconds: NOW } as const;
     expect(verifyScript(nodeVerifier, input).keyids).toEqual([signer.keyid]);
     expect(keyOf('operator').keyid).not.toBe(signer.keyid);

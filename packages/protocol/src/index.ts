@@ -33,6 +33,7 @@ export * from './run-state.ts';
 export * from './scope.ts';
 export * from './script-payload.ts';
 export * from './script-syntax.ts';
+export * from './secret-box.ts';
 export * from './sign-payload.ts';
 export * from './strict-json.ts';
 export * from './verify-admission.ts';

@@ -21,6 +21,12 @@ export const LIMITS = {
   /** Tolerated clock difference at `nbf` and `iat`; none at `exp`. */
   skewSeconds: 60,
   signaturesMax: 8,
+  /** Age of the newest checkpoint when new work is admitted, seconds: bounds of the policy (design §8). */
+  checkpointAgeSecondsMin: 60,
+  checkpointAgeSecondsDefault: 900,
+  checkpointAgeSecondsMax: 86_400,
+  /** `exp - iat` of an admission by join token (design §8). */
+  joinTokenSecondsMax: 3600,
   /** Authority updates stapled to one submission or returned in one page. */
   authorityUpdatesMax: 1000,
   /** Nesting of any JSON we read. */

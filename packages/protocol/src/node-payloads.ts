@@ -10,19 +10,29 @@ export const Labels = z
   .refine((labels) => Object.keys(labels).length <= 64, 'more than 64 labels');
 export type Labels = z.infer<typeof Labels>;
 
-/** An admin's permission for one machine to join. Design §8. `tokenHash`: hex SHA-256 of the raw token secret. */
-export const AdmissionPayload = z.strictObject({
-  v: z.literal(1),
-  tokenHash: Sha256Hex,
-  name: Name,
-  realms: z
-    .array(z.union([z.literal('*'), Name]))
-    .min(1)
-    .max(1000),
-  labels: Labels,
-  iat: z.int().nonnegative(),
-  exp: z.int().nonnegative(),
-});
+/** An admin's permission for one machine to join: for whoever holds a token, or for one node id. Design §8. */
+export const AdmissionPayload = z
+  .strictObject({
+    v: z.literal(1),
+    /** Hex SHA-256 of the raw token secret. */
+    tokenHash: Sha256Hex.optional(),
+    /** The one node that is let in, by its fingerprint. */
+    node: NodeId.optional(),
+    /** The node whose name passes to this one: it was given a new key (re-key by an admin). */
+    replaces: NodeId.optional(),
+    name: Name,
+    realms: z
+      .array(z.union([z.literal('*'), Name]))
+      .min(1)
+      .max(1000),
+    labels: Labels,
+    iat: z.int().nonnegative(),
+    exp: z.int().nonnegative(),
+  })
+  .refine(
+    ({ tokenHash, node }) => (tokenHash === undefined) !== (node === undefined),
+    'names not exactly one of tokenHash and node',
+  );
 export type AdmissionPayload = z.infer<typeof AdmissionPayload>;
 
 /** What a node is: measured, never trusted for placement labels. Sizes in bytes. */
@@ -50,15 +60,20 @@ export const NodeFacts = z.strictObject({
 });
 export type NodeFacts = z.infer<typeof NodeFacts>;
 
-/** Signed by the new node key: proves possession and answers the ledger's challenge. */
+/**
+ * Signed by the node key: proves possession and answers the ledger's challenge. Without an admission it is
+ * a request to be let in. The same key may enrol again with another `sealKey`: that rotates it.
+ */
 export const EnrolPayload = z.strictObject({
   v: z.literal(1),
   publicKey: PublicKey,
   /** X25519 public key secrets are sealed to, base64. */
   sealKey: PublicKey,
-  admission: Envelope,
+  admission: Envelope.optional(),
   /** The raw token secret, base64url; its SHA-256 is the admission's `tokenHash`. Spent by this enrolment. */
-  token: z.string().max(64),
+  token: z.string().max(64).optional(),
+  /** The node whose place this key takes under the same admission; signed by that node's key as well. */
+  replaces: NodeId.optional(),
   challenge: Nonce,
   bootId: z.string().max(64),
   iat: z.int().nonnegative(),

@@ -31,7 +31,7 @@ export interface VerifiedAdmission {
 /**
  * An admission is good when one admin signed it and serves every realm it names.
  * @throws HyphaError the codes of `verifyEnvelope`, `E_KEY_REVOKED`, `E_KEY_EXPIRED`, `E_PAYLOAD`, `E_SCOPE`,
- *   `E_NOT_YET`, and `E_TOKEN` when it has expired
+ *   `E_LIFETIME`, `E_NOT_YET`, and `E_TOKEN` when it has expired
  */
 export function verifyAdmission(
   verifier: Verifier,
@@ -72,7 +72,15 @@ export function verifyAdmission(
 }
 
 function checkDates(payload: AdmissionPayload, grant: Grant, nowSeconds: number | undefined): void {
-  const { name, iat, exp } = payload;
+  const { name, iat, exp, tokenHash } = payload;
+  // What opens the door to any machine that shows it must not lie about for long.
+  if (tokenHash !== undefined && exp - iat > LIMITS.joinTokenSecondsMax) {
+    throw new HyphaError(
+      'E_LIFETIME',
+      `the join token of ${name} is valid for ${exp - iat} s: at most ${LIMITS.joinTokenSecondsMax}`,
+      { where: { path: 'exp' }, hint: 'make a new one: hypha node add NAME' },
+    );
+  }
   if (!isInTime(grant, iat)) {
     throw new HyphaError(
       'E_KEY_EXPIRED',

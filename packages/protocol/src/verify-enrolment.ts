@@ -24,21 +24,66 @@ export interface VerifiedEnrolment {
   readonly envelope: Envelope;
 }
 
+/** Possession of a node key, proven; whether the node may join is not looked at. */
+export interface EnrolStatement {
+  readonly node: NodeId;
+  readonly publicKey: Uint8Array;
+  readonly payload: EnrolPayload;
+  readonly digest: string;
+  readonly envelope: Envelope;
+}
+
+interface StatementInput {
+  readonly envelope: Envelope;
+  readonly authority: Authority;
+  /** The one the ledger gave out; absent in an audit. */
+  readonly challenge?: string;
+  /** Raw key of an enrolled node: whose place a new key takes has to sign that too. */
+  readonly findNodeKey?: (node: NodeId) => Uint8Array | undefined;
+}
+
 /**
- * A node's enrolment: signed by the key it brings, under an admission whose token it holds.
- * @param input.challenge the one the ledger gave out; absent in an audit
- * @throws HyphaError the codes of `verifyEnvelope` and `verifyAdmission`, `E_CHALLENGE`, `E_TOKEN`,
- *   `E_CONFLICT` when the key has a role in the authority, `E_KEY_REVOKED` when the node was revoked
+ * A node's enrolment: signed by the key it brings, under an admission of its own, of a token it holds, or of
+ * the node it replaces.
+ * @throws HyphaError the codes of `verifyEnrolStatement` and `verifyAdmission`, `E_PENDING` without an admission, `E_TOKEN`
  */
 export function verifyEnrolment(
   verifier: Verifier,
-  input: {
-    readonly envelope: Envelope;
-    readonly authority: Authority;
-    readonly challenge?: string;
-  } & AdmissionProfile,
+  input: StatementInput & AdmissionProfile,
 ): VerifiedEnrolment {
-  const { envelope, authority, challenge } = input;
+  const statement = verifyEnrolStatement(verifier, input);
+  const { node, payload } = statement;
+  if (payload.admission === undefined) {
+    throw new HyphaError('E_PENDING', `no admin has admitted ${node} yet`, {
+      where: { path: 'admission' },
+      hint: `compare the fingerprint, then: hypha node admit ${node}`,
+    });
+  }
+  // The place of a node that is replaced was admitted long ago: dates bind only who joins anew.
+  const profile: AdmissionProfile =
+    input.profile === 'accept' && payload.replaces === undefined
+      ? { profile: 'accept', nowSeconds: input.nowSeconds }
+      : { profile: 'audit' };
+  const admission = verifyAdmission(verifier, {
+    envelope: payload.admission,
+    authority: input.authority,
+    ...profile,
+  });
+  checkIsFor(verifier, statement, admission);
+  if (findUncovered(admission.grant.nodes, [node]) !== undefined) {
+    throw new HyphaError('E_SCOPE', `key ${admission.grant.name} may not admit ${node}`, {
+      where: { path: 'admission' },
+    });
+  }
+  return { ...statement, admission };
+}
+
+/**
+ * @throws HyphaError the codes of `verifyEnvelope`, `E_CHALLENGE`, `E_CONFLICT` when the key has a role in the
+ *   authority, `E_KEY_REVOKED` when the node was revoked
+ */
+export function verifyEnrolStatement(verifier: Verifier, input: StatementInput): EnrolStatement {
+  const { envelope, authority, challenge, findNodeKey } = input;
   const opened = openEnvelope(verifier, envelope, 'enrol');
   // The key is inside what it signs. Reading it first is sound: the node id is derived from it, so a
   // changed key is another node, and a signature that does not fit it is refused.
@@ -49,8 +94,19 @@ export function verifyEnrolment(
   });
   const publicKey = decode(payload.publicKey, 'publicKey', 'E_WEAK_KEY');
   const keyid = keyIdOf(verifier, publicKey);
-  const { digest } = verifyOpened(verifier, opened, () => publicKey);
+  const { digest, keyids } = verifyOpened(verifier, opened, (claimed) => {
+    if (claimed === keyid) return publicKey;
+    return payload.replaces === undefined ? undefined : findNodeKey?.(payload.replaces);
+  });
   const node = nodeIdOf(verifier, publicKey);
+  const expected = payload.replaces === undefined ? 1 : 2;
+  if (!keyids.includes(keyid) || keyids.length !== expected) {
+    throw new HyphaError(
+      'E_SIG_THRESHOLD',
+      `enrolment of ${node} needs ${expected === 1 ? 'its own signature' : 'its own signature and that of the key it replaces'}`,
+      { where: { path: 'signatures' } },
+    );
+  }
   if (challenge !== undefined && payload.challenge !== challenge) {
     throw new HyphaError('E_CHALLENGE', `enrolment of ${node} answers another challenge`, {
       where: { path: 'challenge' },
@@ -62,19 +118,41 @@ export function verifyEnrolment(
       hint: 'make a new node key: remove the node state and join again',
     });
   }
-  if (authority.findKey(keyid) !== undefined || authority.rootKeyIds.includes(keyid)) {
+  if (payload.replaces !== undefined && authority.isNodeRevoked(payload.replaces)) {
+    throw new HyphaError('E_KEY_REVOKED', `node ${payload.replaces} was revoked`, {
+      where: { path: 'replaces' },
+      hint: 'an admin can admit the new key in its place: hypha node admit NODE --replaces OLD',
+    });
+  }
+  const hasRole =
+    authority.findKey(keyid) !== undefined ||
+    authority.rootKeyIds.includes(keyid) ||
+    authority.ledgerKey?.keyid === keyid;
+  if (hasRole) {
     throw new HyphaError('E_CONFLICT', `key ${keyid} has a role in the authority already`, {
       where: { path: 'publicKey' },
     });
   }
-  const admission = verifyAdmission(verifier, { ...input, envelope: payload.admission });
-  checkToken(verifier, payload, admission);
-  if (findUncovered(admission.grant.nodes, [node]) !== undefined) {
-    throw new HyphaError('E_SCOPE', `key ${admission.grant.name} may not admit ${node}`, {
-      where: { path: 'admission' },
-    });
+  return { node, publicKey, payload, digest, envelope };
+}
+
+/** The admission names this node; or its token is shown; or it is that of the node it replaces. */
+function checkIsFor(
+  verifier: Verifier,
+  { node, payload }: EnrolStatement,
+  admission: VerifiedAdmission,
+): void {
+  const { payload: admitted } = admission;
+  if (admitted.tokenHash !== undefined) {
+    checkToken(verifier, payload, admission);
+    return;
   }
-  return { node, publicKey, payload, admission, digest, envelope };
+  if (admitted.node === (payload.replaces ?? node)) return;
+  throw new HyphaError(
+    'E_TOKEN',
+    `the admission of ${admitted.name} is for ${admitted.node}, not for ${node}`,
+    { where: { path: 'admission' } },
+  );
 }
 
 function checkToken(
@@ -82,13 +160,14 @@ function checkToken(
   payload: EnrolPayload,
   { payload: admitted }: VerifiedAdmission,
 ): void {
-  const token = decode(payload.token, 'token', 'E_TOKEN');
+  const token = decode(payload.token ?? '', 'token', 'E_TOKEN');
   if (hex(verifier.sha256(token)) !== admitted.tokenHash) {
     throw new HyphaError('E_TOKEN', `the token is not that of the admission of ${admitted.name}`, {
       where: { path: 'token' },
     });
   }
-  if (payload.iat >= admitted.exp) {
+  // The same node may come back to rotate a key; whether the token was spent by it, the ledger knows.
+  if (payload.replaces === undefined && payload.iat >= admitted.exp) {
     throw new HyphaError(
       'E_TOKEN',
       `the admission of ${admitted.name} expired before the enrolment`,

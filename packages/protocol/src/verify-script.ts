@@ -4,8 +4,9 @@
  * refusal names the first thing that does not hold.
  */
 import type { Authority } from './authority.ts';
-import type { Grant } from './authority-payload.ts';
+import type { Grant, Policy } from './authority-payload.ts';
 import type { KeyRecord } from './authority-state.ts';
+import type { Checkpoint } from './checkpoint.ts';
 import type { Verifier } from './crypto-port.ts';
 import type { Envelope } from './dsse.ts';
 import { hex, utf8 } from './encoding.ts';
@@ -24,6 +25,13 @@ import { parseEnvelope, parseJsonAs } from './wire.ts';
  */
 export type VerifyProfile = 'admit' | 'execute';
 
+export interface ScriptTarget {
+  readonly id: string;
+  readonly realms: readonly string[];
+  /** For people to read. */
+  readonly name?: string;
+}
+
 export interface VerifyScriptInput {
   /** Parsed already, or the raw JSON text. */
   readonly envelope: Envelope | Uint8Array;
@@ -32,7 +40,12 @@ export interface VerifyScriptInput {
   /** Wall clock, seconds since 1970. Unused by `execute`. */
   readonly nowSeconds: number;
   /** The node that is asked to run it; absent at the coordinator, which only routes. */
-  readonly node?: { readonly id: string; readonly realms: readonly string[] };
+  readonly node?: ScriptTarget;
+  /**
+   * The newest one that is known, verified: how fresh the authority is. Null: none is, so nothing new is
+   * admitted. Absent where somebody else decides that (an audit, a client).
+   */
+  readonly checkpoint?: Checkpoint | null;
   /** Absent: replay is checked elsewhere (the coordinator's and the node's store do). */
   readonly replay?: ReplayMemory;
 }
@@ -53,7 +66,7 @@ export interface VerifiedScript {
  * @throws HyphaError in this order `E_SIZE`, `E_ENVELOPE`, `E_PAYLOAD_TYPE`, `E_SIG_FORMAT`, `E_UNKNOWN_KEY`,
  *   `E_KEY_REVOKED`, `E_KEY_EXPIRED`, `E_WEAK_KEY`, `E_SIG_MALLEABLE`, `E_SIG_INVALID`, `E_PAYLOAD`,
  *   `E_DIGEST`, `E_AUDIENCE`, `E_NOT_YET`, `E_EXPIRED`, `E_LIFETIME`, `E_STALE_VIEW`, `E_LOG_FORK`,
- *   `E_SCOPE`, `E_REPLAY`
+ *   `E_SCOPE`, `E_SIG_THRESHOLD`, `E_REPLAY`
  */
 export function verifyScript(verifier: Verifier, input: VerifyScriptInput): VerifiedScript {
   const { authority, nowSeconds, node, replay } = input;
@@ -84,10 +97,11 @@ export function verifyScript(verifier: Verifier, input: VerifyScriptInput): Veri
   checkScriptDigest(verifier, payload);
   if (node !== undefined) checkAudience(payload, node, authority);
   if (timed) {
-    checkTime(payload, nowSeconds);
+    checkTime(payload, nowSeconds, node);
     checkView(payload, authority);
+    if (input.checkpoint !== undefined) checkFreshness(authority, input.checkpoint, nowSeconds);
   }
-  checkAnyGrantCovers(payload, grants);
+  checkGrantsCover(payload, grants, authority.policy);
   if (input.profile === 'admit' && replay !== undefined && !existing)
     checkUnused(payload, digest, keyids, replay);
   return { payload, digest, envelope, keyids, grants, existing };
@@ -104,7 +118,7 @@ function checkScriptDigest(verifier: Verifier, { script }: ScriptPayload): void 
 
 function checkAudience(
   { aud, realm, id }: ScriptPayload,
-  node: { readonly id: string; readonly realms: readonly string[] },
+  node: ScriptTarget,
   authority: Authority,
 ): void {
   if (!aud.nodes.includes(node.id)) {
@@ -126,14 +140,24 @@ function checkAudience(
   }
 }
 
-function checkTime({ id, iat, nbf, exp }: ScriptPayload, nowSeconds: number): void {
+function checkTime(
+  { id, iat, nbf, exp }: ScriptPayload,
+  nowSeconds: number,
+  node: ScriptTarget | undefined,
+): void {
   const latest = nowSeconds + LIMITS.skewSeconds;
   if (nbf > latest || iat > latest) {
     const path = nbf > latest ? 'nbf' : 'iat';
     throw new HyphaError(
       'E_NOT_YET',
       `revision ${id} has ${path} ${path === 'nbf' ? nbf : iat}, now is ${nowSeconds}`,
-      { where: { path } },
+      {
+        where: { path },
+        hint:
+          node === undefined
+            ? 'compare the clocks of signer and coordinator (NTP)'
+            : `compare the clocks; if that of the signer is right, fix NTP on ${node.name ?? node.id}`,
+      },
     );
   }
   if (nowSeconds >= exp) {
@@ -171,11 +195,69 @@ function checkView({ authority: seen }: ScriptPayload, authority: Authority): vo
   );
 }
 
-/** Scopes of several signers do not add up: one of them must cover the whole script. */
-function checkAnyGrantCovers(payload: ScriptPayload, grants: readonly Grant[]): void {
+/**
+ * A checkpoint says when the ledger last spoke and which authority update was its newest then: a fresh one
+ * cannot be had without that update, so neither can a revocation be withheld for longer than the policy allows.
+ */
+function checkFreshness(
+  authority: Authority,
+  checkpoint: Checkpoint | null,
+  nowSeconds: number,
+): void {
+  const stale = (what: string, details?: Record<string, unknown>) =>
+    new HyphaError('E_STALE_VIEW', `cannot tell whether the authority is fresh: ${what}`, {
+      where: { path: 'checkpoint' },
+      ...(details === undefined ? {} : { details }),
+    });
+  if (checkpoint === null) throw stale('no checkpoint of the ledger is known here');
+  const { seq, head } = checkpoint.authority;
+  const ours = authority.hashAt(seq);
+  if (ours === undefined)
+    throw stale(`the ledger is at authority update ${seq}, known here is ${authority.seq}`);
+  if (ours !== head) {
+    throw new HyphaError(
+      'E_LOG_FORK',
+      `the checkpoint has ${head} as authority update ${seq}, here it is ${ours}`,
+      { where: { path: 'checkpoint' }, details: { seq, checkpoint: checkpoint.note, ours } },
+    );
+  }
+  const age = nowSeconds - checkpoint.time;
+  const { checkpointMaxAge } = authority.policy;
+  if (age <= checkpointMaxAge) return;
+  throw stale(`the newest checkpoint is ${age} s old, the policy allows ${checkpointMaxAge}`, {
+    checkpointTime: checkpoint.time,
+    checkpointMaxAge,
+  });
+}
+
+/** Scopes of several signers do not add up: each that counts covers the whole script by itself. */
+function checkGrantsCover(
+  payload: ScriptPayload,
+  grants: readonly Grant[],
+  { signatures }: Policy,
+): void {
   const faults = grants.map((grant) => findScopeFault(payload, grant));
-  if (faults.includes(undefined)) return;
-  throw faults[0];
+  const covering = faults.filter((fault) => fault === undefined).length;
+  if (covering === 0) throw faults[0];
+  const needed = Math.max(
+    signatures.default,
+    ...powersAsked(payload).map((power) => signatures.caps[power] ?? 1),
+  );
+  if (covering >= needed) return;
+  throw new HyphaError(
+    'E_SIG_THRESHOLD',
+    `revision ${payload.id} has ${covering} of ${needed} signatures by keys that may sign all of it`,
+    { where: { path: 'signatures' }, details: { have: covering, needed } },
+  );
+}
+
+/** Capabilities, and what can destroy without one. */
+function powersAsked({ caps, mode, deleteData }: ScriptPayload): readonly string[] {
+  return [
+    ...caps,
+    ...(mode === 'destroy' ? ['destroy'] : []),
+    ...(deleteData.length > 0 ? ['delete-data'] : []),
+  ];
 }
 
 function checkUnused(

@@ -58,6 +58,12 @@ function describeChange(change: AuthorityChange): string {
       return `revoke ${change.keyid}: ${change.reason}`;
     case 'revoke-node':
       return `revoke node ${change.node}: ${change.reason}`;
+    case 'rotate-root':
+      return `rotate root: ${change.threshold} of ${change.rootKeys.length} root keys`;
+    case 'set-ledger-key':
+      return `ledger key ${change.publicKey}`;
+    case 'set-policy':
+      return `policy ${JSON.stringify(change.policy)}`;
   }
 }
 
