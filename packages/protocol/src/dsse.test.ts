@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { keyOf } from '../test/fleet.ts';
-import { readVectors, VECTORS_MISSING } from '../test/shared-vectors.ts';
+import { countCases, readVectors, VECTORS_MISSING } from '../test/shared-vectors.ts';
 import { digestOf, PAYLOAD_TYPES, preAuthEncoding, signEnvelope } from './dsse.ts';
 import { fromBase64, fromHex, hex, utf8 } from './encoding.ts';
 import { nodeVerifier } from './node/index.ts';
@@ -34,6 +34,7 @@ describe('pre-authentication encoding', () => {
       const bytes = preAuthEncoding(vector.payloadType, fromHex(vector.payload_hex));
       expect(hex(bytes)).toBe(vector.pae_hex);
     }
+    countCases(context, 'DSSE pre-authentication encoding', 1 + derived.length);
   });
 
   test('counts bytes, not characters', () => {

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { keyOf } from '../test/fleet.ts';
-import { readVectors, VECTORS_MISSING } from '../test/shared-vectors.ts';
+import { countCases, readVectors, VECTORS_MISSING } from '../test/shared-vectors.ts';
 import {
   findSignatureFault,
   fromHex,
@@ -47,6 +47,7 @@ describe('published Ed25519 vectors', () => {
     }
     expect(wrong).toEqual([]);
     expect(count).toBe(151);
+    countCases(context, 'Wycheproof Ed25519', count);
   });
 });
 
