@@ -1,6 +1,6 @@
 import { readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { HyphaError, isHyphaError } from '@hypha/protocol';
+import { HyphaError, isHyphaError, type Signer } from '@hypha/protocol';
 import { nodeVerifier } from '@hypha/protocol/node';
 import {
   admitNode,
@@ -17,7 +17,6 @@ import { describe, expect, test } from 'vitest';
 import { ImpatientClock } from '../test/impatient-clock.ts';
 import { MemoryLedger } from '../test/memory-ledger.ts';
 import { type JoinDeps, joinFleet } from './enrolment.ts';
-import type { NodeKeys } from './node-keys.ts';
 
 const URLS = { ledger: 'http://ledger.test:7401', coordinator: 'http://coordinator.test:7402' };
 const fleet = createFleet();
@@ -25,7 +24,7 @@ const never = new AbortController().signal;
 
 function setUp(folder: string, node: TestNode = admitNode(fleet, { labels: { zone: 'a' } })) {
   const ledger = new MemoryLedger(fleet.authority);
-  const keys: NodeKeys = { nodeId: node.id, signer: node.key, sealKey: createKey().publicKey };
+  const keys = keysOf(node.id, node.key);
   const failures: unknown[] = [];
   const clock = new ImpatientClock();
   const connected: string[] = [];
@@ -45,6 +44,11 @@ function setUp(folder: string, node: TestNode = admitNode(fleet, { labels: { zon
     onAuthorityFailure: (error) => failures.push(error),
   };
   return { ledger, deps, failures, clock, connected, node };
+}
+
+function keysOf(nodeId: string, signer: Signer): JoinDeps['keys'] {
+  const sealKeys = { current: createKey().publicKey, notePublished: async () => undefined };
+  return { nodeId, signer, sealKeys };
 }
 
 const codes = (failures: readonly unknown[]) =>
@@ -141,7 +145,7 @@ describe('joining a fleet', () => {
     const keys = { ...admitNode(fleet) };
     const deps = {
       ...stolen.deps,
-      keys: { nodeId: keys.id, signer: keys.key, sealKey: thief.publicKey },
+      keys: keysOf(keys.id, keys.key),
       connect: () => first.ledger,
     };
     const joining = joinFleet(deps, stopping.signal);

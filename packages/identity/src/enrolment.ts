@@ -30,7 +30,9 @@ export interface JoinFailure {
 export interface JoinDeps {
   /** Where membership and authority are kept. */
   readonly folder: string;
-  readonly keys: NodeKeys;
+  readonly keys: Pick<NodeKeys, 'nodeId' | 'signer'> & {
+    readonly sealKeys: Pick<NodeKeys['sealKeys'], 'current' | 'notePublished'>;
+  };
   /** As `hypha node add` printed it. Read only while there is no membership. */
   readonly joinToken?: string | undefined;
   /** Instead of the addresses in the token or the membership. */
@@ -128,11 +130,12 @@ async function enrol(deps: JoinDeps, token: JoinToken, signal: AbortSignal): Pro
   const bounded = AbortSignal.any([signal, AbortSignal.timeout(LIMITS.attemptMsMax)]);
   const facts = await deps.facts();
   const { challenge } = await ledger.challenge({ signal: bounded });
+  const sealKey = keys.sealKeys.current;
   const statement = signEnrolment(
     {
       v: 1,
       publicKey: base64(keys.signer.publicKey),
-      sealKey: base64(keys.sealKey),
+      sealKey: base64(sealKey),
       admission: token.admission,
       token: token.secret,
       challenge,
@@ -144,6 +147,7 @@ async function enrol(deps: JoinDeps, token: JoinToken, signal: AbortSignal): Pro
   );
   const record = await ledger.enrol(statement, { signal: bounded });
   checkIsOurs(record, keys.nodeId, admitted);
+  await keys.sealKeys.notePublished(sealKey);
   const membership: Membership = {
     v: 1,
     node: keys.nodeId,

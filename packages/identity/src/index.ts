@@ -13,3 +13,4 @@ export { findMembership, Membership } from './membership.ts';
 export { type NodeKeys, openNodeKeys } from './node-keys.ts';
 export { type BufferedReport, ReportBuffer, type RingBounds } from './report-buffer.ts';
 export { type NodeSample, Reporter, type ReporterDeps } from './reporter.ts';
+export { SealKeys } from './seal-keys.ts';

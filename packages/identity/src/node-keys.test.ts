@@ -13,20 +13,20 @@ describe('node keys', () => {
   test('are made at the first boot and kept', async () => {
     await using folder = await openTempDir();
     const keys = join(folder.path, 'keys');
-    const first = await openNodeKeys(keys);
-    const again = await openNodeKeys(keys);
+    const first = await openNodeKeys(keys, Date.now);
+    const again = await openNodeKeys(keys, Date.now);
     expect(again.nodeId).toBe(first.nodeId);
-    expect(again.sealKey).toEqual(first.sealKey);
+    expect(again.sealKeys.current).toEqual(first.sealKeys.current);
     expect(isSoundPublicKey(first.signer.publicKey)).toBe(true);
     expect(first.nodeId).toBe(nodeIdOf(nodeVerifier, first.signer.publicKey));
-    expect(first.sealKey).toHaveLength(32);
-    expect(first.sealKey).not.toEqual(first.signer.publicKey);
+    expect(first.sealKeys.current).toHaveLength(32);
+    expect(first.sealKeys.current).not.toEqual(first.signer.publicKey);
   });
 
   test('are PKCS#8 PEM that only their owner can read, in a folder only their owner can enter', async () => {
     await using folder = await openTempDir();
     const keys = join(folder.path, 'keys');
-    await openNodeKeys(keys);
+    await openNodeKeys(keys, Date.now);
     expect((await readdir(keys)).sort()).toEqual(['identity.pem', 'seal.pem']);
     for (const [name, type] of [
       ['identity.pem', 'ed25519'],
@@ -40,30 +40,30 @@ describe('node keys', () => {
 
   test('are closed to others when something had opened them', async () => {
     await using folder = await openTempDir();
-    await openNodeKeys(folder.path);
+    await openNodeKeys(folder.path, Date.now);
     await chmod(join(folder.path, 'identity.pem'), 0o644);
-    await openNodeKeys(folder.path);
+    await openNodeKeys(folder.path, Date.now);
     expect(await modeOf(join(folder.path, 'identity.pem'))).toBe(0o600);
   });
 
   test('are finished after a crash between the two', async () => {
     await using folder = await openTempDir();
-    const first = await openNodeKeys(folder.path);
+    const first = await openNodeKeys(folder.path, Date.now);
     // As it is when only the sealing key got to disk, with the draft of the other cut short.
     await rm(join(folder.path, 'identity.pem'));
     await writeFile(join(folder.path, 'identity.pem.draft'), '-----BEGIN PRIV', { mode: 0o644 });
-    const finished = await openNodeKeys(folder.path);
-    expect(finished.sealKey).toEqual(first.sealKey);
-    expect((await openNodeKeys(folder.path)).nodeId).toBe(finished.nodeId);
+    const finished = await openNodeKeys(folder.path, Date.now);
+    expect(finished.sealKeys.current).toEqual(first.sealKeys.current);
+    expect((await openNodeKeys(folder.path, Date.now)).nodeId).toBe(finished.nodeId);
     expect(await modeOf(join(folder.path, 'identity.pem'))).toBe(0o600);
     expect(await readdir(folder.path)).not.toContain('identity.pem.draft');
   });
 
   test('are not silently replaced when the sealing key is lost', async () => {
     await using folder = await openTempDir();
-    await openNodeKeys(folder.path);
+    await openNodeKeys(folder.path, Date.now);
     await rm(join(folder.path, 'seal.pem'));
-    await expect(openNodeKeys(folder.path)).rejects.toMatchObject({ code: 'E_CONFLICT' });
+    await expect(openNodeKeys(folder.path, Date.now)).rejects.toMatchObject({ code: 'E_CONFLICT' });
   });
 
   test.for([
@@ -72,17 +72,17 @@ describe('node keys', () => {
     ['seal.pem', 'garbage'],
   ] as const)('are not silently replaced when %s holds %j', async ([name, text]) => {
     await using folder = await openTempDir();
-    await openNodeKeys(folder.path);
+    await openNodeKeys(folder.path, Date.now);
     await writeFile(join(folder.path, name), text);
-    await expect(openNodeKeys(folder.path)).rejects.toMatchObject({ code: 'E_CONFLICT' });
+    await expect(openNodeKeys(folder.path, Date.now)).rejects.toMatchObject({ code: 'E_CONFLICT' });
     expect(await readFile(join(folder.path, name), 'utf8')).toBe(text);
   });
 
   test('of one use are refused for the other', async () => {
     await using folder = await openTempDir();
-    await openNodeKeys(folder.path);
+    await openNodeKeys(folder.path, Date.now);
     const seal = await readFile(join(folder.path, 'seal.pem'));
     await writeFile(join(folder.path, 'identity.pem'), seal);
-    await expect(openNodeKeys(folder.path)).rejects.toMatchObject({ code: 'E_CONFLICT' });
+    await expect(openNodeKeys(folder.path, Date.now)).rejects.toMatchObject({ code: 'E_CONFLICT' });
   });
 });

@@ -1,14 +1,6 @@
 import { HyphaError, isHyphaError, verifyReport } from '@hypha/protocol';
 import { nodeVerifier } from '@hypha/protocol/node';
-import {
-  admitNode,
-  createFleet,
-  createKey,
-  enrolmentOf,
-  FACTS,
-  openTempDir,
-  waitFor,
-} from '@hypha/testkit';
+import { admitNode, createFleet, enrolmentOf, FACTS, openTempDir, waitFor } from '@hypha/testkit';
 import { describe, expect, test } from 'vitest';
 import { ImpatientClock } from '../test/impatient-clock.ts';
 import { MemoryLedger } from '../test/memory-ledger.ts';
@@ -26,7 +18,7 @@ async function setUp(folder: string) {
   const buffer = await ReportBuffer.open(folder);
   const failures: { readonly error: unknown; readonly dropped?: number }[] = [];
   const deps: ReporterDeps = {
-    keys: { nodeId: node.id, signer: node.key, sealKey: createKey().publicKey },
+    keys: { nodeId: node.id, signer: node.key },
     buffer,
     ledger,
     sample: async () => ({

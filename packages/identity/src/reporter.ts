@@ -22,7 +22,7 @@ export interface NodeSample {
 }
 
 export interface ReporterDeps {
-  readonly keys: NodeKeys;
+  readonly keys: Pick<NodeKeys, 'nodeId' | 'signer'>;
   readonly buffer: ReportBuffer;
   readonly ledger: Pick<LedgerPort, 'report'>;
   readonly sample: () => Promise<NodeSample>;

@@ -31,7 +31,7 @@ export async function runNodeProcess({ runnerFile, openSals }: NodeProcess): Pro
     const config = readConfig();
     const log = createLogger({ name: process.title, level: config.logLevel });
     const folder = await openStateFolder(config.state);
-    const keys = await openNodeKeys(folder.identity);
+    const keys = await openNodeKeys(folder.identity, systemClock.nowMs);
     const host = await openSals({ config, folder, node: keys.nodeId, signal });
     try {
       const supervisor = await Supervisor.start({

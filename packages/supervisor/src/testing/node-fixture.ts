@@ -274,7 +274,7 @@ export class NodeFixture implements AsyncDisposable {
       admission,
     });
     const { identity } = await openStateFolder(join(this.#folder, 'node'));
-    this.node = (await openNodeKeys(identity)).nodeId;
+    this.node = (await openNodeKeys(identity, Date.now)).nodeId;
   }
 }
 
