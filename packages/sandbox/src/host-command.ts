@@ -2,6 +2,7 @@
 import { createRequire } from 'node:module';
 import { sep } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { detectConfinement, type HostWrapper } from './confinement.ts';
 import { SANDBOX_LIMITS } from './limits.ts';
 
 export interface HostCommand {
@@ -11,13 +12,18 @@ export interface HostCommand {
 
 /**
  * Limits that only a process can set on itself, then Node. The arguments are data to the shell, never
- * text of it. A limit that the machine already has lower stays as it is.
+ * text of it. A limit that the machine already has lower stays as it is. Address space (`-v`) is not
+ * among them: V8 then does without guard regions, which costs a tenth of a guest's speed; writable
+ * memory (`-d`) bounds the same.
  */
 const LIMITS_SHIM = [
   'ulimit -c 0',
   'ulimit -s 8192',
+  `ulimit -d ${SANDBOX_LIMITS.hostDataBytesMax / 1024}`,
   `ulimit -n ${SANDBOX_LIMITS.hostFilesMax}`,
   `ulimit -t ${2 * SANDBOX_LIMITS.hostCpuSecondsMax}`,
+  // A shell exports where it is.
+  'unset PWD OLDPWD',
   'exec "$@"',
 ].join('; ');
 
@@ -38,9 +44,20 @@ function packagesFolder(file: string): string {
   return file.slice(0, file.lastIndexOf(marker) + marker.length);
 }
 
+const MAIN = fileURLToPath(new URL('./host/main.ts', import.meta.url));
+
 /** @param node absolute path of the Node binary */
-export function hostCommand(node: string): HostCommand {
-  const main = fileURLToPath(new URL('./host/main.ts', import.meta.url));
+export async function confineHosts(node: string): Promise<HostWrapper> {
+  const packages = [ENGINE, BINDING].map((url) => fileURLToPath(url));
+  return await detectConfinement({ files: [node, MAIN, ...packages, BINDING_TYPES] });
+}
+
+/**
+ * @param node absolute path of the Node binary
+ * @param wrapper what is taken from the host
+ * @param count number of the host among those of this process
+ */
+export function hostCommand(node: string, wrapper: HostWrapper, count: number): HostCommand {
   const flags = [
     '--permission',
     ...readableFolders().map((folder) => `--allow-fs-read=${folder}`),
@@ -52,6 +69,6 @@ export function hostCommand(node: string): HostCommand {
   ];
   return {
     file: '/bin/sh',
-    args: ['-c', LIMITS_SHIM, 'hypha-sandbox', node, ...flags, main],
+    args: ['-c', LIMITS_SHIM, 'hypha-sandbox', ...wrapper.wrap(count), node, ...flags, MAIN],
   };
 }

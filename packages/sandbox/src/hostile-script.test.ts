@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { HyphaError, type Json } from '@hypha/protocol';
 import { afterAll, expect, test } from 'vitest';
 import type { TimeSpent } from './cpu-deadline.ts';
-import { hostCommand } from './host-command.ts';
+import { confineHosts, hostCommand } from './host-command.ts';
 import { SandboxGuest } from './sandbox-guest.ts';
 import { SandboxHost } from './sandbox-host.ts';
 import { SandboxPool } from './sandbox-pool.ts';
@@ -122,7 +122,9 @@ test.for([
 );
 
 test('memory is capped in the process, not only counted in the guest', async () => {
-  const host = await SandboxHost.start(hostCommand(process.execPath));
+  const host = await SandboxHost.start(
+    hostCommand(process.execPath, await confineHosts(process.execPath), 0),
+  );
   try {
     const body = `const a = []; try { for (;;) a.push('x'.repeat(1e6) + a.length); } catch {} return 1;`;
     const limits = limitsOf({ cpuMs: 5_000, memoryBytes: 64 * 1024 * 1024 });

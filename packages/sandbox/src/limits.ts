@@ -35,6 +35,11 @@ export const SANDBOX_LIMITS = {
   hostBytesMax: 256 * 1024 * 1024,
   /** … or after this much CPU time, seconds; twice that ends it from outside even if its runner died. */
   hostCpuSecondsMax: 900,
+  /**
+   * Writable memory of a host, bytes: what V8 sets aside at its start (0.55 GiB), the largest memory a
+   * script may have, and those of scripts before it that are not collected yet.
+   */
+  hostDataBytesMax: 3 * 1024 ** 3,
   /** Files a host may hold open. */
   hostFilesMax: 64,
   /** CPU time for reading a script's `deployment`, milliseconds. */

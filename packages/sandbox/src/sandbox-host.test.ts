@@ -4,7 +4,7 @@ import { promisify } from 'node:util';
 import { type GuestProgram, HyphaError } from '@hypha/protocol';
 import { afterEach, expect, test } from 'vitest';
 import type { TimeSpent } from './cpu-deadline.ts';
-import { hostCommand } from './host-command.ts';
+import { confineHosts, type HostCommand, hostCommand } from './host-command.ts';
 import { SandboxGuest } from './sandbox-guest.ts';
 import { SandboxHost } from './sandbox-host.ts';
 import { limitsOf, programOf } from './testing/guest-driver.ts';
@@ -24,6 +24,10 @@ async function lyingHost(answer: string): Promise<SandboxHost> {
   const host = await SandboxHost.start({ file: process.execPath, args: ['-e', program] });
   hosts.push(host);
   return host;
+}
+
+async function realCommand(): Promise<HostCommand> {
+  return hostCommand(process.execPath, await confineHosts(process.execPath), 0);
 }
 
 async function startIn(host: SandboxHost, program: GuestProgram): Promise<unknown> {
@@ -103,20 +107,22 @@ test('a command that cannot be run is an error, not a hang', async () => {
   await expect(SandboxHost.start({ file: '/nonexistent', args: [] })).rejects.toMatchObject({
     code: 'E_SANDBOX',
   });
-  await expect(SandboxHost.start(hostCommand('/nonexistent/node'))).rejects.toMatchObject({
+  await expect(
+    SandboxHost.start(hostCommand('/nonexistent/node', await confineHosts('/nonexistent/node'), 0)),
+  ).rejects.toMatchObject({
     code: 'E_SANDBOX',
   });
 });
 
 test('a host has an empty environment and limits of its own', async () => {
-  const host = await SandboxHost.start(hostCommand(process.execPath));
+  const host = await SandboxHost.start(await realCommand());
   hosts.push(host);
   const read = (file: string) => readFileSync(`/proc/${host.pid}/${file}`, 'utf8');
-  // The shell that sets the limits adds its own working directory.
-  expect(read('environ').split('\0').filter(Boolean)).toEqual(['PWD=/']);
+  expect(read('environ')).toBe('');
   expect(read('limits')).toMatch(/Max open files\s+64\s/);
   expect(read('limits')).toMatch(/Max core file size\s+0\s/);
   expect(read('limits')).toMatch(/Max cpu time\s+1800\s/);
+  expect(read('limits')).toMatch(/Max data size\s+3221225472\s/);
 });
 
 test('code in a host reads no file but its own, writes none and starts nothing', async () => {
@@ -132,7 +138,7 @@ test('code in a host reads no file but its own, writes none and starts nothing',
     for (const [name, run] of Object.entries(tries)) {
       try { run(); console.log(name, 'allowed'); } catch (error) { console.log(name, error.code); }
     }`;
-  const { file, args } = hostCommand(process.execPath);
+  const { file, args } = await realCommand();
   const { stdout } = await promisify(execFile)(file, [...args.slice(0, -1), '-e', probe]);
   const denied = 'ERR_ACCESS_DENIED';
   expect(stdout.trim().split('\n')).toEqual(
@@ -141,7 +147,7 @@ test('code in a host reads no file but its own, writes none and starts nothing',
 });
 
 test('a host ends when its runner goes away', async () => {
-  const host = await SandboxHost.start(hostCommand(process.execPath));
+  const host = await SandboxHost.start(await realCommand());
   hosts.push(host);
   host.closeInput();
   await expect.poll(() => host.isAlive).toBe(false);

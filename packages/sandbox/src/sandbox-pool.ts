@@ -6,7 +6,8 @@ import {
   isErrorCode,
   type Json,
 } from '@hypha/protocol';
-import { type HostCommand, hostCommand } from './host-command.ts';
+import type { HostWrapper } from './confinement.ts';
+import { confineHosts, hostCommand } from './host-command.ts';
 import { SANDBOX_LIMITS } from './limits.ts';
 import { SandboxGuest } from './sandbox-guest.ts';
 import { SandboxHost } from './sandbox-host.ts';
@@ -17,7 +18,9 @@ import { SandboxHost } from './sandbox-host.ts';
  * (`SANDBOX_LIMITS`), because what an engine leaks stays in its host.
  */
 export class SandboxPool implements AsyncDisposable {
-  readonly #command: HostCommand;
+  readonly #node: string;
+  readonly #wrapper: Promise<HostWrapper>;
+  #started = 0;
   readonly #idleMax: number;
   /** Hosts without a script, also those that just start or forget one; undefined when that failed. */
   readonly #idle: Promise<SandboxHost | undefined>[] = [];
@@ -31,7 +34,10 @@ export class SandboxPool implements AsyncDisposable {
    * @param options.node absolute path of the Node binary that hosts run on
    */
   constructor(options: { idleMax?: number; node?: string } = {}) {
-    this.#command = hostCommand(options.node ?? process.execPath);
+    this.#node = options.node ?? process.execPath;
+    this.#wrapper = confineHosts(this.#node);
+    // Whoever needs a host hears of it.
+    this.#wrapper.catch(() => undefined);
     this.#idleMax = options.idleMax ?? 1;
   }
 
@@ -98,7 +104,8 @@ export class SandboxPool implements AsyncDisposable {
 
   async #startHost(): Promise<SandboxHost> {
     if (this.#isClosed) throw new HyphaError('E_UNAVAILABLE', 'the sandbox is closed');
-    const host = await SandboxHost.start(this.#command);
+    const wrapper = await this.#wrapper;
+    const host = await SandboxHost.start(hostCommand(this.#node, wrapper, this.#started++));
     this.#all.add(host);
     if (!this.#isClosed) return host;
     await this.#drop(host);
