@@ -51,7 +51,7 @@ export async function startLedger(options: LedgerOptions): Promise<Ledger> {
     migrations: LEDGER_MIGRATIONS,
   });
   try {
-    const entries = new LogEntries(store);
+    const entries = new LogEntries(store, verifier);
     const authority = await AuthorityChain.open(
       { store, entries, verifier, nowMs },
       options.genesis,

@@ -1,4 +1,13 @@
-import { canonicalJson, Envelope, type LogEntry, type Page } from '@hypha/protocol';
+import {
+  canonicalJson,
+  Envelope,
+  hex,
+  type LogEntry,
+  leafHash,
+  type Page,
+  utf8,
+  type Verifier,
+} from '@hypha/protocol';
 import type { Store, Write } from '@hypha/store';
 import { sql } from 'kysely';
 import { LEDGER_LIMITS } from './ledger-limits.ts';
@@ -25,9 +34,11 @@ export interface EntryQuery {
 /** The append-only sequence of everything the ledger vouches for. */
 export class LogEntries {
   readonly #store: Store<LedgerDb>;
+  readonly #verifier: Verifier;
 
-  constructor(store: Store<LedgerDb>) {
+  constructor(store: Store<LedgerDb>, verifier: Verifier) {
     this.#store = store;
+    this.#verifier = verifier;
   }
 
   /**
@@ -95,9 +106,14 @@ export class LogEntries {
       .where('position', '<=', last.position)
       .execute();
     return {
-      items: rows.map(({ position, at, kind, digest, envelope }) => {
-        return { index: position, at, kind, digest, envelope: parseStoredEnvelope(envelope) };
-      }),
+      items: rows.map(({ position, at, kind, digest, envelope }) => ({
+        index: position,
+        at,
+        kind,
+        digest,
+        envelope: parseStoredEnvelope(envelope),
+        leafHash: hex(leafHash(this.#verifier, utf8(envelope))),
+      })),
       nextCursor: count < sizes.length ? String(last.position) : null,
     };
   }

@@ -1,7 +1,8 @@
 import { z } from 'zod';
+import { PublicKey } from './authority-payload.ts';
 import { Envelope } from './dsse.ts';
 import { Problem } from './hypha-error.ts';
-import { Name, NodeId, Rid, RunId, Sha256Hex } from './ids.ts';
+import { KeyId, Name, NodeId, Rid, RunId, Sha256Hex } from './ids.ts';
 import { JournalEvent } from './journal-event.ts';
 import { Json } from './json-value.ts';
 import { LIMITS } from './limits.ts';
@@ -116,6 +117,8 @@ export const NodeView = z.object({
   publicKey: z.string(),
   enrolledAt: z.int(),
   lastReportAt: z.int().nullable(),
+  /** Newest authority update the node had when it last reported; absent before its first report. */
+  authoritySeq: z.int().optional(),
   bootId: z.string(),
   uptimeMs: z.int(),
   facts: NodeFacts,
@@ -143,10 +146,40 @@ export const LogEntry = z.object({
   kind: z.string(),
   digest: Sha256Hex,
   envelope: Envelope,
+  /** Merkle leaf of the entry: of the canonical JSON of `envelope` (`merkle.ts`). */
+  leafHash: Sha256Hex,
 });
 export type LogEntry = z.infer<typeof LogEntry>;
 export const LogAppended = z.object({ index: z.int(), digest: Sha256Hex, existing: z.boolean() });
 export type LogAppended = z.infer<typeof LogAppended>;
+
+/** `GET /v1/log/key`: what `set-ledger-key` has to name before this ledger's checkpoints count. */
+export const LogKey = z.object({ publicKey: PublicKey, keyid: KeyId });
+export type LogKey = z.infer<typeof LogKey>;
+
+/** `GET /v1/log/checkpoint`: a C2SP note (`checkpoint.ts`). */
+export const LogCheckpoint = z.object({ checkpoint: z.string().max(16_384) });
+export type LogCheckpoint = z.infer<typeof LogCheckpoint>;
+
+/** Hashes of a Merkle proof, lowest first. */
+const LogProof = z.array(Sha256Hex).max(64);
+
+/** `GET /v1/log/inclusion`: that entry `index` is in the log of `size` entries. */
+export const LogInclusion = z.object({
+  index: z.int().nonnegative(),
+  size: z.int().positive(),
+  leafHash: Sha256Hex,
+  proof: LogProof,
+});
+export type LogInclusion = z.infer<typeof LogInclusion>;
+
+/** `GET /v1/log/consistency`: that the log of `to` entries extends the one of `from`. */
+export const LogConsistency = z.object({
+  from: z.int().positive(),
+  to: z.int().positive(),
+  proof: LogProof,
+});
+export type LogConsistency = z.infer<typeof LogConsistency>;
 
 /** Coordinator → node, as SSE `data` on `GET /v1/nodes/:id/inbox`; `id:` is the message's. */
 export const InboxMessage = z.discriminatedUnion('type', [
