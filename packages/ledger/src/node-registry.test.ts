@@ -20,6 +20,7 @@ test('keeps the newest report and skips those it has', async () => {
   expect(await t.client.node(machine.id)).toMatchObject({
     bootId: 'boot-2',
     uptimeMs: 9000,
+    authoritySeq: 0,
     free: { milliCpus: 7 },
   });
 });
@@ -33,7 +34,9 @@ test('refuses a batch that is not in order', async () => {
     code: 'E_REQUEST',
     where: { path: 'reports.1' },
   });
-  expect((await t.client.node(machine.id)).lastReportAt).toBeNull();
+  const view = await t.client.node(machine.id);
+  expect(view.lastReportAt).toBeNull();
+  expect(view).not.toHaveProperty('authoritySeq');
 });
 
 test('takes reports only from the node they are of', async () => {

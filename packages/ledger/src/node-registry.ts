@@ -1,6 +1,6 @@
 import {
   base64,
-  type Envelope,
+  Envelope,
   fromBase64,
   HyphaError,
   keyIdOf,
@@ -8,7 +8,8 @@ import {
   NodeFacts,
   type NodeView,
   type Page,
-  type ReportPayload,
+  parseStrictJson,
+  ReportPayload,
   ResourceLimits,
   type VerifiedEnrolment,
   type Verifier,
@@ -114,6 +115,7 @@ export class NodeRegistry {
       publicKey: row.public_key,
       enrolledAt: row.enrolled_at,
       lastReportAt: row.reported_at,
+      ...(row.report === null ? {} : { authoritySeq: authoritySeqOf(row.report) }),
       bootId: row.boot_id,
       uptimeMs: row.uptime_ms,
       facts: NodeFacts.parse(JSON.parse(row.facts)),
@@ -215,4 +217,10 @@ export class NodeRegistry {
   #silentSince(): number {
     return this.#deps.nowMs() - LEDGER_LIMITS.silentIntervals * this.#deps.reportIntervalMs;
   }
+}
+
+/** Of a report that was verified when it came; kept as its envelope. */
+function authoritySeqOf(report: string): number {
+  const { payload } = Envelope.parse(JSON.parse(report));
+  return ReportPayload.parse(parseStrictJson(fromBase64(payload))).authoritySeq;
 }
