@@ -231,23 +231,24 @@ function checkFreshness(
 }
 
 /** Scopes of several signers do not add up: each that counts covers the whole script by itself. */
-function checkGrantsCover(
-  payload: ScriptPayload,
-  grants: readonly Grant[],
-  { signatures }: Policy,
-): void {
+function checkGrantsCover(payload: ScriptPayload, grants: readonly Grant[], policy: Policy): void {
   const faults = grants.map((grant) => findScopeFault(payload, grant));
   const covering = faults.filter((fault) => fault === undefined).length;
   if (covering === 0) throw faults[0];
-  const needed = Math.max(
-    signatures.default,
-    ...powersAsked(payload).map((power) => signatures.caps[power] ?? 1),
-  );
+  const needed = signaturesNeeded(payload, policy);
   if (covering >= needed) return;
   throw new HyphaError(
     'E_SIG_THRESHOLD',
     `revision ${payload.id} has ${covering} of ${needed} signatures by keys that may sign all of it`,
     { where: { path: 'signatures' }, details: { have: covering, needed } },
+  );
+}
+
+/** How many keys, each with a grant for all of it, have to sign this script. */
+export function signaturesNeeded(payload: ScriptPayload, { signatures }: Policy): number {
+  return Math.max(
+    signatures.default,
+    ...powersAsked(payload).map((power) => signatures.caps[power] ?? 1),
   );
 }
 
