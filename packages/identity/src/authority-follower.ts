@@ -7,11 +7,11 @@
  */
 import { join } from 'node:path';
 import { Authority, Envelope, HyphaError, parseStrictJson, type Verifier } from '@hypha/protocol';
+import { findPrivateFile, writePrivateFile } from '@hypha/protocol/node';
 import { z } from 'zod';
 import type { Clock } from './clock.ts';
 import type { LedgerPort } from './ledger-port.ts';
 import { IDENTITY_LIMITS as LIMITS, retryDelayMs } from './limits.ts';
-import { readPrivateFile, writePrivateFile } from './private-file.ts';
 
 const ChainFile = z.strictObject({ v: z.literal(1), updates: z.array(Envelope).min(1) });
 
@@ -176,7 +176,7 @@ async function readChain({
   onFailure,
 }: AuthorityFollowerDeps): Promise<Authority | undefined> {
   const path = chainFile(folder);
-  const text = await readPrivateFile(path);
+  const text = await findPrivateFile(path);
   if (text === undefined) return undefined;
   try {
     const { updates } = ChainFile.parse(parseStrictJson(text));

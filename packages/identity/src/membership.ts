@@ -8,8 +8,8 @@ import {
   parseStrictJson,
   Sha256Hex,
 } from '@hypha/protocol';
+import { findPrivateFile, writePrivateFile } from '@hypha/protocol/node';
 import { z } from 'zod';
-import { readPrivateFile, writePrivateFile } from './private-file.ts';
 
 /** What a node knows of its place since it enrolled: a restart needs neither token nor ledger. */
 export const Membership = z.strictObject({
@@ -34,7 +34,7 @@ const membershipFile = (folder: string) => join(folder, 'membership.json');
 /** Undefined before the first enrolment. Throws `E_CONFLICT` when the file is not one. */
 export async function findMembership(folder: string): Promise<Membership | undefined> {
   const path = membershipFile(folder);
-  const text = await readPrivateFile(path);
+  const text = await findPrivateFile(path);
   if (text === undefined) return undefined;
   try {
     return Membership.parse(parseStrictJson(text));

@@ -1,7 +1,12 @@
 import { join } from 'node:path';
 import { HyphaError, type NodeId, nodeIdOf, type Signer } from '@hypha/protocol';
-import { generateKey, nodeVerifier, signerFromPem } from '@hypha/protocol/node';
-import { readPrivateFile, writePrivateFile } from './private-file.ts';
+import {
+  generateKey,
+  nodeVerifier,
+  findPrivateFile,
+  signerFromPem,
+  writePrivateFile,
+} from '@hypha/protocol/node';
 import { SealKeys } from './seal-keys.ts';
 
 const IDENTITY_FILE = 'identity.pem';
@@ -25,7 +30,7 @@ export interface NodeKeys {
  */
 export async function openNodeKeys(folder: string, nowMs: () => number): Promise<NodeKeys> {
   const files = { identity: join(folder, IDENTITY_FILE), seal: join(folder, SEAL_FILE) };
-  let identity = await readPrivateFile(files.identity);
+  let identity = await findPrivateFile(files.identity);
   let sealKeys = await readKey(files.seal, () => SealKeys.find(files.seal, nowMs));
   if (sealKeys === undefined) {
     if (identity !== undefined) {

@@ -8,9 +8,9 @@
 import { mkdir, open, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Envelope, parseStrictJson } from '@hypha/protocol';
+import { isAbsent, syncFolder } from '@hypha/protocol/node';
 import { z } from 'zod';
 import { IDENTITY_LIMITS } from './limits.ts';
-import { isAbsent, syncFolder } from './private-file.ts';
 
 export interface BufferedReport {
   readonly seq: number;

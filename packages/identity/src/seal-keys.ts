@@ -12,7 +12,7 @@ import {
   type SecretValues,
   sealBytes,
 } from '@hypha/protocol';
-import { readPrivateFile, writePrivateFile } from './private-file.ts';
+import { findPrivateFile, writePrivateFile } from '@hypha/protocol/node';
 
 interface SealKey {
   readonly pem: string;
@@ -49,7 +49,7 @@ export class SealKeys {
 
   /** Undefined when there is no file. Throws when it holds no such keys. */
   static async find(path: string, nowMs: () => number): Promise<SealKeys | undefined> {
-    const text = await readPrivateFile(path);
+    const text = await findPrivateFile(path);
     return text === undefined ? undefined : new SealKeys(path, nowMs, parseKeys(text, nowMs()));
   }
 

@@ -5,11 +5,12 @@ import {
   type KeyObject,
   sign,
 } from 'node:crypto';
-import { closeSync, constants, fsyncSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { closeSync, constants, fsyncSync, openSync, writeSync } from 'node:fs';
 import type { Signer } from '../crypto-port.ts';
 import { HyphaError } from '../hypha-error.ts';
 import { keyIdOf } from '../ids.ts';
 import { nodeVerifier } from './node-verifier.ts';
+import { OpenFileError, readPrivateFile } from './private-file.ts';
 
 const MAKE_ONE = 'make one: hypha key new NAME';
 
@@ -69,11 +70,13 @@ function signerFromKey(key: KeyObject): Signer {
   };
 }
 
+/** Throws `OpenFileError` when others than its owner may use the file, `E_NOT_FOUND` when there is none. */
 export function readKeyFile(path: string): Signer {
   let pem: string;
   try {
-    pem = readFileSync(path, 'utf8');
+    pem = readPrivateFile(path);
   } catch (cause) {
+    if (cause instanceof OpenFileError) throw cause;
     throw new HyphaError('E_NOT_FOUND', `cannot read the key file ${path}`, {
       cause,
       hint: `${MAKE_ONE}; hypha key list shows those there are`,
