@@ -39,6 +39,11 @@ export class Session {
     return new CoordinatorClient({ baseUrl: this.context.coordinator, ...this.#readingKey() });
   }
 
+  /** For what only an admin may call. */
+  coordinatorAsAdmin(): CoordinatorClient {
+    return new CoordinatorClient({ baseUrl: this.context.coordinator, signer: this.admin() });
+  }
+
   nodeAt(url: string): NodeClient {
     return new NodeClient({ baseUrl: url, ...this.#readingKey() });
   }
@@ -76,10 +81,14 @@ export class Session {
     return Math.floor(this.nowMs() / 1000);
   }
 
-  /** Requests are signed with the operator's key where the context has one. */
+  /**
+   * Requests are signed with the operator's key, or else the admin's. With neither they go out unsigned,
+   * which is enough for what is public: submissions, genesis, authority and log.
+   */
   #readingKey(): { signer?: Signer } {
-    const file = this.context.keys.operator;
-    return file === undefined ? {} : { signer: readKeyFile(file) };
+    const { operator, admin } = this.context.keys;
+    const file = operator ?? admin;
+    return file === undefined ? {} : { signer: readKeyFile(resolve(file)) };
   }
 
   #keyFile(use: 'operator' | 'admin', file: string | undefined): string {

@@ -1,6 +1,6 @@
 import { existsSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { nodeIdOf } from '@hypha/protocol';
+import { nodeIdOf, type Signer } from '@hypha/protocol';
 import { nodeVerifier, readKeyFile } from '@hypha/protocol/node';
 import { socketDir } from './up/redis-process.ts';
 
@@ -38,10 +38,13 @@ export function openState(root: string): StateLayout {
   return layout;
 }
 
-/** The id a node has by its own key, which it makes at its first start. The file is `identity`'s. */
+/** A node's own key, which it makes at its first start. The file is `identity`'s. */
+export function nodeKeyIn(state: StateLayout, name: string): Signer {
+  return readKeyFile(join(state.node(name), 'identity', 'identity.pem'));
+}
+
 export function nodeIdIn(state: StateLayout, name: string): string {
-  const { publicKey } = readKeyFile(join(state.node(name), 'identity', 'identity.pem'));
-  return nodeIdOf(nodeVerifier, publicKey);
+  return nodeIdOf(nodeVerifier, nodeKeyIn(state, name).publicKey);
 }
 
 /** Whether a node has joined already: then it needs no token. The file is `identity`'s. */

@@ -12,6 +12,11 @@ export type Change =
 
 export const CHANGES_TOPIC = 'changes';
 
+/** Realm of a change of a run; undefined for a node, which is nobody's alone. */
+export function realmOf({ type, data }: { type: string; data: string }): string | undefined {
+  return type === 'run' ? (JSON.parse(data) as RunView).realm : undefined;
+}
+
 /** What changed, in the order it did, so that a reader who was away can go on where it was. */
 export class ChangeFeed {
   readonly #store: Store<CoordinatorDb>;

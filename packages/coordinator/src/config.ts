@@ -10,6 +10,8 @@ export const CoordinatorConfig = z.object({
   /** Folder of the store; made when absent. */
   state: z.string().min(1),
   ledger: z.url({ protocol: /^https?$/ }).default('http://127.0.0.1:7401'),
+  /** File of its private key (PEM). Default: `coordinator.pem` in the state folder; made when absent. */
+  key: z.string().min(1).optional(),
   /** Digest the authority has to start with. Without it the first genesis the ledger shows is kept. */
   genesis: Sha256Hex.optional(),
   /** Time between two readings of the ledger when nobody asks, milliseconds. */

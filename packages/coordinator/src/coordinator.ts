@@ -1,14 +1,15 @@
 import { join } from 'node:path';
 import { LedgerClient } from '@hypha/client';
-import type { Verifier } from '@hypha/protocol';
+import { base64, type Verifier } from '@hypha/protocol';
 import { createServer, type HyphaServer, type Logger } from '@hypha/service';
 import { openStore, type Store } from '@hypha/store';
-import { callerKeys } from './api/caller-role.ts';
+import { callerKeys } from './api/caller-keys.ts';
 import { addRoutes } from './api/routes.ts';
 import { AuthorityMirror } from './authority-mirror.ts';
 import { ChangeFeed } from './change-feed.ts';
 import type { Clock } from './clock.ts';
 import { type CoordinatorConfig, VERSION } from './config.ts';
+import { openCoordinatorKey } from './coordinator-key.ts';
 import { DeploymentReader } from './deployment-reader.ts';
 import { Doorbell } from './doorbell.ts';
 import { Fleet } from './fleet.ts';
@@ -59,7 +60,10 @@ export async function startCoordinator(deps: {
     file: join(config.state, 'coordinator.sqlite'),
     migrations: COORDINATOR_MIGRATIONS,
   });
-  const client = new LedgerClient({ baseUrl: config.ledger });
+  const signer = openCoordinatorKey(config.key ?? join(config.state, 'coordinator.pem'));
+  const { keyid } = signer;
+  log.info({ keyid, publicKey: base64(signer.publicKey) }, 'key of this coordinator');
+  const client = new LedgerClient({ baseUrl: config.ledger, signer });
   const stopping = new AbortController();
   const background: Promise<void>[] = [];
   let server: HyphaServer | undefined;

@@ -74,7 +74,7 @@ test('killed in the middle of a journal, it says what it lacks and ends whole', 
 
 test('a cordon survives a kill', async () => {
   const node = await fleet.addNode('kept');
-  await fleet.coordinator.cordon(node.id);
+  await fleet.coordinatorAs(fleet.admin).cordon(node.id);
   await restart();
   const { items } = await fleet.coordinator.listNodes();
   expect(items).toEqual([expect.objectContaining({ id: node.id, state: 'cordoned' })]);

@@ -27,7 +27,7 @@ test('a submission waits for its node and comes after the authority', async () =
   const { node, script, run } = await submitted('late');
   await node.open();
   expect(await node.waitForRun(run)).toEqual(script.envelope);
-  expect(node.received[0]).toMatchObject({ type: 'authority', authority: { length: 3 } });
+  expect(node.received[0]).toMatchObject({ type: 'authority', authority: { length: 4 } });
 });
 
 test('an open inbox gets a new submission at once', async () => {

@@ -46,10 +46,14 @@ export class DeploymentReader {
     this.#store = deps.store;
   }
 
-  /** By realm and name. */
-  async list({ limit, cursor }: PageOptions): Promise<Page<DeploymentView>> {
+  /** By realm and name. @param realms only of these; undefined: of all */
+  async list(
+    { limit, cursor }: PageOptions,
+    realms: readonly string[] | undefined,
+  ): Promise<Page<DeploymentView>> {
     const after = decodeCursor(DeploymentKey, cursor);
     let query = this.#newest().orderBy('revisions.realm').orderBy('revisions.deployment');
+    if (realms !== undefined) query = query.where('revisions.realm', 'in', realms);
     if (after !== undefined) {
       const [realm, name] = after;
       query = query.where(({ eb, or, and }) =>
@@ -69,9 +73,9 @@ export class DeploymentReader {
       .where('revisions.realm', '=', realm)
       .where('revisions.deployment', '=', name)
       .executeTakeFirst();
-    if (row === undefined) throw notFound(realm, name);
+    if (row === undefined) throw unknownDeployment(realm, name);
     const [view] = await this.#views([row]);
-    if (view === undefined) throw notFound(realm, name);
+    if (view === undefined) throw unknownDeployment(realm, name);
     return view;
   }
 
@@ -100,7 +104,7 @@ export class DeploymentReader {
       );
     }
     const rows = await query.execute();
-    if (rows.length === 0 && after === undefined) throw notFound(realm, name);
+    if (rows.length === 0 && after === undefined) throw unknownDeployment(realm, name);
     return await this.#page(rows, limit, (row) => [row.generation, row.digest]);
   }
 
@@ -162,7 +166,8 @@ function deploymentView(revision: RevisionSummary, runs: RunView[]): DeploymentV
   };
 }
 
-function notFound(realm: string, name: string): HyphaError {
+/** Also for one that the caller may not see: to it there is no difference. */
+export function unknownDeployment(realm: string, name: string): HyphaError {
   return new HyphaError('E_NOT_FOUND', `deployment ${realm}/${name} is not known here`, {
     hint: 'hypha deployment list',
   });

@@ -61,12 +61,17 @@ export class Fleet {
     });
   }
 
-  /** Raw key of an enrolled node that may still act. */
-  findKey(id: string): Uint8Array | undefined {
+  /** An enrolled node that may still act. */
+  findActing(id: string): NodeView | undefined {
     const view = this.find(id);
-    if (view === undefined || view.state === 'revoked' || view.state === 'pending')
-      return undefined;
-    return fromBase64(view.publicKey);
+    const mayAct = view !== undefined && view.state !== 'revoked' && view.state !== 'pending';
+    return mayAct ? view : undefined;
+  }
+
+  /** Raw key of `findActing`. */
+  findKey(id: string): Uint8Array | undefined {
+    const view = this.findActing(id);
+    return view === undefined ? undefined : fromBase64(view.publicKey);
   }
 
   /** Keeps what the ledger says now; nodes it does not name stay as they were. Durable when it resolves. */

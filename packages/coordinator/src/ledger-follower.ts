@@ -6,6 +6,11 @@ import type { Fleet } from './fleet.ts';
 import type { LedgerSource } from './ledger-source.ts';
 import { COORDINATOR_LIMITS as LIMITS } from './limits.ts';
 
+/** Answers to a coordinator that the authority grants nothing, or not this. */
+const REFUSALS: ReadonlySet<string | undefined> = new Set([
+  ...['E_UNAUTHENTICATED', 'E_FORBIDDEN', 'E_KEY_REVOKED', 'E_KEY_EXPIRED'],
+]);
+
 /**
  * Keeps authority and nodes close to the ledger's: polls in the background, and at once for a request
  * that needs a fresh view. The ledger being away blocks nobody: what is stored here is used.
@@ -129,9 +134,12 @@ export class LedgerFollower {
     } catch (err) {
       if (this.#stopping.aborted) return;
       this.#failures++;
-      const loud = err instanceof HyphaError && err.code === 'E_AUTHORITY';
-      if (loud) log.error({ err }, 'ledger serves another authority chain than the one known here');
-      else if (this.#failures === 1) log.warn({ err }, 'ledger is away');
+      const code = err instanceof HyphaError ? err.code : undefined;
+      if (code === 'E_AUTHORITY') {
+        log.error({ err }, 'ledger serves another authority chain than the one known here');
+      } else if (REFUSALS.has(code) && this.#failures === 1) {
+        log.error({ err }, 'ledger refuses the key of this coordinator: it needs a grant');
+      } else if (this.#failures === 1) log.warn({ err }, 'ledger is away');
       else log.debug({ err, failures: this.#failures }, 'ledger is still away');
     }
   }

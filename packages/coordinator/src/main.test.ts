@@ -71,7 +71,7 @@ test('it is ready without a ledger, says why it accepts nothing, and stops on SI
   });
   await running.kill('SIGTERM');
   expect(running.child.exitCode).toBe(0);
-  expect(await readdir(state)).toEqual(['coordinator.sqlite']);
+  expect((await readdir(state)).sort()).toEqual(['coordinator.pem', 'coordinator.sqlite']);
 });
 
 test('it stops when the process that started it is gone', async () => {

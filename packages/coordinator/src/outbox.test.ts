@@ -138,6 +138,10 @@ test('a node speaks for its own runs only, and only with its own key', async () 
     code: 'E_FORBIDDEN',
   });
   await expect(fleet.coordinator.sendOutbox(node.id, { items })).rejects.toMatchObject({
+    code: 'E_FORBIDDEN',
+  });
+  const unsigned = new CoordinatorClient({ baseUrl: fleet.coordinatorProcess.url });
+  await expect(unsigned.sendOutbox(node.id, { items })).rejects.toMatchObject({
     code: 'E_UNAUTHENTICATED',
   });
   const stranger = new CoordinatorClient({

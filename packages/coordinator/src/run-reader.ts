@@ -3,11 +3,10 @@ import {
   HyphaError,
   isTerminal,
   type JournalEvent,
-  type Json,
   type Page,
   type RunView,
 } from '@hypha/protocol';
-import type { ServerEvent } from '@hypha/service';
+import type { RunFilter, RunSource, ServerEvent } from '@hypha/service';
 import type { Store } from '@hypha/store';
 import { z } from 'zod';
 import type { Doorbell } from './doorbell.ts';
@@ -17,22 +16,11 @@ import { runTopic } from './run-book.ts';
 import { type RunRow, viewOf } from './run-record.ts';
 import type { CoordinatorDb } from './schema.ts';
 
-export interface RunFilter {
-  /** `name`, or `realm/name`. */
-  readonly deployment?: string | undefined;
-  readonly node?: string | undefined;
-  readonly state?: string | undefined;
-  /** Submitted at or after, epoch milliseconds of the coordinator's clock. */
-  readonly since?: number | undefined;
-  readonly limit: number;
-  readonly cursor?: string | undefined;
-}
-
 const RunKey = z.tuple([z.int(), z.string()]);
 const JournalKey = z.tuple([z.int().nonnegative()]);
 
 /** What can be read of runs. */
-export class RunReader {
+export class RunReader implements RunSource {
   readonly #store: Store<CoordinatorDb>;
   readonly #bell: Doorbell;
 
@@ -44,15 +32,16 @@ export class RunReader {
   /** Newest first. */
   async list(filter: RunFilter): Promise<Page<RunView>> {
     const after = decodeCursor(RunKey, filter.cursor);
-    const [realm, name] = splitDeployment(filter.deployment);
     let query = this.#store.db
       .selectFrom('runs')
       .selectAll()
       .orderBy('submitted_at', 'desc')
       .orderBy('run', 'desc')
       .limit(filter.limit + 1);
-    if (realm !== undefined) query = query.where('realm', '=', realm);
-    if (name !== undefined) query = query.where('deployment', '=', name);
+    if (filter.realms !== undefined) query = query.where('realm', 'in', filter.realms);
+    if (filter.deployment !== undefined) {
+      query = query.where('deployment', '=', filter.deployment);
+    }
     if (filter.node !== undefined) query = query.where('node', '=', filter.node);
     if (filter.state !== undefined) query = query.where('state', '=', filter.state);
     if (filter.since !== undefined) query = query.where('submitted_at', '>=', filter.since);
@@ -69,8 +58,9 @@ export class RunReader {
     return pageFrom(rows, filter.limit, (row) => [row.submitted_at, row.run], viewOf);
   }
 
-  async get(run: string): Promise<RunView> {
-    return viewOf(await this.#row(run));
+  async find(run: string): Promise<RunView | undefined> {
+    const row = await this.#findRow(run);
+    return row === undefined ? undefined : viewOf(row);
   }
 
   /** Events after `cursor`, oldest first; a page is also bounded in bytes. */
@@ -96,9 +86,8 @@ export class RunReader {
     return { items, nextCursor: after < row.last_seq ? encodeCursor([after]) : null };
   }
 
-  /** Throws `E_NOT_FOUND` until the run has committed. */
-  async output(run: string): Promise<{ run: string; output: Json; sha256: string }> {
-    const { state } = await this.get(run);
+  /** Undefined until the run has committed. */
+  async findOutput(run: string): Promise<{ output: string; sha256: string } | undefined> {
     const row = await this.#store.db
       .selectFrom('journal_events')
       .select('event')
@@ -106,17 +95,12 @@ export class RunReader {
       .where('type', '=', 'committed')
       .executeTakeFirst();
     const body = row === undefined ? undefined : (JSON.parse(row.event) as JournalEvent).body;
-    if (body?.type !== 'committed') {
-      throw new HyphaError('E_NOT_FOUND', `run ${run} has no output: it is ${state}`, {
-        hint: `hypha run show ${run}`,
-      });
-    }
-    return { run, output: JSON.parse(body.output) as Json, sha256: body.outputSha256 };
+    if (body?.type !== 'committed') return undefined;
+    return { output: body.output, sha256: body.outputSha256 };
   }
 
-  /** What was signed, as it was submitted. Throws `E_NOT_FOUND`. */
+  /** What was signed, as it was submitted. */
   async envelope(run: string): Promise<Envelope> {
-    await this.get(run);
     const row = await this.#store.db
       .selectFrom('runs')
       .innerJoin('revisions', 'revisions.digest', 'runs.digest')
@@ -126,18 +110,14 @@ export class RunReader {
     return JSON.parse(row.envelope) as Envelope;
   }
 
-  /** Throws `E_NOT_FOUND` until the node has sent it. */
-  async receipt(run: string): Promise<Envelope> {
-    const { state } = await this.get(run);
+  /** Undefined until the node has sent it. */
+  async findReceipt(run: string): Promise<Envelope | undefined> {
     const row = await this.#store.db
       .selectFrom('receipts')
       .select('envelope')
       .where('run', '=', run)
       .executeTakeFirst();
-    if (row !== undefined) return JSON.parse(row.envelope) as Envelope;
-    throw new HyphaError('E_NOT_FOUND', `the receipt of run ${run} is not here: it is ${state}`, {
-      hint: `hypha run show ${run}`,
-    });
+    return row === undefined ? undefined : (JSON.parse(row.envelope) as Envelope);
   }
 
   /**
@@ -173,13 +153,13 @@ export class RunReader {
   }
 
   async #row(run: string): Promise<RunRow> {
-    const row = await this.#store.db
-      .selectFrom('runs')
-      .selectAll()
-      .where('run', '=', run)
-      .executeTakeFirst();
+    const row = await this.#findRow(run);
     if (row !== undefined) return row;
     throw new HyphaError('E_NOT_FOUND', `run ${run} is not known here`, { hint: 'hypha run list' });
+  }
+
+  #findRow(run: string): Promise<RunRow | undefined> {
+    return this.#store.db.selectFrom('runs').selectAll().where('run', '=', run).executeTakeFirst();
   }
 
   #eventsAfter(run: string, seq: number, limit: number) {
@@ -192,10 +172,4 @@ export class RunReader {
       .limit(limit)
       .execute();
   }
-}
-
-function splitDeployment(text: string | undefined): [string | undefined, string | undefined] {
-  if (text === undefined) return [undefined, undefined];
-  const slash = text.indexOf('/');
-  return slash === -1 ? [undefined, text] : [text.slice(0, slash), text.slice(slash + 1)];
 }

@@ -106,8 +106,8 @@ test('the stream of all changes tells runs and nodes, and goes on where it was',
   // Only what comes after the stream was opened is told: until then, offer changes.
   await vi.waitFor(
     async () => {
-      await fleet.coordinator.cordon(node.id);
-      await fleet.coordinator.uncordon(node.id);
+      await fleet.coordinatorAs(fleet.admin).cordon(node.id);
+      await fleet.coordinatorAs(fleet.admin).uncordon(node.id);
       expect(first.events.length).toBeGreaterThan(0);
     },
     { timeout: 10_000, interval: 50 },

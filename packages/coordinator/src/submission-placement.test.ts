@@ -1,4 +1,3 @@
-import { CoordinatorClient } from '@hypha/client';
 import { generateKey } from '@hypha/protocol/node';
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import { COMMITTED, type FakeNode, journalOf, STARTED, SUCCEEDED } from './testing/fake-node.ts';
@@ -125,7 +124,7 @@ test('a node that ended a run and has no room all the same is refused in the end
 test('a cordoned node gets no new work until it is uncordoned, but a destroy', async () => {
   const e = await fleet.addNode('e');
   expect(await place('kept', [e], 1)).toEqual([e.id]);
-  expect(await fleet.coordinator.cordon(e.id)).toMatchObject({ state: 'cordoned' });
+  expect(await fleet.coordinatorAs(fleet.admin).cordon(e.id)).toMatchObject({ state: 'cordoned' });
   await expect(place('kept', [e], 1, 2)).rejects.toMatchObject({
     details: { nodes: [{ reason: expect.stringContaining('uncordon') }] },
   });
@@ -138,22 +137,23 @@ test('a cordoned node gets no new work until it is uncordoned, but a destroy', a
   expect(await fleet.coordinator.submit({ envelope: destroy.envelope })).toMatchObject({
     runs: [{ node: e.id }],
   });
-  expect(await fleet.coordinator.uncordon(e.id)).toMatchObject({ id: e.id });
+  expect(await fleet.coordinatorAs(fleet.admin).uncordon(e.id)).toMatchObject({ id: e.id });
   expect(await place('kept', [e], 1, 4)).toEqual([e.id]);
 });
 
-test('cordon asks for an operator or admin, or for this machine', async () => {
-  const viewer = generateKey().signer;
-  await fleet.grant(viewer, 'viewer');
-  const as = (signer: typeof viewer) =>
-    new CoordinatorClient({ baseUrl: fleet.coordinatorProcess.url, signer });
+test('cordon asks for an admin who has a say about the node', async () => {
+  const elsewhere = generateKey().signer;
+  await fleet.grant(elsewhere, 'admin', { nodes: [a.id] });
+  const as = (signer: typeof elsewhere) => fleet.coordinatorAs(signer);
   await vi.waitFor(() =>
-    expect(as(viewer).cordon(b.id)).rejects.toMatchObject({ code: 'E_FORBIDDEN' }),
+    expect(as(elsewhere).cordon(b.id)).rejects.toMatchObject({ code: 'E_FORBIDDEN' }),
   );
-  await expect(as(a.signer).cordon(b.id)).rejects.toMatchObject({ code: 'E_FORBIDDEN' });
-  expect(await as(fleet.operator).cordon(b.id)).toMatchObject({ state: 'cordoned' });
+  for (const signer of [a.signer, fleet.operator]) {
+    await expect(as(signer).cordon(b.id)).rejects.toMatchObject({ code: 'E_FORBIDDEN' });
+  }
+  expect(await as(fleet.admin).cordon(b.id)).toMatchObject({ state: 'cordoned' });
   expect(await as(fleet.admin).uncordon(b.id)).toMatchObject({ state: 'ready' });
-  await expect(fleet.coordinator.cordon(`node_${'z'.repeat(32)}`)).rejects.toMatchObject({
+  await expect(as(fleet.admin).cordon(`node_${'z'.repeat(32)}`)).rejects.toMatchObject({
     code: 'E_NOT_FOUND',
   });
 });

@@ -4,7 +4,8 @@ import type { JournalTables } from './journal-schema.ts';
 import { RUN_COLUMNS, type RunEntry, runEntryOf } from './run-entry.ts';
 
 export interface RunFilter {
-  readonly realm?: string;
+  /** Only of these. */
+  readonly realms?: readonly string[];
   readonly deployment?: string;
   readonly state?: string;
   /** Accepted at or after, epoch milliseconds. */
@@ -52,9 +53,9 @@ export class RunReader {
 
   /** Newest first. */
   async listRuns(filter: RunFilter): Promise<RunEntry[]> {
-    const { realm, deployment, state, since, beforePosition } = filter;
+    const { realms, deployment, state, since, beforePosition } = filter;
     let query = this.#store.db.selectFrom('run').select(RUN_COLUMNS);
-    if (realm !== undefined) query = query.where('realm', '=', realm);
+    if (realms !== undefined) query = query.where('realm', 'in', realms);
     if (deployment !== undefined) query = query.where('deployment', '=', deployment);
     if (state !== undefined) query = query.where('state', '=', state);
     if (since !== undefined) query = query.where('acceptedAt', '>=', since);

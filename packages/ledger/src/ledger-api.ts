@@ -13,7 +13,7 @@ import {
   pageOf,
   RunId,
 } from '@hypha/protocol';
-import { type HyphaServer, pageQuery, queryInt } from '@hypha/service';
+import { type HyphaServer, pageQuery, queryInt, READERS } from '@hypha/service';
 import { z } from 'zod';
 import type { AuthorityChain } from './authority-chain.ts';
 import type { ChallengeBook } from './challenge-book.ts';
@@ -39,6 +39,8 @@ const submission = {
   bodyBytesMax: LIMITS.submissionBytesMax,
 } as const;
 const NodeParams = z.strictObject({ id: NodeId });
+/** A coordinator follows all of them. */
+const NODE_READERS = [...READERS, 'coordinator'] as const;
 const Label = z.string().regex(/^[^=]+=.*$/, 'not key=value');
 
 /** The ledger's endpoints (design §9). */
@@ -106,7 +108,7 @@ function serveNodes(server: HyphaServer, parts: LedgerParts): void {
   server.route({
     method: 'GET',
     path: '/v1/nodes',
-    auth: 'read',
+    auth: { roles: NODE_READERS },
     summary: 'Nodes by name; every `label=key=value` has to match.',
     query: z.strictObject({
       ...pageQuery,
@@ -128,7 +130,7 @@ function serveNodes(server: HyphaServer, parts: LedgerParts): void {
   server.route({
     method: 'GET',
     path: '/v1/nodes/:id',
-    auth: 'read',
+    auth: { roles: NODE_READERS },
     summary: 'One node.',
     params: NodeParams,
     answer: NodeView,

@@ -1,25 +1,32 @@
 import { join } from 'node:path';
-import { type Envelope, fromBase64 } from '@hypha/protocol';
+import { base64, type Envelope } from '@hypha/protocol';
 import { nodeVerifier } from '@hypha/protocol/node';
 import {
   createServer,
   type FindKey,
+  grantedKey,
   type Logger,
+  nodeKey,
   systemClock,
   type WallClock,
 } from '@hypha/service';
 import { openStore } from '@hypha/store';
 import { AuthorityChain } from './authority-chain.ts';
 import { ChallengeBook } from './challenge-book.ts';
+import { Checkpoints } from './checkpoints.ts';
 import { Enrolments } from './enrolments.ts';
 import { EntryIntake } from './entry-intake.ts';
 import { serveLedger } from './ledger-api.ts';
+import { ensureLedgerKey } from './ledger-key.ts';
 import { LEDGER_MIGRATIONS, type LedgerDb } from './ledger-schema.ts';
+import { serveLog } from './log-api.ts';
+import { checkLog } from './log-check.ts';
 import { LogEntries } from './log-entries.ts';
+import { LogTree } from './log-tree.ts';
 import { NodeRegistry } from './node-registry.ts';
 
 export interface LedgerOptions {
-  /** Folder of the store. */
+  /** Folder of the store and of the key that signs checkpoints, `ledger.pem`. */
   readonly state: string;
   readonly host: string;
   /** 0 takes a free one. */
@@ -38,8 +45,10 @@ export interface Ledger extends AsyncDisposable {
 }
 
 /**
- * The ledger, serving. Every 2xx answer is sent after an fsync of what it says (G2).
- * @throws HyphaError `E_AUTHORITY` without a genesis or with another one than before; `E_UNAVAILABLE` when
+ * The ledger, serving. Every 2xx answer is sent after an fsync of what it says (G2). The whole log is checked
+ * first: what was damaged on disk is not served.
+ * @throws LogDamage naming the first entry that is not what was appended
+ * @throws HyphaError `E_ARGUMENT` when `ledger.pem` holds no key; `E_AUTHORITY` without a genesis or with another one than before; `E_UNAVAILABLE` when
  *   another process owns the state
  */
 export async function startLedger(options: LedgerOptions): Promise<Ledger> {
@@ -51,11 +60,18 @@ export async function startLedger(options: LedgerOptions): Promise<Ledger> {
     migrations: LEDGER_MIGRATIONS,
   });
   try {
-    const entries = new LogEntries(store, verifier);
+    const tree = new LogTree({ store, verifier });
+    const entries = new LogEntries({ store, tree, verifier });
+    const checkedAt = clock.nowMs();
+    const checked = await checkLog(store, verifier);
     const authority = await AuthorityChain.open(
       { store, entries, verifier, nowMs },
       options.genesis,
     );
+    const signer = ensureLedgerKey(join(options.state, 'ledger.pem'));
+    const checkpoints = new Checkpoints({ store, tree, authority, verifier, signer, nowMs });
+    await checkpoints.check();
+    log.info({ entries: checked, tookMs: clock.nowMs() - checkedAt }, 'log checked');
     const nodes = new NodeRegistry({ store, verifier, reportIntervalMs, nowMs });
     const challenges = new ChallengeBook(nowMs);
     const deps = { store, entries, authority, nodes, verifier, nowMs };
@@ -74,6 +90,7 @@ export async function startLedger(options: LedgerOptions): Promise<Ledger> {
       intake: new EntryIntake(deps),
       nodes,
     });
+    serveLog(server, { checkpoints, tree });
     server.gauge('hypha_ledger_commits', 'Transactions with an fsync since the start.', () => {
       return store.counts().commits;
     });
@@ -85,7 +102,16 @@ export async function startLedger(options: LedgerOptions): Promise<Ledger> {
       await server.close();
       await store.close();
     };
-    log.info({ url, authoritySeq: authority.current.seq }, 'ledger ready');
+    const { keyid, publicKey } = signer;
+    log.info(
+      {
+        url,
+        authoritySeq: authority.current.seq,
+        key: { keyid, publicKey: base64(publicKey) },
+        named: authority.current.ledgerKey?.keyid === keyid,
+      },
+      'ledger ready',
+    );
     return { url, close, [Symbol.asyncDispose]: close };
   } catch (error) {
     await store.close();
@@ -96,14 +122,9 @@ export async function startLedger(options: LedgerOptions): Promise<Ledger> {
 /** Keys the authority grants anything now, and nodes that are not revoked. */
 function findKeyIn(authority: AuthorityChain, nodes: NodeRegistry, nowMs: () => number): FindKey {
   return async (keyid) => {
-    const record = authority.current.findKey(keyid);
-    if (record !== undefined) {
-      const seconds = nowMs() / 1000;
-      const { notBefore, notAfter } = record.grant;
-      const usable = record.status === 'active' && notBefore <= seconds && seconds <= notAfter;
-      return usable ? record.publicKey : undefined;
-    }
-    const node = await nodes.findByKey(keyid);
-    return node === undefined || node.revoked === 1 ? undefined : fromBase64(node.public_key);
+    const granted = grantedKey(authority.current, keyid, Math.floor(nowMs() / 1000));
+    if (granted !== undefined) return granted;
+    const row = await nodes.findByKey(keyid);
+    return row === undefined || row.revoked === 1 ? undefined : nodeKey(nodes.view(row));
   };
 }

@@ -47,7 +47,7 @@ test('takes reports only from the node they are of', async () => {
   await t.enrol(other, { name: 'edge-2' });
   const report = [machine.report(1, 1)];
   await expect(t.client.report(machine.id, report)).rejects.toMatchObject({
-    code: 'E_UNAUTHENTICATED',
+    code: 'E_FORBIDDEN',
   });
   await expect(t.clientOf(other).report(machine.id, report)).rejects.toMatchObject({
     code: 'E_FORBIDDEN',

@@ -36,6 +36,7 @@ export * from './script-syntax.ts';
 export * from './secret-box.ts';
 export * from './sign-payload.ts';
 export * from './strict-json.ts';
+export { findUsableKey } from './usable-key.ts';
 export * from './verify-admission.ts';
 export * from './verify-bundle.ts';
 export * from './verify-enrolment.ts';

@@ -48,7 +48,7 @@ describe('a stream', () => {
     await using t = await startTestServer((server) =>
       server.stream({
         path: '/v1/ticks',
-        auth: 'read',
+        auth: 'public',
         summary: 'Ticks.',
         open: async ({ lastEventId }) => ticks(Number(lastEventId ?? 0), 2),
       }),
@@ -73,7 +73,7 @@ describe('a stream', () => {
     await using t = await startTestServer((server) =>
       server.stream({
         path: '/v1/none',
-        auth: 'read',
+        auth: 'public',
         summary: 'Nothing.',
         open: async () => {
           throw new HyphaError('E_NOT_FOUND', 'no such run');
@@ -95,7 +95,7 @@ describe('a stream', () => {
     await using t = await startTestServer((server) =>
       server.stream({
         path: '/v1/wait',
-        auth: 'read',
+        auth: 'public',
         summary: 'Waits.',
         open: async ({ signal }) => {
           signals.push(signal);
@@ -121,7 +121,7 @@ describe('a stream', () => {
     await using t = await startTestServer((server) =>
       server.stream({
         path: '/v1/fails',
-        auth: 'read',
+        auth: 'public',
         summary: 'Fails.',
         open: async () =>
           (async function* () {

@@ -14,17 +14,30 @@
  * server.gauge(name, help, () => number); server.metrics;
  * await server.listen({ host, port }) → url; await server.close();
  *
- * auth: 'public' | 'read' | 'node' (by the key of the node `:id`) | 'service' (any known key)
- * findKey(keyid) → raw public key bytes | undefined, or a promise of it
+ * auth: 'public' | 'node' (by the key of the node `:id`) | { roles: ['admin', …, 'node'] }; READERS
+ * findKey(keyid) → CallerKey | undefined, or a promise of it: grantedKey(authority, …), nodeKey(view)
+ * mayRead(caller, realm); readableRealms(caller) → realms | undefined (all)
+ * addRunRoutes(server, source)                       // `GET /v1/runs…`, at coordinator and node alike
  * queryInt({ min, max }), pageQuery                  // for `query` schemas (strict objects of strings)
  * new EventQueue(max): push(event) end()             // a source that pushes, for `open` to return
  * type ServerEvent = { id?: string; event?: string; data: string }
  * ```
  * A process that serves no HTTP imports the first three from `@hypha/service/process`.
  */
+export {
+  type Caller,
+  type CallerKey,
+  type CallerRole,
+  type FindKey,
+  grantedKey,
+  mayRead,
+  nodeKey,
+  READERS,
+  readableRealms,
+} from './caller.ts';
 export { EventQueue, formatEvent, type ServerEvent } from './event-stream.ts';
 export * from './process.ts';
-export type { Caller, FindKey, RouteAuth } from './request-auth.ts';
+export type { RouteAuth } from './request-auth.ts';
 export {
   pageQuery,
   queryInt,
@@ -33,4 +46,5 @@ export {
   type StreamInput,
   type StreamRoute,
 } from './route.ts';
+export { addRunRoutes, eventNumber, type RunFilter, type RunSource } from './run-routes.ts';
 export { createServer, type HyphaServer, type ServerOptions } from './server.ts';

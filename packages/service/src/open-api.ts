@@ -36,7 +36,7 @@ export function describeApi(
     members[route.method.toLowerCase()] = {
       operationId: name,
       summary: route.summary,
-      ...(route.auth === 'public' ? {} : { security: [{ requestSignature: [] }] }),
+      ...(route.auth === 'public' ? {} : { security: [{ requestSignature: rolesOf(route.auth) }] }),
       parameters: [
         ...parametersOf(route.params, 'path', `${name}Params`, define),
         ...parametersOf(route.query, 'query', `${name}Query`, define),
@@ -82,6 +82,11 @@ export function describeApi(
       },
     },
   };
+}
+
+/** OpenAPI 3.1 lets a security requirement name the roles that are needed. */
+function rolesOf(auth: Exclude<RouteAuth, 'public'>): readonly string[] {
+  return auth === 'node' ? ['node'] : auth.roles;
 }
 
 type Define = (schema: z.ZodType, name: string, io: 'input' | 'output') => JsonSchema;

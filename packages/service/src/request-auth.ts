@@ -1,4 +1,3 @@
-import { BlockList, isIP } from 'node:net';
 import {
   contentDigest,
   readRequestSignature,
@@ -7,40 +6,28 @@ import {
 import { findSignatureFault, HyphaError, LIMITS, nodeIdOf } from '@hypha/protocol';
 import { nodeVerifier } from '@hypha/protocol/node';
 import { parseDictionary } from 'structured-headers';
+import type { Caller, CallerRole, FindKey } from './caller.ts';
 import type { WallClock } from './clock.ts';
 import type { NonceMemory } from './nonce-memory.ts';
 
 /**
  * Who may call a route (design §9).
  * - `public`: anyone; a signature is not looked at.
- * - `read`: any known key; unsigned only from this machine.
  * - `node`: the node that the path names as `:id`, by its own key.
- * - `service`: any known key; the handler decides by `caller`.
+ * - `roles`: a key with one of these roles.
  */
-export type RouteAuth = 'public' | 'read' | 'node' | 'service';
-
-/** Whose valid signature a request carries. */
-export interface Caller {
-  readonly keyid: string;
-  readonly publicKey: Uint8Array;
-  /** The id a node with this key has; says nothing about whether it is one. */
-  readonly nodeId: string;
-}
-
-/** Raw Ed25519 public key of a key that may sign requests here. */
-export type FindKey = (keyid: string) => Uint8Array | undefined | Promise<Uint8Array | undefined>;
+export type RouteAuth = 'public' | 'node' | { readonly roles: readonly CallerRole[] };
 
 export interface AuthRequest extends SignableRequest {
   /** Exact bytes as received; empty when there is none. */
   readonly body: Uint8Array;
-  readonly peerAddress: string;
   /** `:id` of the path. */
   readonly pathId: string | undefined;
 }
 
-const LOOPBACK = new BlockList();
-LOOPBACK.addSubnet('127.0.0.0', 8, 'ipv4');
-LOOPBACK.addAddress('::1', 'ipv6');
+const UNSIGNED_HINT =
+  'sign it (RFC 9421) with a granted key; hypha uses keys.operator of the context, or else keys.admin';
+const UNKNOWN_HINT = 'ask an admin: hypha authority grant; a view of the authority may be behind';
 
 export class RequestAuthenticator {
   readonly #findKey: FindKey;
@@ -58,18 +45,13 @@ export class RequestAuthenticator {
     if (auth === 'public') return undefined;
     const caller = await this.#verify(request);
     if (caller === undefined) {
-      if (auth === 'read' && isLocal(request)) return undefined;
       throw new HyphaError(
         'E_UNAUTHENTICATED',
         `${request.method} ${request.path} needs a signed request`,
+        { hint: UNSIGNED_HINT },
       );
     }
-    if (auth === 'node' && caller.nodeId !== request.pathId) {
-      throw new HyphaError(
-        'E_FORBIDDEN',
-        `key ${caller.keyid} is that of ${caller.nodeId}, not of ${request.pathId}`,
-      );
-    }
+    checkMayCall(auth, caller, request);
     return caller;
   }
 
@@ -87,8 +69,11 @@ export class RequestAuthenticator {
       });
     }
     checkContentDigest(request, claim.covered);
-    const publicKey = await this.#findKey(keyid);
-    if (publicKey === undefined) throw refuse(`key ${keyid} is not known here`);
+    const key = await this.#findKey(keyid);
+    if (key === undefined) {
+      throw refuse(`key ${keyid} is not known here`, { hint: UNKNOWN_HINT });
+    }
+    const { publicKey } = key;
     const { base: message, signature } = claim;
     if (findSignatureFault(nodeVerifier, { publicKey, message, signature }) !== undefined) {
       throw refuse(`it does not verify under key ${keyid}`);
@@ -98,7 +83,7 @@ export class RequestAuthenticator {
     if (use === 'full') {
       throw new HyphaError('E_UNAVAILABLE', 'too many signed requests within a minute');
     }
-    return { keyid, publicKey, nodeId: nodeIdOf(nodeVerifier, publicKey) };
+    return { ...key, keyid, nodeId: nodeIdOf(nodeVerifier, publicKey) };
   }
 }
 
@@ -127,20 +112,24 @@ function refuse(reason: string, options: { hint?: string; cause?: unknown } = {}
   );
 }
 
-/**
- * A peer on this machine that also names this machine: a web page that had its own name resolved to
- * 127.0.0.1 sends that name as `Host`, and one that posts to us from elsewhere sends its `Origin`.
- */
-function isLocal(request: AuthRequest): boolean {
-  const address = request.peerAddress.replace(/^::ffff:/, '');
-  const family = isIP(address);
-  if (family === 0 || !LOOPBACK.check(address, family === 6 ? 'ipv6' : 'ipv4')) return false;
-  if (!namesMachine(request.authority)) return false;
-  const origin = request.header('origin');
-  return origin === undefined || namesMachine(origin.replace(/^https?:\/\//, ''));
-}
-
-function namesMachine(authority: string): boolean {
-  const host = authority.replace(/:\d+$/, '').replace(/^\[(.*)\]$/, '$1');
-  return host === 'localhost' || isIP(host) !== 0;
+function checkMayCall(
+  auth: 'node' | Exclude<RouteAuth, string>,
+  caller: Caller,
+  request: AuthRequest,
+) {
+  const { keyid, role, name, nodeId } = caller;
+  if (auth === 'node') {
+    if (role === 'node' && nodeId === request.pathId) return;
+    throw new HyphaError(
+      'E_FORBIDDEN',
+      `key ${keyid} is that of ${role} ${name}, not that of ${request.pathId}`,
+      { where: { path: 'node' }, hint: 'only the node itself may call this' },
+    );
+  }
+  if (auth.roles.includes(role)) return;
+  throw new HyphaError(
+    'E_FORBIDDEN',
+    `key ${keyid} (${name}) is ${role}, and ${request.method} ${request.path} is for ${auth.roles.join(', ')}`,
+    { where: { path: auth.roles.join(',') } },
+  );
 }

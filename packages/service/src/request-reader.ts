@@ -1,7 +1,8 @@
 import { type ErrorCode, HyphaError, parseStrictJson, StrictJsonError } from '@hypha/protocol';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { z } from 'zod';
-import type { Caller, RequestAuthenticator, RouteAuth } from './request-auth.ts';
+import type { Caller } from './caller.ts';
+import type { RequestAuthenticator, RouteAuth } from './request-auth.ts';
 import { parsePart } from './route.ts';
 
 const LAST_EVENT_ID_CHARS_MAX = 256;
@@ -91,7 +92,6 @@ function authenticate(
     path: at === -1 ? target : target.slice(0, at),
     query: at === -1 ? '' : target.slice(at),
     body,
-    peerAddress: request.raw.socket.remoteAddress ?? '',
     pathId: id,
     header: (name) => {
       const value = request.headers[name];

@@ -1,7 +1,8 @@
 import { type ErrorCode, firstIssue, HyphaError, LIMITS } from '@hypha/protocol';
 import { z } from 'zod';
+import type { Caller } from './caller.ts';
 import type { ServerEvent } from './event-stream.ts';
-import type { Caller, RouteAuth } from './request-auth.ts';
+import type { RouteAuth } from './request-auth.ts';
 
 type Parsed<S> = S extends z.ZodType ? z.output<S> : undefined;
 
@@ -11,7 +12,7 @@ export interface RouteInput<P, Q, B> {
   readonly body: Parsed<B>;
   /** Exact bytes of the body; empty when there is none. */
   readonly rawBody: Uint8Array;
-  /** Whose signature was verified; undefined on `public` routes and unsigned local reads. */
+  /** Whose signature was verified; undefined on `public` routes. */
   readonly caller: Caller | undefined;
   /** Aborts when the client is gone or the answer is overdue. */
   readonly signal: AbortSignal;

@@ -261,7 +261,7 @@ describe('every service', () => {
         '/v1/nodes/{id}/echo': {
           post: {
             operationId: 'postNodesIdEcho',
-            security: [{ requestSignature: [] }],
+            security: [{ requestSignature: ['node'] }],
             parameters: [
               { name: 'id', in: 'path', required: true },
               { name: 'limit', in: 'query', required: false },

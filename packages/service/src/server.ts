@@ -3,6 +3,7 @@ import { HyphaError, LIMITS } from '@hypha/protocol';
 import { type FastifyInstance, type FastifyReply, type FastifyRequest, fastify } from 'fastify';
 import type { Registry } from 'prom-client';
 import { z } from 'zod';
+import type { FindKey } from './caller.ts';
 import { systemClock, type WallClock } from './clock.ts';
 import { writeEvents } from './event-stream.ts';
 import type { Logger } from './logger.ts';
@@ -15,7 +16,7 @@ import {
   sendProblem,
   toRequestError,
 } from './problem-reply.ts';
-import { type FindKey, RequestAuthenticator } from './request-auth.ts';
+import { RequestAuthenticator } from './request-auth.ts';
 import {
   acceptOnlyJson,
   lastEventId,

@@ -32,13 +32,16 @@ export class ResourceReader {
   /** By realm, deployment, kind and name. `nextCursor` is the last name of the page. */
   async list(query: {
     readonly realm?: string | undefined;
+    /** Only of these; undefined: of all. */
+    readonly realms?: readonly string[] | undefined;
     readonly deployment?: string | undefined;
     readonly limit: number;
     readonly cursor?: string | undefined;
   }): Promise<{ items: ResourceView[]; nextCursor: string | null }> {
-    const { realm, deployment, limit, cursor = '' } = query;
+    const { realm, realms, deployment, limit, cursor = '' } = query;
     const entries = this.#entries()
       .filter((entry) => realm === undefined || entry.realm === realm)
+      .filter((entry) => realms === undefined || realms.includes(entry.realm))
       .filter((entry) => deployment === undefined || entry.deployment === deployment)
       .filter((entry) => pathOf(entry) > cursor);
     const page = entries.slice(0, limit);
@@ -79,10 +82,8 @@ export class ResourceReader {
   #find(name: ResourceName): Entry {
     const path = pathOf(name);
     const found = this.#entries().find((entry) => pathOf(entry) === path);
-    if (found !== undefined) return found;
-    throw new HyphaError('E_NOT_FOUND', `this node has no resource ${path}`, {
-      hint: 'list them: hypha resource list',
-    });
+    if (found === undefined) throw unknownResource(name);
+    return found;
   }
 
   async #view(entry: Entry): Promise<ResourceView> {
@@ -115,6 +116,12 @@ export class ResourceReader {
       return { ...unknown, info: { reason } };
     }
   }
+}
+
+export function unknownResource(name: ResourceName): HyphaError {
+  return new HyphaError('E_NOT_FOUND', `this node has no resource ${pathOf(name)}`, {
+    hint: 'list them: hypha resource list',
+  });
 }
 
 /** Why the reconciler could not bring it up, beside what the SAL has to say. */

@@ -3,11 +3,17 @@ import type { Boot, NodeKeys } from '@hypha/identity';
 import { type Journal, openJournal } from '@hypha/journal';
 import { isTerminal, type Verifier } from '@hypha/protocol';
 import { COMMAND_ENV, detectCgroups, removeFenceGroup } from '@hypha/sal';
-import { createServer, type HyphaServer, type Logger } from '@hypha/service';
+import {
+  addRunRoutes,
+  createServer,
+  grantedKey,
+  type HyphaServer,
+  type Logger,
+} from '@hypha/service';
 import manifest from '../package.json' with { type: 'json' };
 import { NodeAdmission } from './admission.ts';
 import { addNodeRoutes } from './api/node-routes.ts';
-import { addRunRoutes } from './api/run-routes.ts';
+import { runSource } from './api/run-source.ts';
 import type { Clock } from './clock.ts';
 import type { SupervisorConfig } from './config.ts';
 import { Dispatcher } from './dispatcher.ts';
@@ -148,7 +154,8 @@ export class Supervisor {
       name: 'hypha-supervisor',
       version: manifest.version,
       log,
-      findKey: (keyid) => this.#fleet.current().findKey(keyid)?.publicKey,
+      findKey: (keyid) =>
+        grantedKey(this.#fleet.current(), keyid, Math.floor(clock.nowMs() / 1000)),
       checkReady: async () => {
         this.#fleet.current();
         await journal.ping();
@@ -213,7 +220,7 @@ export class Supervisor {
       capacity: () => this.#inventory.capacity(),
       authorityAgeMs: LIMITS.authorityAgeMs,
     });
-    addRunRoutes(this.#server, { journal, node: keys.nodeId });
+    addRunRoutes(this.#server, runSource(journal, keys.nodeId));
     addNodeRoutes(this.#server, {
       node: keys.nodeId,
       admission,

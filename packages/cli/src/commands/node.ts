@@ -154,7 +154,7 @@ export function nodeCommand(program: Command): void {
       .action(async (name: string, _options: unknown, command: Command) => {
         const session = sessionOf(command);
         for (const { id } of selectNodes(await listNodes(session), [name])) {
-          showNode(session.output, await session.coordinator()[verb](id), session.nowMs());
+          showNode(session.output, await session.coordinatorAsAdmin()[verb](id), session.nowMs());
         }
       });
   }

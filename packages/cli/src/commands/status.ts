@@ -1,4 +1,5 @@
 import { HyphaClient } from '@hypha/client';
+import { HyphaError } from '@hypha/protocol';
 import type { Command } from 'commander';
 import { z } from 'zod';
 import { EXIT } from '../exit-code.ts';
@@ -11,6 +12,8 @@ interface ServiceStatus {
   readonly state: 'ready' | 'not ready' | 'unreachable';
   /** Kinds of resources a node only pretends to make. */
   readonly simulated: readonly string[];
+  /** Why the service, which is ready, shows this context nothing: it has no key, or not the right one. */
+  readonly refusal?: string;
 }
 
 const STATUS_TIMEOUT_MS = 3000;
@@ -22,19 +25,26 @@ async function probe(
 ): Promise<ServiceStatus> {
   const client = new HyphaClient({ baseUrl: url, timeoutMs: STATUS_TIMEOUT_MS });
   const get = (path: string) => client.request({ method: 'GET', path, answer: z.unknown() });
+  const state = await readState(get).finally(() => client.close());
+  if (state !== 'ready') return { name, url, state, simulated: [] };
+  try {
+    return { name, url, state, simulated: await readSimulated() };
+  } catch (error) {
+    if (!(error instanceof HyphaError)) throw error;
+    return { name, url, state, simulated: [], refusal: error.code };
+  }
+}
+
+async function readState(get: (path: string) => Promise<unknown>): Promise<ServiceStatus['state']> {
   try {
     await get('/healthz');
   } catch {
-    return { name, url, state: 'unreachable', simulated: [] };
+    return 'unreachable';
   }
-  try {
-    await get('/readyz');
-    return { name, url, state: 'ready', simulated: await readSimulated() };
-  } catch {
-    return { name, url, state: 'not ready', simulated: [] };
-  } finally {
-    await client.close();
-  }
+  return await get('/readyz').then(
+    () => 'ready',
+    () => 'not ready',
+  );
 }
 
 export function statusCommand(program: Command): void {
@@ -59,7 +69,8 @@ export function statusCommand(program: Command): void {
             title: 'state',
             cell: (item) =>
               session.output.style(item.state === 'ready' ? 'green' : 'red', item.state) +
-              simulatedNote(item.simulated),
+              simulatedNote(item.simulated) +
+              (item.refusal === undefined ? '' : ` (shows nothing: ${item.refusal})`),
           },
           { title: 'url', cell: (item) => item.url },
         ],

@@ -12,7 +12,7 @@ import { CONTEXT_FILE, Context, defaultStateDir } from '../context.ts';
 import { parseInteger } from '../option-parsers.ts';
 import type { Session } from '../session.ts';
 import { simulatedKinds, simulatedNote } from '../simulated-kinds.ts';
-import { nodeIdIn, openState, type StateLayout } from '../state-layout.ts';
+import { nodeIdIn, nodeKeyIn, openState, type StateLayout } from '../state-layout.ts';
 import { writeContext } from './context-file.ts';
 import { checkPortsFree } from './free-ports.ts';
 import { removePidRecord, takeOver, writePidRecord } from './pid-record.ts';
@@ -66,7 +66,9 @@ export async function joinNode(session: Session, token: string, flags: JoinFlags
       onStop: flags.keepWorkloads === true ? 'keep' : 'stop',
     });
     await processes.start(supervisor, { readyMsMax: READY_MS_MAX, signal: stop });
-    const client = new CoordinatorClient({ baseUrl: coordinator });
+    // It made its key before it was ready; a node may read what is known of itself.
+    const signer = nodeKeyIn(state, name);
+    const client = new CoordinatorClient({ baseUrl: coordinator, signer });
     const node = { id: nodeIdIn(state, name), name, url: `http://127.0.0.1:${port}` };
     const [view] = await waitForNodes(client, [node], {
       signal: stop,

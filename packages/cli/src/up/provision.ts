@@ -1,5 +1,5 @@
 /**
- * First boot of a fleet on one machine: root, admin and operator keys, a genesis, and the two grants. Every
+ * First boot of a fleet on one machine: root, admin, operator and coordinator keys, a genesis, and the grants. Every
  * step looks first at what is there, so a crash between any two is repaired by the next start.
  */
 import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
@@ -21,6 +21,7 @@ export interface FleetKeys {
   readonly root: Signer;
   readonly admin: Signer;
   readonly operator: Signer;
+  readonly coordinator: Signer;
 }
 
 export function keyFile(state: StateLayout, name: keyof FleetKeys): string {
@@ -38,7 +39,12 @@ export function ensureKeys(state: StateLayout): FleetKeys {
     }
     return readKeyFile(file);
   };
-  return { root: ensure('root'), admin: ensure('admin'), operator: ensure('operator') };
+  return {
+    root: ensure('root'),
+    admin: ensure('admin'),
+    operator: ensure('operator'),
+    coordinator: ensure('coordinator'),
+  };
 }
 
 /** Answers the genesis hash. */
@@ -60,7 +66,7 @@ export function ensureGenesis(state: StateLayout, root: Signer, nowSeconds: numb
 
 const GRANT_DAYS = 365;
 
-/** Grants the admin and operator keys their roles, where the chain has no word on them yet. */
+/** Grants the keys their roles, where the chain has no word on them yet. */
 export async function ensureGrants(
   ledger: LedgerClient,
   keys: FleetKeys,
@@ -74,6 +80,7 @@ export async function ensureGrants(
   const wanted = [
     { name: 'admin', signer: keys.root, days: GRANT_DAYS + 1 },
     { name: 'operator', signer: keys.admin, days: GRANT_DAYS },
+    { name: 'coordinator', signer: keys.root, days: GRANT_DAYS },
   ] as const;
   for (const { name, signer, days } of wanted) {
     const { publicKey, keyid } = keys[name];

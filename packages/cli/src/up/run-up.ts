@@ -85,7 +85,12 @@ async function startFleet(
   await Promise.all([start(ledgerProcess(state, portBase)), start(redis)]);
   const ledgerClient = new LedgerClient({ baseUrl: ledger });
   await ensureGrants(ledgerClient, keys, genesis, session.nowSeconds());
-  await start(coordinatorProcess(state, { port: portBase + 1, ledger, genesis }));
+  await start(
+    coordinatorProcess(state, {
+      ...{ port: portBase + 1, ledger, genesis },
+      key: keyFile(state, 'coordinator'),
+    }),
+  );
   const names = Array.from({ length: options.nodes }, (_, index) => `node-${index + 1}`);
   if (names.length > 0) session.output.note(`starting ${names.join(', ')}`);
   await Promise.all(
@@ -115,7 +120,7 @@ async function startFleet(
     name,
     url: `http://127.0.0.1:${portBase + 2 + index}`,
   }));
-  const client = new CoordinatorClient({ baseUrl: coordinator });
+  const client = new CoordinatorClient({ baseUrl: coordinator, signer: keys.operator });
   const views = await waitForNodes(client, started, { signal, waitMsMax: READY_MS_MAX });
   const nodes = started.flatMap((node, index) => {
     const view = views[index];

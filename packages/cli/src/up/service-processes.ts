@@ -35,9 +35,9 @@ export function ledgerProcess(state: StateLayout, port: number): ProcessSpec {
 
 export function coordinatorProcess(
   state: StateLayout,
-  options: { port: number; ledger: string; genesis: string },
+  options: { port: number; ledger: string; genesis: string; key: string },
 ): ProcessSpec {
-  const { port, ledger, genesis } = options;
+  const { port, ledger, genesis, key } = options;
   return service(
     'coordinator',
     'coordinator',
@@ -50,6 +50,8 @@ export function coordinatorProcess(
       ledger,
       '--genesis',
       genesis,
+      '--key',
+      key,
     ],
     state,
   );

@@ -1,5 +1,6 @@
 import {
   DeploymentView,
+  HyphaError,
   LIMITS,
   Name,
   PlacementProposal,
@@ -8,9 +9,10 @@ import {
   Submission,
   SubmissionAccepted,
 } from '@hypha/protocol';
-import { type HyphaServer, pageQuery } from '@hypha/service';
+import { type HyphaServer, mayRead, pageQuery, READERS, readableRealms } from '@hypha/service';
 import { z } from 'zod';
 import type { Coordinator } from '../coordinator.ts';
+import { unknownDeployment } from '../deployment-reader.ts';
 import { proposePlacement } from '../proposal.ts';
 
 const DeploymentParams = z.strictObject({ realm: Name, name: Name });
@@ -20,11 +22,20 @@ export function addDeploymentRoutes(server: HyphaServer, coordinator: Coordinato
   server.route({
     method: 'POST',
     path: '/v1/placements',
-    auth: 'read',
+    auth: { roles: ['operator', 'admin'] },
     summary: 'Proposes nodes for a revision, with a reason for every node.',
     body: PlacementRequest,
     answer: PlacementProposal,
-    handle: ({ body }) => proposePlacement(coordinator, body),
+    handle: ({ body, caller }) => {
+      if (!mayRead(caller, body.realm)) {
+        throw new HyphaError(
+          'E_FORBIDDEN',
+          `key ${caller?.name} has no say about realm ${body.realm}`,
+          { where: { path: 'realm' } },
+        );
+      }
+      return proposePlacement(coordinator, body);
+    },
   });
   server.route({
     method: 'POST',
@@ -41,29 +52,35 @@ export function addDeploymentRoutes(server: HyphaServer, coordinator: Coordinato
   server.route({
     method: 'GET',
     path: '/v1/deployments',
-    auth: 'read',
+    auth: { roles: READERS },
     summary: 'Deployments, each as its newest generation has it.',
     query: z.strictObject(pageQuery),
     answer: pageOf(DeploymentView),
-    handle: ({ query }) => deployments.list(query),
+    handle: ({ query, caller }) => deployments.list(query, readableRealms(caller)),
   });
   server.route({
     method: 'GET',
     path: '/v1/deployments/:realm/:name',
-    auth: 'read',
+    auth: { roles: READERS },
     summary: 'One deployment.',
     params: DeploymentParams,
     answer: DeploymentView,
-    handle: ({ params }) => deployments.get(params.realm, params.name),
+    handle: ({ params: { realm, name }, caller }) => {
+      if (!mayRead(caller, realm)) throw unknownDeployment(realm, name);
+      return deployments.get(realm, name);
+    },
   });
   server.route({
     method: 'GET',
     path: '/v1/deployments/:realm/:name/revisions',
-    auth: 'read',
+    auth: { roles: READERS },
     summary: 'Every revision of a deployment, the highest generation first.',
     params: DeploymentParams,
     query: z.strictObject(pageQuery),
     answer: pageOf(DeploymentView),
-    handle: ({ params, query }) => deployments.revisions(params.realm, params.name, query),
+    handle: ({ params: { realm, name }, query, caller }) => {
+      if (!mayRead(caller, realm)) throw unknownDeployment(realm, name);
+      return deployments.revisions(realm, name, query);
+    },
   });
 }

@@ -7,29 +7,30 @@ import {
   OutboxBatch,
   pageOf,
 } from '@hypha/protocol';
-import { type HyphaServer, pageQuery, queryInt, type ServerEvent } from '@hypha/service';
+import { type HyphaServer, pageQuery, queryInt, READERS, type ServerEvent } from '@hypha/service';
 import { z } from 'zod';
 import type { Coordinator } from '../coordinator.ts';
 import { decodeCursor, pageFrom } from '../page-cursor.ts';
-import { checkRole } from './caller-role.ts';
+import { checkSayAbout } from './caller-keys.ts';
 
 const NodeParams = z.strictObject({ id: NodeId });
 const NodeKey = z.tuple([NodeId]);
 
 export function addNodeRoutes(server: HyphaServer, coordinator: Coordinator): void {
-  const { fleet, follower, inbox, outbox, authority, clock } = coordinator;
+  const { fleet, follower, inbox, outbox } = coordinator;
   server.route({
     method: 'GET',
     path: '/v1/nodes',
-    auth: 'read',
-    summary: 'Nodes as the ledger knows them, with what is seen here.',
+    auth: { roles: [...READERS, 'node'] },
+    summary: 'Nodes as the ledger knows them, with what is seen here; a node sees itself.',
     query: z.strictObject(pageQuery),
     answer: pageOf(NodeView),
-    handle: async ({ query: { limit, cursor } }) => {
+    handle: async ({ query: { limit, cursor }, caller }) => {
       const [after] = decodeCursor(NodeKey, cursor) ?? [''];
       await follower.freshen();
       const nodes = fleet
         .list()
+        .filter(({ id }) => caller?.role !== 'node' || caller.nodeId === id)
         .filter(({ id }) => id > after)
         .sort((a, b) => (a.id < b.id ? -1 : 1));
       return pageFrom(
@@ -44,13 +45,12 @@ export function addNodeRoutes(server: HyphaServer, coordinator: Coordinator): vo
     server.route({
       method: 'POST',
       path: `/v1/nodes/:id/${verb}`,
-      auth: 'read',
+      auth: { roles: ['admin'] },
       summary: verb === 'cordon' ? 'Keeps new work off a node.' : 'Lets new work onto a node.',
       params: NodeParams,
       answer: NodeView,
       handle: async ({ params: { id }, caller }) => {
-        const nowSeconds = Math.floor(clock.nowMs() / 1000);
-        checkRole(caller, ['admin', 'operator'], { authority, nowSeconds, node: id });
+        checkSayAbout(caller, id);
         if (fleet.find(id) === undefined) await follower.learnNode(id);
         return verb === 'cordon' ? await fleet.cordon(id, caller?.keyid) : await fleet.uncordon(id);
       },

@@ -26,7 +26,7 @@ import {
   signReport,
   signScript,
 } from '@hypha/protocol';
-import { generateKey, nodeVerifier } from '@hypha/protocol/node';
+import { generateKey, nodeVerifier, writeKeyFile } from '@hypha/protocol/node';
 import { FakeNode } from './fake-node.ts';
 import { type ServiceProcess, startService } from './service-process.ts';
 
@@ -62,6 +62,7 @@ export class TestFleet {
   readonly root = generateKey().signer;
   readonly admin = generateKey().signer;
   readonly operator = generateKey().signer;
+  readonly #coordinatorKey = generateKey();
   readonly #folder: string;
   readonly #coordinatorFlags: Record<string, string | number>;
   readonly #nodes: FakeNode[] = [];
@@ -88,6 +89,8 @@ export class TestFleet {
       await fleet.startLedger();
       await fleet.grant(fleet.admin, 'admin');
       await fleet.grant(fleet.operator, 'operator');
+      writeKeyFile(fleet.#coordinatorKeyFile, fleet.#coordinatorKey.pem);
+      await fleet.grant(fleet.#coordinatorKey.signer, 'coordinator');
       await fleet.startCoordinator();
     } catch (error) {
       await fleet.stop();
@@ -111,11 +114,19 @@ export class TestFleet {
   }
 
   get ledger(): LedgerClient {
-    return new LedgerClient({ baseUrl: this.ledgerProcess.url });
+    return new LedgerClient({ baseUrl: this.ledgerProcess.url, signer: this.operator });
   }
 
   get coordinator(): CoordinatorClient {
-    return new CoordinatorClient({ baseUrl: this.coordinatorProcess.url });
+    return this.coordinatorAs(this.operator);
+  }
+
+  coordinatorAs(signer: Signer): CoordinatorClient {
+    return new CoordinatorClient({ baseUrl: this.coordinatorProcess.url, signer });
+  }
+
+  get #coordinatorKeyFile(): string {
+    return join(this.#folder, 'coordinator.pem');
   }
 
   /** Again: on the address and the state it had. */
@@ -134,6 +145,7 @@ export class TestFleet {
       state: join(this.#folder, 'coordinator'),
       ledger: this.ledgerProcess.url,
       genesis: this.#authority.genesisHash,
+      key: this.#coordinatorKeyFile,
       port: portOf(this.#coordinatorProcess),
       'ledger-poll-ms': 200,
       ...this.#coordinatorFlags,

@@ -207,7 +207,7 @@ export interface TestLedger extends AsyncDisposable {
   readonly client: LedgerClient;
   /** Moves the ledger's and the fleet's clock. */
   advance(ms: number): void;
-  clientOf(machine: Machine): LedgerClient;
+  clientOf(by: { readonly signer: Signer }): LedgerClient;
   enrol(machine: Machine, options?: { name?: string; labels?: Labels }): Promise<NodeView>;
 }
 
@@ -226,11 +226,10 @@ export async function startTestLedger(): Promise<TestLedger> {
     clock: { nowMs },
   });
   const clients: LedgerClient[] = [];
-  const clientOf = (machine?: Machine) => {
-    const signer = machine === undefined ? {} : { signer: machine.signer };
+  const clientOf = (by: { readonly signer: Signer }) => {
     const client = new LedgerClient({
       baseUrl: ledger.url,
-      ...signer,
+      signer: by.signer,
       clock: {
         nowMs,
         nonce: () => randomBytes(16).toString('base64url'),
@@ -240,7 +239,7 @@ export async function startTestLedger(): Promise<TestLedger> {
     clients.push(client);
     return client;
   };
-  const client = clientOf();
+  const client = clientOf({ signer: fleet.admin });
   await fleet.append(client, fleet.grant(fleet.admin, 'admin'));
   return {
     fleet,

@@ -4,13 +4,23 @@ import { HyphaClient } from '@hypha/client';
 import { nodeIdOf, type Signer } from '@hypha/protocol';
 import { generateKey, nodeVerifier } from '@hypha/protocol/node';
 import { z } from 'zod';
-import { createLogger, createServer, type HyphaServer, pageQuery } from '../index.ts';
+import {
+  type CallerKey,
+  type CallerRole,
+  createLogger,
+  createServer,
+  type HyphaServer,
+  pageQuery,
+  READERS,
+} from '../index.ts';
 
 export interface TestServer extends AsyncDisposable {
   readonly url: string;
   readonly server: HyphaServer;
-  /** Its key is known. */
+  /** A node's. */
   readonly signer: Signer;
+  /** Of realm `a`. */
+  readonly viewer: Signer;
   readonly nodeId: string;
   clientOf(signer?: Signer, clockOffsetMs?: number): HyphaClient;
 }
@@ -24,11 +34,17 @@ export const Echo = z.object({
 
 export async function startTestServer(add?: (server: HyphaServer) => void): Promise<TestServer> {
   const { signer } = generateKey();
+  const viewer = generateKey().signer;
+  const known = (by: Signer, role: CallerRole, realms: readonly string[]): [string, CallerKey] => {
+    const { keyid, publicKey } = by;
+    return [keyid, { publicKey, role, name: role, realms, nodes: ['*'] }];
+  };
+  const keys = new Map([known(signer, 'node', ['*']), known(viewer, 'viewer', ['a'])]);
   const server = createServer({
     name: 'test',
     version: '1',
     log: createLogger({ name: 'test', level: 'silent' }),
-    findKey: (keyid) => (keyid === signer.keyid ? signer.publicKey : undefined),
+    findKey: (keyid) => keys.get(keyid),
   });
   const query = z.strictObject({ ...pageQuery });
   server.route({
@@ -46,12 +62,17 @@ export async function startTestServer(add?: (server: HyphaServer) => void): Prom
       return { ...params, ...body, limit, keyid: caller?.keyid ?? null };
     },
   });
-  for (const auth of ['read', 'service', 'public'] as const) {
+  const auths = {
+    read: { roles: [...READERS, 'node'] },
+    service: { roles: ['node'] },
+    public: 'public',
+  } as const;
+  for (const [name, auth] of Object.entries(auths)) {
     server.route({
       method: 'GET',
-      path: `/v1/${auth}`,
+      path: `/v1/${name}`,
       auth,
-      summary: auth,
+      summary: name,
       query,
       answer: Echo,
       handle: ({ query: { limit }, caller }) => ({ limit, keyid: caller?.keyid ?? null }),
@@ -64,6 +85,7 @@ export async function startTestServer(add?: (server: HyphaServer) => void): Prom
     url,
     server,
     signer,
+    viewer,
     nodeId: nodeIdOf(nodeVerifier, signer.publicKey),
     clientOf: (by, clockOffsetMs = 0) => {
       const client = new HyphaClient({

@@ -7,10 +7,19 @@ import {
   Submission,
   SubmissionAccepted,
 } from '@hypha/protocol';
-import { type HyphaServer, pageQuery, queryInt, type ServerEvent } from '@hypha/service';
+import {
+  type Caller,
+  type HyphaServer,
+  mayRead,
+  pageQuery,
+  queryInt,
+  READERS,
+  readableRealms,
+  type ServerEvent,
+} from '@hypha/service';
 import { z } from 'zod';
 import type { NodeAdmission } from '../admission.ts';
-import type { ResourceReader } from '../resource-reader.ts';
+import { type ResourceName, type ResourceReader, unknownResource } from '../resource-reader.ts';
 
 const ResourceParams = z.strictObject({
   realm: Name,
@@ -49,24 +58,27 @@ export function addNodeRoutes(server: HyphaServer, deps: NodeRoutesDeps): void {
   server.route({
     method: 'GET',
     path: '/v1/resources',
-    auth: 'read',
+    auth: { roles: READERS },
     summary: 'What this node holds, as recorded and as it is.',
     query: z.strictObject({ ...pageQuery, realm: Name.optional(), deployment: Name.optional() }),
     answer: pageOf(ResourceView),
-    handle: ({ query }) => resources.list(query),
+    handle: ({ query, caller }) => resources.list({ ...query, realms: readableRealms(caller) }),
   });
   server.route({
     method: 'GET',
     path: '/v1/resources/:realm/:deployment/:kind/:name',
-    auth: 'read',
+    auth: { roles: READERS },
     summary: 'One resource.',
     params: ResourceParams,
     answer: ResourceView,
-    handle: ({ params }) => resources.get(params),
+    handle: ({ params, caller }) => {
+      checkMayRead(caller, params);
+      return resources.get(params);
+    },
   });
   server.stream({
     path: '/v1/resources/:realm/:deployment/:kind/:name/logs',
-    auth: 'read',
+    auth: { roles: READERS },
     summary: 'What a resource wrote, one event a line.',
     params: ResourceParams,
     query: z.strictObject({
@@ -74,7 +86,8 @@ export function addNodeRoutes(server: HyphaServer, deps: NodeRoutesDeps): void {
       /** Last lines first shown; default: all that is kept. */
       tail: queryInt({ min: 0, max: 1_000_000 }).optional(),
     }),
-    open: async ({ params, query, signal }) => {
+    open: async ({ params, query, caller, signal }) => {
+      checkMayRead(caller, params);
       const follow = query.follow === 'true';
       return linesOf(await resources.logs(params, { follow, tail: query.tail ?? null, signal }));
     },
@@ -82,11 +95,16 @@ export function addNodeRoutes(server: HyphaServer, deps: NodeRoutesDeps): void {
   server.route({
     method: 'GET',
     path: '/v1/facts',
-    auth: 'read',
+    auth: { roles: READERS },
     summary: 'What this node is, and which SALs work on it.',
     answer: NodeFacts,
     handle: facts,
   });
+}
+
+/** What the caller may not see is, to it, not there. */
+function checkMayRead(caller: Caller | undefined, name: ResourceName): void {
+  if (!mayRead(caller, name.realm)) throw unknownResource(name);
 }
 
 async function* linesOf(

@@ -23,13 +23,14 @@ import {
   type Envelope,
   formatJoinToken,
   isTerminal,
+  type Role,
   type RunView,
   type ScriptDraft,
   signAdmission,
   signAuthority,
   signScript,
 } from '@hypha/protocol';
-import { generateKey, nodeVerifier } from '@hypha/protocol/node';
+import { generateKey, nodeVerifier, writeKeyFile } from '@hypha/protocol/node';
 import { detectCgroups, listFences, openFence, removeFenceGroup } from '@hypha/sal';
 import { Redis } from 'ioredis';
 import { queuePrefix } from '../run-queue.ts';
@@ -50,6 +51,7 @@ export class NodeFixture implements AsyncDisposable {
   readonly operator = generateKey().signer;
   node = '';
   readonly #root = generateKey().signer;
+  readonly #coordinatorKey = generateKey();
   readonly #folder: string;
   #authority: Authority;
   #ledger: ServiceProcess | undefined;
@@ -86,16 +88,19 @@ export class NodeFixture implements AsyncDisposable {
   }
 
   get api(): NodeClient {
-    return new NodeClient({ baseUrl: this.supervisor.url });
+    return new NodeClient({ baseUrl: this.supervisor.url, signer: this.operator });
   }
   get supervisor(): ServiceProcess {
     return started(this.#supervisor);
   }
   get ledger(): LedgerClient {
-    return new LedgerClient({ baseUrl: started(this.#ledger).url });
+    return new LedgerClient({ baseUrl: started(this.#ledger).url, signer: this.operator });
   }
   get coordinator(): CoordinatorClient {
-    return new CoordinatorClient({ baseUrl: started(this.#coordinator).url });
+    return new CoordinatorClient({
+      baseUrl: started(this.#coordinator).url,
+      signer: this.operator,
+    });
   }
   get authority(): Authority {
     return this.#authority;
@@ -134,6 +139,7 @@ export class NodeFixture implements AsyncDisposable {
       state: join(this.#folder, 'coordinator'),
       ledger: started(this.#ledger).url,
       genesis: this.#authority.genesisHash,
+      key: join(this.#folder, 'coordinator.pem'),
       port: this.#coordinator?.port ?? 0,
       'ledger-poll-ms': 200,
     });
@@ -246,7 +252,7 @@ export class NodeFixture implements AsyncDisposable {
     const [genesis] = this.#authority.updates;
     await writeFile(join(this.#folder, 'genesis.json'), JSON.stringify(genesis));
     await Promise.all([this.startLedger(), this.startRedis()]);
-    const grant = (role: 'operator' | 'admin', publicKey: Uint8Array): AuthorityChange => ({
+    const grant = (role: Role, publicKey: Uint8Array): AuthorityChange => ({
       type: 'grant',
       grant: {
         ...{ name: role, role, realms: ['*'], caps: ['*'], nodes: ['*'], limits: null },
@@ -258,6 +264,9 @@ export class NodeFixture implements AsyncDisposable {
     const admin = generateKey().signer;
     await this.change(grant('admin', admin.publicKey));
     await this.change(grant('operator', this.operator.publicKey));
+    const { pem, signer: coordinator } = this.#coordinatorKey;
+    writeKeyFile(join(this.#folder, 'coordinator.pem'), pem);
+    await this.change(grant('coordinator', coordinator.publicKey));
     await this.startCoordinator();
     const { payload, token } = buildAdmissionPayload(
       nodeVerifier,
