@@ -7,7 +7,7 @@
  */
 import { join } from 'node:path';
 import { Authority, Envelope, HyphaError, parseStrictJson, type Verifier } from '@hypha/protocol';
-import { readOwnFile, writeOwnFile } from '@hypha/protocol/node';
+import { findPrivateFile, writePrivateFile } from '@hypha/protocol/node';
 import { z } from 'zod';
 import type { Clock } from './clock.ts';
 import type { LedgerPort } from './ledger-port.ts';
@@ -176,7 +176,7 @@ async function readChain({
   onFailure,
 }: AuthorityFollowerDeps): Promise<Authority | undefined> {
   const path = chainFile(folder);
-  const text = await readOwnFile(path);
+  const text = await findPrivateFile(path);
   if (text === undefined) return undefined;
   try {
     const { updates } = ChainFile.parse(parseStrictJson(text));
@@ -188,7 +188,7 @@ async function readChain({
 }
 
 function writeChain(folder: string, { updates }: Authority): Promise<void> {
-  return writeOwnFile(chainFile(folder), `${JSON.stringify({ v: 1, updates })}\n`);
+  return writePrivateFile(chainFile(folder), `${JSON.stringify({ v: 1, updates })}\n`);
 }
 
 const chainFile = (folder: string) => join(folder, 'authority.json');

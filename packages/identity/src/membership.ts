@@ -8,7 +8,7 @@ import {
   parseStrictJson,
   Sha256Hex,
 } from '@hypha/protocol';
-import { readOwnFile, writeOwnFile } from '@hypha/protocol/node';
+import { findPrivateFile, writePrivateFile } from '@hypha/protocol/node';
 import { z } from 'zod';
 
 /** What a node knows of its place since it enrolled: a restart needs neither token nor ledger. */
@@ -34,7 +34,7 @@ const membershipFile = (folder: string) => join(folder, 'membership.json');
 /** Undefined before the first enrolment. Throws `E_CONFLICT` when the file is not one. */
 export async function findMembership(folder: string): Promise<Membership | undefined> {
   const path = membershipFile(folder);
-  const text = await readOwnFile(path);
+  const text = await findPrivateFile(path);
   if (text === undefined) return undefined;
   try {
     return Membership.parse(parseStrictJson(text));
@@ -47,5 +47,5 @@ export async function findMembership(folder: string): Promise<Membership | undef
 }
 
 export function saveMembership(folder: string, membership: Membership): Promise<void> {
-  return writeOwnFile(membershipFile(folder), `${JSON.stringify(membership)}\n`);
+  return writePrivateFile(membershipFile(folder), `${JSON.stringify(membership)}\n`);
 }

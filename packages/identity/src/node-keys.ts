@@ -1,11 +1,11 @@
 import { join } from 'node:path';
 import { HyphaError, type NodeId, nodeIdOf, type Signer } from '@hypha/protocol';
 import {
-  readOwnFile,
+  findPrivateFile,
   generateKey,
   nodeVerifier,
   signerFromPem,
-  writeOwnFile,
+  writePrivateFile,
 } from '@hypha/protocol/node';
 import { SealKeys } from './seal-keys.ts';
 
@@ -30,7 +30,7 @@ export interface NodeKeys {
  */
 export async function openNodeKeys(folder: string, nowMs: () => number): Promise<NodeKeys> {
   const files = { identity: join(folder, IDENTITY_FILE), seal: join(folder, SEAL_FILE) };
-  let identity = await readOwnFile(files.identity);
+  let identity = await findPrivateFile(files.identity);
   let sealKeys = await readKey(files.seal, () => SealKeys.find(files.seal, nowMs));
   if (sealKeys === undefined) {
     if (identity !== undefined) {
@@ -42,7 +42,7 @@ export async function openNodeKeys(folder: string, nowMs: () => number): Promise
   }
   if (identity === undefined) {
     identity = generateKey().pem;
-    await writeOwnFile(files.identity, identity);
+    await writePrivateFile(files.identity, identity);
   }
   const pem = identity;
   const signer = await readKey(files.identity, () => signerFromPem(pem));

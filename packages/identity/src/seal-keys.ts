@@ -12,7 +12,7 @@ import {
   type SecretValues,
   sealBytes,
 } from '@hypha/protocol';
-import { readOwnFile, writeOwnFile } from '@hypha/protocol/node';
+import { findPrivateFile, writePrivateFile } from '@hypha/protocol/node';
 
 interface SealKey {
   readonly pem: string;
@@ -49,7 +49,7 @@ export class SealKeys {
 
   /** Undefined when there is no file. Throws when it holds no such keys. */
   static async find(path: string, nowMs: () => number): Promise<SealKeys | undefined> {
-    const text = await readOwnFile(path);
+    const text = await findPrivateFile(path);
     return text === undefined ? undefined : new SealKeys(path, nowMs, parseKeys(text, nowMs()));
   }
 
@@ -137,7 +137,7 @@ export class SealKeys {
 
   async #save(current: SealKey, previous: SealKey | undefined): Promise<void> {
     const keys = previous === undefined ? [current] : [current, previous];
-    await writeOwnFile(this.#path, keys.map(formatKey).join(''));
+    await writePrivateFile(this.#path, keys.map(formatKey).join(''));
     this.#current = current;
     this.#previous = previous;
   }

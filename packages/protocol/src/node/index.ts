@@ -1,4 +1,12 @@
 export {
+  generateKey,
+  publicKeyFromPem,
+  readKeyFile,
+  signerFromPem,
+  writeKeyFile,
+} from './key-file.ts';
+export { nodeVerifier } from './node-verifier.ts';
+export {
   findPrivateFile,
   isAbsent,
   OpenFileError,
