@@ -114,7 +114,16 @@ export const NodeView = z.object({
   state: z.enum(['ready', 'unreachable', 'cordoned', 'pending', 'revoked']),
   labels: Labels,
   realms: z.array(z.string()),
+  keyid: KeyId,
+  /** Raw Ed25519 key, base64. */
   publicKey: z.string(),
+  /**
+   * X25519 key that secrets are sealed to, base64, as the ledger has it. To show; whoever seals takes it from
+   * the node's own signed enrolment.
+   */
+  sealKey: z.string(),
+  /** The node that has its name now: this one was given a new key and is revoked. */
+  replacedBy: NodeId.optional(),
   enrolledAt: z.int(),
   lastReportAt: z.int().nullable(),
   /** Newest authority update the node had when it last reported; absent before its first report. */
@@ -237,15 +246,41 @@ export type OutboxResult = z.infer<typeof OutboxResult>;
 export const OutboxAnswer = z.object({ results: z.array(OutboxResult) });
 export type OutboxAnswer = z.infer<typeof OutboxAnswer>;
 
-/** Everything needed to check one run offline, down to a pinned genesis. */
-export const AuditBundle = z.object({
-  v: z.literal(1),
+/** Where one statement stands in the log a checkpoint is over; siblings lowest first (RFC 9162), hex. */
+export const EntryProof = z.strictObject({
+  /** Of the envelope: what is looked up. Which bytes are in the log the proof says. */
+  digest: Sha256Hex,
+  index: z.int().nonnegative(),
+  proof: LogProof,
+});
+export type EntryProof = z.infer<typeof EntryProof>;
+
+const proven = {
   genesis: Envelope,
+  /** Updates behind genesis, in order. */
   authority: z.array(Envelope),
   admission: Envelope,
+  /** With which the node that signed the receipt joined: its first. */
   enrolment: Envelope,
   submission: Envelope,
   journal: z.array(JournalEvent),
   receipt: Envelope,
-});
+};
+
+/**
+ * Everything needed to check one run offline, down to a pinned genesis. Version 2 also proves that all of
+ * it stands in the ledger's log, in which order, and that no authority update of that log is missing.
+ */
+export const AuditBundle = z.discriminatedUnion('v', [
+  z.object({ v: z.literal(1), ...proven }),
+  z.strictObject({
+    v: z.literal(2),
+    ...proven,
+    /** Enrolments of the nodes whose place it took by their own signature, oldest first. */
+    replaced: z.array(Envelope).max(256),
+    /** Signed note of the log head all proofs lead to. */
+    checkpoint: z.string(),
+    proofs: z.array(EntryProof),
+  }),
+]);
 export type AuditBundle = z.infer<typeof AuditBundle>;

@@ -53,7 +53,7 @@ test('a whole bundle holds, and every check says so in a sentence', () => {
     ),
     expect.stringMatching(/^envelope and node make the run run_[a-z2-7]{26}$/),
     'the 6 journal events form one unbroken chain',
-    'the journal starts with accepting exactly this envelope',
+    'the journal starts with accepting exactly this envelope, at 2026-01-01T00:00:00.000Z, while it and its keys were valid',
     'receipt 1 is signed by the key the node enrolled with',
     'the receipt binds envelope, journal head and output: succeeded after 1 step',
   ]);

@@ -1,19 +1,30 @@
 /**
- * The offline audit of one run (design §8, G7): from a pinned genesis hash, through the keys and the
- * node, to what was signed, what the journal says happened and what the receipt attests. Needs nothing
+ * The offline audit of one run (design §8, G7): from a pinned genesis hash, through the keys, the log and
+ * the node, to what was signed, what the journal says happened and what the receipt attests. Needs nothing
  * but the bundle.
  */
 import { AuditBundle } from './api.ts';
 import { Authority } from './authority.ts';
-import { canonicalJson } from './canonical-json.ts';
+import type { Checkpoint } from './checkpoint.ts';
 import type { Verifier } from './crypto-port.ts';
-import { hex, utf8 } from './encoding.ts';
 import { HyphaError, isHyphaError } from './hypha-error.ts';
 import { runIdOf } from './ids.ts';
-import { type BodyOf, firstBrokenEvent, type JournalType } from './journal-event.ts';
 import type { ReceiptPayload } from './receipt-payload.ts';
-import { verifyAdmission } from './verify-admission.ts';
-import { verifyEnrolment } from './verify-enrolment.ts';
+import { BundleLog, checkBundleCheckpoint } from './verify-bundle-log.ts';
+import {
+  type BundleSource,
+  checkBundleAdmission,
+  checkBundleEnrolment,
+  checkIsBehind,
+  type Placed,
+} from './verify-bundle-node.ts';
+import {
+  checkBundleAccepted,
+  checkBundleBinding,
+  checkBundleJournal,
+  findBody,
+} from './verify-bundle-run.ts';
+import type { VerifiedEnrolment } from './verify-enrolment.ts';
 import { verifyReceipt } from './verify-receipt.ts';
 import { verifyScript } from './verify-script.ts';
 import { parseAs } from './wire.ts';
@@ -22,6 +33,8 @@ export interface BundleVerdict {
   readonly holds: boolean;
   /** What was checked and held, in order, one sentence each. */
   readonly checks: readonly string[];
+  /** What the bundle leaves open by its version. */
+  readonly remarks: readonly string[];
   /** The first thing that does not hold; nothing after it was looked at. */
   readonly failure: {
     readonly check: BundleCheck;
@@ -30,12 +43,16 @@ export interface BundleVerdict {
   } | null;
   /** Once its signature held. */
   readonly receipt: ReceiptPayload | null;
+  /** Once it held: how much of the log is known, and as of when. */
+  readonly checkpoint: Checkpoint | null;
 }
 
 export type BundleCheck =
   | 'bundle'
   | 'genesis'
   | 'authority'
+  | 'checkpoint'
+  | 'log'
   | 'admission'
   | 'enrolment'
   | 'submission'
@@ -68,7 +85,9 @@ export function verifyBundle(
 class Audit {
   readonly #checks: string[] = [];
   #current: BundleCheck = 'bundle';
+  readonly #remarks: string[] = [];
   receipt: ReceiptPayload | null = null;
+  checkpoint: Checkpoint | null = null;
 
   /** Runs one check; `say` turns its result into the sentence that held. */
   check<T>(name: BundleCheck, run: () => T, say: (value: T) => string): T {
@@ -78,13 +97,19 @@ class Audit {
     return value;
   }
 
+  remark(sentence: string): void {
+    this.#remarks.push(sentence);
+  }
+
   verdict(error: HyphaError | null): BundleVerdict {
     return {
       holds: error === null,
       checks: this.#checks,
+      remarks: this.#remarks,
       failure:
         error === null ? null : { check: this.#current, code: error.code, message: error.message },
       receipt: this.receipt,
+      checkpoint: this.checkpoint,
     };
   }
 }
@@ -111,66 +136,86 @@ function checkAll(
     ({ seq, head }) =>
       `the authority chain is unbroken from there to update ${seq} (${short(head)})`,
   );
-  const node = checkNode(verifier, bundle, authority, audit);
-  const { receipt } = checkRun(verifier, bundle, { authority, ...node }, audit);
+  const source = { bundle, authority, log: checkLog(verifier, bundle, authority, audit) };
+  const enrolment = checkNode(verifier, source, audit);
+  const receipt = checkRun(verifier, source, enrolment, audit);
   audit.check(
     'binding',
-    () => checkBinding(verifier, bundle, receipt),
+    () => checkBundleBinding(verifier, bundle, receipt),
     ({ state, steps }) =>
       `the receipt binds envelope, journal head and output: ${state} after ${steps} ${steps === 1 ? 'step' : 'steps'}`,
   );
 }
 
-function checkNode(
+function checkLog(
   verifier: Verifier,
   bundle: AuditBundle,
   authority: Authority,
   audit: Audit,
-): { readonly node: string; readonly publicKey: Uint8Array; readonly realms: readonly string[] } {
+): BundleLog | null {
+  if (bundle.v === 1) {
+    audit.remark(
+      'a bundle of version 1 carries no proof from the log: not that the ledger holds any of it, nor in which order, nor that no revocation is missing',
+    );
+    return null;
+  }
+  const checkpoint = audit.check(
+    'checkpoint',
+    () => checkBundleCheckpoint(verifier, bundle, authority),
+    ({ size, root, time }) =>
+      `the ledger signed the log of ${size} entries with root ${short(root)} at ${dateOf(time * 1000)}, and no authority update of it is missing here`,
+  );
+  audit.checkpoint = checkpoint;
+  return audit.check(
+    'log',
+    () => new BundleLog(verifier, bundle, { authority, checkpoint }),
+    () => `all ${authority.seq + 1} authority updates are in that log, in their order`,
+  );
+}
+
+function checkNode(
+  verifier: Verifier,
+  source: BundleSource,
+  audit: Audit,
+): Placed<VerifiedEnrolment> {
   const admission = audit.check(
     'admission',
-    () => verifyAdmission(verifier, { envelope: bundle.admission, authority, profile: 'audit' }),
-    ({ payload, grant }) => `the admin ${grant.name} admitted a node as ${payload.name}`,
+    () => checkBundleAdmission(verifier, source),
+    ({ statement: { grant, payload }, index }) =>
+      `the admin ${grant.name} admitted a node as ${payload.name}${index === null ? '' : `, entry ${index} of the log, with a key that was not revoked by then`}`,
   );
-  const { node, publicKey } = audit.check(
+  return audit.check(
     'enrolment',
-    () => {
-      const { enrolment: envelope } = bundle;
-      const enrolment = verifyEnrolment(verifier, { envelope, authority, profile: 'audit' });
-      const { digest } = enrolment.admission;
-      expectSame('enrolment.admission', 'its admission', digest, admission.digest);
-      return enrolment;
-    },
-    (enrolment) => `node ${enrolment.node} enrolled under that admission with its own key`,
+    () => checkBundleEnrolment(verifier, source, admission),
+    ({ statement: { node }, index }) =>
+      `node ${node} enrolled under that admission with its own key${index === null ? '' : `, entry ${index} of the log`}`,
   );
-  return { node, publicKey, realms: admission.payload.realms };
 }
 
 function checkRun(
   verifier: Verifier,
-  bundle: AuditBundle,
-  known: {
-    readonly authority: Authority;
-    readonly node: string;
-    readonly publicKey: Uint8Array;
-    readonly realms: readonly string[];
-  },
+  source: BundleSource,
+  enrolment: Placed<VerifiedEnrolment>,
   audit: Audit,
-): { readonly receipt: ReceiptPayload } {
-  const { authority, node, publicKey, realms } = known;
-  const accepted = findBody(bundle, 'accepted');
-  const submission = audit.check(
+): ReceiptPayload {
+  const { bundle, authority: newest } = source;
+  const { node, admission } = enrolment.statement;
+  const { realms } = admission.payload;
+  const { authority, submission } = audit.check(
     'submission',
-    () =>
-      verifyScript(verifier, {
+    () => {
+      // The keys as they stood when the node accepted it: a later revocation does not undo a run.
+      const then = newest.at(findBody(bundle, 'accepted')?.authoritySeq ?? newest.seq);
+      const verified = verifyScript(verifier, {
         envelope: bundle.submission,
-        // The keys as they stood when the node accepted it: a later revocation does not undo a run.
-        authority: authority.at(accepted?.authoritySeq ?? authority.seq),
+        authority: then,
         profile: 'execute',
         nowSeconds: 0,
         node: { id: node, realms },
-      }),
-    ({ grants, payload }) =>
+      });
+      return { authority: then, submission: verified };
+    },
+    ({ submission: { grants, payload } }) =>
       `${grants.map(({ name }) => name).join(' and ')} signed revision ${payload.id} of ${payload.realm}/${payload.deployment} within scope, addressed to this node`,
   );
   const run = audit.check(
@@ -180,108 +225,48 @@ function checkRun(
   );
   audit.check(
     'journal',
-    () => checkJournal(verifier, bundle, run),
+    () => checkBundleJournal(verifier, bundle, run),
     (count) => `the ${count} journal events form one unbroken chain`,
   );
   audit.check(
     'accepted',
-    () => {
-      const { payload, digest, keyids } = submission;
-      const { realm, deployment, generation, mode } = payload;
-      const expected = { realm, deployment, generation, mode, node, envelopeDigest: digest };
-      expectFields('accepted', expected, accepted ?? {});
-      expectSame('accepted.keyids', 'its signers', accepted?.keyids.join(), keyids.join());
-    },
-    () => 'the journal starts with accepting exactly this envelope',
+    () => checkBundleAccepted(verifier, bundle, { submission, authority, node, realms }),
+    (atMs) =>
+      `the journal starts with accepting exactly this envelope, at ${dateOf(atMs)}, while it and its keys were valid`,
   );
-  const { payload: receipt } = audit.check(
+  const { payload } = audit.check(
     'receipt',
-    () => verifyReceipt(verifier, { envelope: bundle.receipt, publicKey }),
-    ({ payload }) => `receipt ${payload.seq} is signed by the key the node enrolled with`,
+    () => checkReceipt(verifier, source, enrolment),
+    (receipt) =>
+      `receipt ${receipt.payload.seq} is signed by the key the node enrolled with${receipt.index === null ? '' : `, entry ${receipt.index} of the log`}`,
   );
-  audit.receipt = receipt;
-  return { receipt };
+  audit.receipt = payload;
+  return payload;
 }
 
-function checkJournal(verifier: Verifier, { journal }: AuditBundle, run: string): number {
-  const broken = firstBrokenEvent(verifier, journal);
-  if (broken !== null) refuse('journal', `event ${broken} of the journal does not hold`);
-  const stranger = journal.find((event) => event.run !== run);
-  if (stranger !== undefined)
-    refuse('journal', `event ${stranger.seq} of the journal belongs to ${stranger.run}`);
-  if (journal[0]?.body.type !== 'accepted')
-    refuse('journal', 'the journal does not start with accepted');
-  if (journal.at(-1)?.body.type !== 'finished')
-    refuse('journal', 'the journal does not end with finished');
-  return journal.length;
-}
-
-function checkBinding(
+function checkReceipt(
   verifier: Verifier,
-  bundle: AuditBundle,
-  receipt: ReceiptPayload,
-): ReceiptPayload {
-  const head = bundle.journal.at(-1);
-  const accepted = findBody(bundle, 'accepted');
-  const committed = findBody(bundle, 'committed');
-  const finished = findBody(bundle, 'finished');
-  const outcomes = bundle.journal.filter(
-    ({ body }) => body.type === 'step-result' || body.type === 'step-error',
-  );
-  if (committed !== undefined) {
-    const actual = hex(verifier.sha256(utf8(committed.output)));
-    expectSame('journal.output', 'the hash of the output', committed.outputSha256, actual);
+  { bundle, log }: BundleSource,
+  enrolment: Placed<VerifiedEnrolment>,
+): { readonly payload: ReceiptPayload; readonly index: number | null } {
+  const { receipt: envelope } = bundle;
+  const { node, publicKey } = enrolment.statement;
+  const { payload } = verifyReceipt(verifier, { envelope, publicKey });
+  if (log === null) return { payload, index: null };
+  const index = log.indexOf(envelope, 'receipt', 'the receipt');
+  checkIsBehind('the receipt', index, 'the enrolment of its node', enrolment.index);
+  if (log.authorityAt(index).isNodeRevoked(node)) {
+    throw new HyphaError('E_KEY_REVOKED', `node ${node} was revoked before entry ${index}`, {
+      where: { path: 'receipt' },
+    });
   }
-  const { envelopeDigest, node, realm, deployment, generation, mode } = accepted ?? {};
-  expectFields(
-    'receipt',
-    {
-      run: head?.run,
-      envelopeDigest,
-      node,
-      realm,
-      deployment,
-      generation,
-      mode,
-      journalHead: head?.hash,
-      outputSha256: committed?.outputSha256,
-      state: finished?.state,
-      undone: finished?.undone,
-      steps: outcomes.length,
-    },
-    receipt,
-  );
-  if (canonicalJson(receipt.leftovers) !== canonicalJson(finished?.leftovers ?? []))
-    refuse('receipt.leftovers', 'the receipt names other leftovers than the journal');
-  return receipt;
-}
-
-function findBody<T extends JournalType>(bundle: AuditBundle, type: T): BodyOf<T> | undefined {
-  const event = bundle.journal.find(({ body }) => body.type === type);
-  return event?.body as BodyOf<T> | undefined; // the predicate above picked this variant
-}
-
-function expectFields(
-  where: string,
-  expected: Readonly<Record<string, unknown>>,
-  actual: Readonly<Record<string, unknown>>,
-): void {
-  for (const [name, value] of Object.entries(expected))
-    expectSame(`${where}.${name}`, `${where} ${name}`, actual[name], value);
-}
-
-function expectSame(path: string, what: string, actual: unknown, expected: unknown): void {
-  if (actual === expected) return;
-  refuse(path, `${what} is ${String(actual)}, expected ${String(expected)}`);
-}
-
-function refuse(path: string, message: string): never {
-  throw new HyphaError('E_CONFLICT', message, {
-    where: { path },
-    hint: 'something in the bundle was changed or does not belong to it',
-  });
+  return { payload, index };
 }
 
 function short(digest: string): string {
   return `${digest.slice(0, 12)}…`;
+}
+
+function dateOf(epochMs: number): string {
+  return new Date(epochMs).toISOString();
 }
