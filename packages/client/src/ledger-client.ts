@@ -4,7 +4,11 @@ import {
   type Envelope,
   GenesisAnswer,
   LogAppended,
+  LogCheckpoint,
+  LogConsistency,
   LogEntry,
+  LogInclusion,
+  LogKey,
   NodeView,
   Nonce,
   type Page,
@@ -154,6 +158,54 @@ export class LedgerClient {
       path: '/v1/log/entries',
       query: { ...query },
       answer: EntryPage,
+      ...options,
+    });
+  }
+
+  /** The key that the ledger signs checkpoints with, whether or not the authority names it. */
+  logKey(options: Cancellable = {}): Promise<LogKey> {
+    return this.http.request({
+      method: 'GET',
+      path: '/v1/log/key',
+      answer: LogKey,
+      ...options,
+    });
+  }
+
+  /** The newest signed head of the log. Whoever asks has to verify it. */
+  checkpoint(options: Cancellable = {}): Promise<LogCheckpoint> {
+    return this.http.request({
+      method: 'GET',
+      path: '/v1/log/checkpoint',
+      answer: LogCheckpoint,
+      ...options,
+    });
+  }
+
+  /** Proof that an entry is among the first `size` (all there are without it). */
+  inclusion(
+    query: ({ readonly digest: string } | { readonly index: number }) & { readonly size?: number },
+    options: Cancellable = {},
+  ): Promise<LogInclusion> {
+    return this.http.request({
+      method: 'GET',
+      path: '/v1/log/inclusion',
+      query: { ...query },
+      answer: LogInclusion,
+      ...options,
+    });
+  }
+
+  /** Proof that the log of `to` entries extends the one of `from`, both at least 1. */
+  consistency(
+    query: { readonly from: number; readonly to: number },
+    options: Cancellable = {},
+  ): Promise<LogConsistency> {
+    return this.http.request({
+      method: 'GET',
+      path: '/v1/log/consistency',
+      query,
+      answer: LogConsistency,
       ...options,
     });
   }

@@ -86,9 +86,14 @@ export class AuthorityChain {
    */
   append(envelope: Envelope): Promise<AuthorityPage['head']> {
     // One at a time: each is judged against the state that the one before it left.
-    const appended = this.#last.then(() => this.#appendNext(envelope));
-    this.#last = appended.catch(() => undefined);
-    return appended;
+    return this.whileSettled(() => this.#appendNext(envelope));
+  }
+
+  /** Runs `work` while no update is being appended; the next ones wait for it. */
+  whileSettled<T>(work: (current: Authority) => Promise<T>): Promise<T> {
+    const done = this.#last.then(() => work(this.#current));
+    this.#last = done.catch(() => undefined);
+    return done;
   }
 
   async #appendNext(envelope: Envelope): Promise<AuthorityPage['head']> {
@@ -109,7 +114,7 @@ export class AuthorityChain {
     const { seq, head: digest } = next;
     const revokedNode = revokedNodeOf(envelope);
     return [
-      entries.appendWrite({ kind: 'authority', digest, envelope, at: nowMs() }),
+      ...entries.appendWrites({ kind: 'authority', digest, envelope, at: nowMs() }),
       {
         query: store.db
           .insertInto('authority_updates')

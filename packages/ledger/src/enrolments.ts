@@ -119,7 +119,7 @@ export class Enrolments {
           .where('spent_by', 'is', null),
         expectRows: 1,
       },
-      entries.appendWrite({ kind: 'enrol', digest, envelope, at: nowMs(), node }),
+      ...entries.appendWrites({ kind: 'enrol', digest, envelope, at: nowMs(), node }),
       ...nodes.enrolWrites(enrolment),
     ]);
   }

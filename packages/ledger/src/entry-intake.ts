@@ -80,11 +80,13 @@ export class EntryIntake {
       nowSeconds: Math.floor(at / 1000),
     });
     return [
-      entries.appendWrite({ kind: 'admission', digest, envelope, at }),
+      ...entries.appendWrites({ kind: 'admission', digest, envelope, at }),
       {
-        query: store.db
-          .insertInto('admissions')
-          .values({ digest, token_hash: payload.tokenHash ?? payload.node ?? digest, spent_by: null }),
+        query: store.db.insertInto('admissions').values({
+          digest,
+          token_hash: payload.tokenHash ?? payload.node ?? digest,
+          spent_by: null,
+        }),
         expectRows: 1,
       },
     ];
@@ -108,7 +110,7 @@ export class EntryIntake {
       });
     }
     const { run, node } = payload;
-    return [entries.appendWrite({ kind: 'receipt', digest, envelope, at: nowMs(), run, node })];
+    return [...entries.appendWrites({ kind: 'receipt', digest, envelope, at: nowMs(), run, node })];
   }
 }
 

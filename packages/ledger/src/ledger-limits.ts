@@ -8,6 +8,10 @@ export const LEDGER_LIMITS = {
   reportsPerBatch: 500,
   /** Envelopes of one page of entries, bytes of JSON; a page holds at least one entry. */
   entryPageBytes: 8 * 1024 * 1024,
+  /** How long a signed checkpoint is handed out before a new one is signed. */
+  checkpointMs: 1_000,
+  /** Entries read at once when the whole log is checked. */
+  checkedEntries: 1_000,
   /** Report intervals of silence after which a node counts as unreachable. */
   silentIntervals: 3,
   labelsPerQuery: 16,

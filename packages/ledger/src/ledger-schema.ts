@@ -20,6 +20,16 @@ export interface LedgerDb {
     /** Of enrolments and receipts. */
     node: string | null;
   };
+  /**
+   * The Merkle tree over `entries`: the hash of each complete subtree of 2^level leaves, counted by `idx`
+   * from the left. Written with the entry that completes it, never changed.
+   */
+  log_nodes: { level: number; idx: number; hash: Uint8Array };
+  /**
+   * The newest checkpoint that was handed out; one row, `id` 0. `authority_seq`: the authority that named the
+   * key it is signed with.
+   */
+  log_checkpoint: { id: number; note: string; authority_seq: number };
   /** Which entry is which link of the authority chain; genesis is seq 0. */
   authority_updates: { seq: number; position: number };
   /** What an admission still permits. `spent_by`: the node that used its token. */
@@ -54,6 +64,9 @@ export interface NodeRow {
   facts: string;
   free: string;
 }
+
+/** 2^53 entries, as far as positions are exact. */
+const LEVELS = 53;
 
 export const LEDGER_MIGRATIONS: readonly Migration[] = [
   {
@@ -105,6 +118,32 @@ export const LEDGER_MIGRATIONS: readonly Migration[] = [
         primary key (node, key)
       ) strict`,
       'create index node_labels_by_value on node_labels (key, value, node)',
+    ],
+  },
+  {
+    name: '0002-log-tree',
+    up: [
+      `create table log_nodes (
+        level integer not null,
+        idx integer not null,
+        hash blob not null,
+        primary key (level, idx)
+      ) strict, without rowid`,
+      `create table log_checkpoint (
+        id integer primary key check (id = 0),
+        note text not null,
+        authority_seq integer not null
+      ) strict`,
+      // The tree over what an older version has stored, level by level.
+      `insert into log_nodes (level, idx, hash)
+        select 0, position, sha256_concat(x'00', cast(envelope as blob)) from entries`,
+      ...Array.from(
+        { length: LEVELS },
+        (_, level) => `insert into log_nodes (level, idx, hash)
+          select ${level + 1}, l.idx / 2, sha256_concat(x'01', l.hash, r.hash)
+          from log_nodes l join log_nodes r on r.level = ${level} and r.idx = l.idx + 1
+          where l.level = ${level} and l.idx % 2 = 0`,
+      ),
     ],
   },
 ];

@@ -68,7 +68,7 @@ export async function startLedger(options: LedgerOptions): Promise<Ledger> {
       { store, entries, verifier, nowMs },
       options.genesis,
     );
-    const signer = ensureLedgerKey(join(options.state, 'ledger.pem'));
+    const signer = await ensureLedgerKey(join(options.state, 'ledger.pem'));
     const checkpoints = new Checkpoints({ store, tree, authority, verifier, signer, nowMs });
     await checkpoints.check();
     log.info({ entries: checked, tookMs: clock.nowMs() - checkedAt }, 'log checked');

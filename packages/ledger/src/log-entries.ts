@@ -12,6 +12,7 @@ import type { Store, Write } from '@hypha/store';
 import { sql } from 'kysely';
 import { LEDGER_LIMITS } from './ledger-limits.ts';
 import type { EntryKind, LedgerDb } from './ledger-schema.ts';
+import type { LogTree } from './log-tree.ts';
 
 export interface NewEntry {
   readonly kind: EntryKind;
@@ -34,21 +35,27 @@ export interface EntryQuery {
 /** The append-only sequence of everything the ledger vouches for. */
 export class LogEntries {
   readonly #store: Store<LedgerDb>;
+  readonly #tree: LogTree;
   readonly #verifier: Verifier;
 
-  constructor(store: Store<LedgerDb>, verifier: Verifier) {
-    this.#store = store;
-    this.#verifier = verifier;
+  constructor(deps: {
+    readonly store: Store<LedgerDb>;
+    readonly tree: LogTree;
+    readonly verifier: Verifier;
+  }) {
+    this.#store = deps.store;
+    this.#tree = deps.tree;
+    this.#verifier = deps.verifier;
   }
 
   /**
-   * A write that appends at the next position, for a list with what the entry changes. Its row is
+   * Writes that append at the next position, for a list with what the entry changes. The first one's row is
    * `{position}`. The whole list fails with `StoreConflict` when the digest is there already.
    */
-  appendWrite(entry: NewEntry): Write {
+  appendWrites(entry: NewEntry): readonly Write[] {
     const { kind, digest, at, run = null, node = null } = entry;
     const envelope = canonicalJson(entry.envelope);
-    return {
+    const append: Write = {
       query: this.#store.db
         .insertInto('entries')
         .columns(['position', 'at', 'kind', 'digest', 'envelope', 'run', 'node'])
@@ -68,6 +75,7 @@ export class LogEntries {
         .returning('position'),
       expectRows: 1,
     };
+    return [append, this.#tree.growWrite(digest)];
   }
 
   async findByDigest(digest: string): Promise<{ position: number; kind: EntryKind } | undefined> {
@@ -76,14 +84,6 @@ export class LogEntries {
       .select(['position', 'kind'])
       .where('digest', '=', digest)
       .executeTakeFirst();
-  }
-
-  async count(): Promise<number> {
-    const { count } = await this.#store.db
-      .selectFrom('entries')
-      .select(({ fn }) => fn.countAll<number>().as('count'))
-      .executeTakeFirstOrThrow();
-    return count;
   }
 
   /** Oldest first. A page is cut where its envelopes would get too large for one answer. */

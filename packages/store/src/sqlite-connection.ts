@@ -1,3 +1,4 @@
+import { hash } from 'node:crypto';
 import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite';
 import type { Statement, StatementResult, StoreFailure, WorkerSettings } from './sqlite-message.ts';
 
@@ -36,6 +37,7 @@ export class SqliteConnection {
     this.#db.exec('PRAGMA foreign_keys = ON');
     this.#db.exec('PRAGMA trusted_schema = OFF');
     this.#db.exec('PRAGMA temp_store = MEMORY');
+    this.#db.function('sha256_concat', { deterministic: true, varargs: true }, sha256Concat);
     // Takes the lock now, so that a second opener learns it here and not at its first write.
     this.#db.exec('BEGIN IMMEDIATE; COMMIT');
   }
@@ -81,6 +83,15 @@ export class SqliteConnection {
     }
     return prepared;
   }
+}
+
+/** `sha256_concat(blob, …)`: in PostgreSQL `sha256(blob || …)`. */
+function sha256Concat(...parts: readonly unknown[]): Uint8Array {
+  const bytes = parts.map((part) => {
+    if (part instanceof Uint8Array) return part;
+    throw new TypeError('sha256_concat takes blobs');
+  });
+  return hash('sha256', Buffer.concat(bytes), 'buffer');
 }
 
 export function failureOf(error: unknown, sql?: string, statement?: number): StoreFailure {
