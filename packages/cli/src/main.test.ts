@@ -1,6 +1,6 @@
 /** The command line as a process: what comes out, where, and with which exit code. */
 import { execFile } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -17,7 +17,9 @@ beforeAll(() => {
   state = mkdtempSync(join(tmpdir(), 'hypha cli-'));
   const { pem } = generateKey();
   mkdirSync(join(state, 'keys'));
-  for (let n = 0; n < KEYS; n++) writeFileSync(join(state, 'keys', `key-${n}.pem`), pem);
+  for (let n = 0; n < KEYS; n++) {
+    writeFileSync(join(state, 'keys', `key-${n}.pem`), pem, { mode: 0o600 });
+  }
 });
 afterAll(() => rmSync(state, { recursive: true }));
 
@@ -103,3 +105,13 @@ test(
   },
   DEADLINE_MS,
 );
+
+test('a key that others may read is refused with 78 and the command that closes it', async () => {
+  const file = join(state, 'open.pem');
+  writeFileSync(file, generateKey().pem, { mode: 0o644 });
+  const { code, stderr } = await hypha('key', 'show', file);
+  expect(code).toBe(78);
+  expect(stderr).toContain(`chmod 600 ${file}`);
+  chmodSync(file, 0o600);
+  expect(await hypha('key', 'show', file)).toMatchObject({ code: 0, stderr: '' });
+});

@@ -1,6 +1,7 @@
 /** `hypha`: the command line (design §12). */
 import { getSystemErrorMessage } from 'node:util';
 import { HyphaError } from '@hypha/protocol';
+import { OpenFileError } from '@hypha/protocol/node';
 import { Command, CommanderError } from 'commander';
 import { applyCommand, destroyCommand, submitCommand } from './commands/apply.ts';
 import { auditCommand } from './commands/audit.ts';
@@ -47,7 +48,8 @@ function fail(thrown: unknown): number {
   }
   if (error instanceof HyphaError) {
     process.stderr.write(`${describeError(error)}\n`);
-    return error instanceof ConfigError ? EXIT.badConfig : exitCodeOf(error);
+    const isConfig = error instanceof ConfigError || error instanceof OpenFileError;
+    return isConfig ? EXIT.badConfig : exitCodeOf(error);
   }
   // Not foreseen: the whole of it, for whoever reports it.
   process.stderr.write(

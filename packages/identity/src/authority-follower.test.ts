@@ -171,7 +171,7 @@ describe('an authority follower', () => {
   ] as const)('reads the ledger again when the file is %s', async ([, text]) => {
     await using folder = await openTempDir();
     const { deps, codes } = setUp(folder.path);
-    await writeFile(join(folder.path, 'authority.json'), text);
+    await writeFile(join(folder.path, 'authority.json'), text, { mode: 0o600 });
     const follower = await AuthorityFollower.open(deps, never);
     expect(follower.current.head).toBe(fleet.authority.head);
     expect(codes()).toEqual(['E_AUTHORITY']);

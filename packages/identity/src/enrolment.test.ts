@@ -234,7 +234,7 @@ describe('joining a fleet', () => {
   test('with a membership that is garbage is a question for a person', async () => {
     await using folder = await openTempDir();
     const { deps } = setUp(folder.path);
-    await writeFile(join(folder.path, 'membership.json'), '{');
+    await writeFile(join(folder.path, 'membership.json'), '{', { mode: 0o600 });
     await expect(joinFleet(deps, never)).rejects.toMatchObject({ code: 'E_CONFLICT' });
   });
 

@@ -27,7 +27,7 @@ describe('node keys', () => {
     await using folder = await openTempDir();
     const keys = join(folder.path, 'keys');
     await openNodeKeys(keys, Date.now);
-    expect((await readdir(keys)).sort()).toEqual(['identity.pem', 'seal.pem']);
+    expect((await readdir(keys)).sort()).toEqual(['identity.pem', 'seal.pem', 'versions.key']);
     for (const [name, type] of [
       ['identity.pem', 'ed25519'],
       ['seal.pem', 'x25519'],
@@ -35,15 +35,24 @@ describe('node keys', () => {
       expect(await modeOf(join(keys, name))).toBe(0o600);
       expect(createPrivateKey(await readFile(join(keys, name))).asymmetricKeyType).toBe(type);
     }
+    expect(await modeOf(join(keys, 'versions.key'))).toBe(0o600);
     expect(await modeOf(keys)).toBe(0o700);
   });
 
-  test('are closed to others when something had opened them', async () => {
+  test('that others may read are refused, and left as they are', async () => {
     await using folder = await openTempDir();
     await openNodeKeys(folder.path, Date.now);
-    await chmod(join(folder.path, 'identity.pem'), 0o644);
-    await openNodeKeys(folder.path, Date.now);
-    expect(await modeOf(join(folder.path, 'identity.pem'))).toBe(0o600);
+    for (const name of ['identity.pem', 'seal.pem']) {
+      const path = join(folder.path, name);
+      await chmod(path, 0o640);
+      await expect(openNodeKeys(folder.path, Date.now)).rejects.toMatchObject({
+        name: 'OpenFileError',
+        message: expect.stringContaining('0640'),
+        hint: expect.stringContaining(`chmod 600 ${path}`),
+      });
+      expect(await modeOf(path)).toBe(0o640);
+      await chmod(path, 0o600);
+    }
   });
 
   test('are finished after a crash between the two', async () => {
@@ -70,6 +79,7 @@ describe('node keys', () => {
     ['identity.pem', 'garbage'],
     ['identity.pem', ''],
     ['seal.pem', 'garbage'],
+    ['versions.key', 'garbage'],
   ] as const)('are not silently replaced when %s holds %j', async ([name, text]) => {
     await using folder = await openTempDir();
     await openNodeKeys(folder.path, Date.now);

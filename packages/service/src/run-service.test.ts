@@ -61,3 +61,10 @@ test('prints what is wrong with its configuration and ends with 78', async () =>
   expect(await exit).toEqual([78, null]);
   expect(await log).toBe('--port: x: not a number\n--state: : empty\n');
 });
+
+test('prints how to close a key file that others may read and ends with 78', async () => {
+  const { exit, log } = start('open-key');
+  expect(await exit).toEqual([78, null]);
+  expect(await log).toContain('/state/key.pem: its mode 0644');
+  expect(await log).toContain('chmod 600 /state/key.pem');
+});

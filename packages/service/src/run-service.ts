@@ -1,3 +1,4 @@
+import { OpenFileError } from '@hypha/protocol/node';
 import { ConfigError, EXIT_BAD_CONFIG } from './configuration.ts';
 import { createLogger } from './logger.ts';
 
@@ -13,8 +14,9 @@ const STOP_MS_MAX = 30_000;
 
 /**
  * A service process from start to end. `main` runs until its signal aborts, lets go of everything and
- * returns; then the process exits 0. A `ConfigError` is printed and exits 78; any other error, also one
- * that nothing caught, is logged and exits 1. A second SIGINT ends the process at once.
+ * returns; then the process exits 0. A `ConfigError`, or a key file that others may use, is printed and
+ * exits 78; any other error, also one that nothing caught, is logged and exits 1. A second SIGINT ends
+ * the process at once.
  */
 export async function runService(
   main: (context: ServiceContext) => Promise<void>,
@@ -52,6 +54,10 @@ export async function runService(
   } catch (error) {
     if (error instanceof ConfigError) {
       process.stderr.write(error.lines.map((line) => `${line}\n`).join(''));
+      process.exit(EXIT_BAD_CONFIG);
+    }
+    if (error instanceof OpenFileError) {
+      process.stderr.write(`${error.message}\n  hint: ${error.hint}\n`);
       process.exit(EXIT_BAD_CONFIG);
     }
     if (!stopping.signal.aborted || error !== stopping.signal.reason) fail(error);

@@ -1,4 +1,5 @@
 /** A service process that does what its argument says. */
+import { OpenFileError } from '@hypha/protocol/node';
 import { ConfigError } from '../configuration.ts';
 import { runService } from '../run-service.ts';
 
@@ -6,6 +7,7 @@ const [deed] = process.argv.slice(2);
 
 await runService(async ({ signal, ready }) => {
   if (deed === 'bad-config') throw new ConfigError(['--port: x: not a number', '--state: : empty']);
+  if (deed === 'open-key') throw new OpenFileError('/state/key.pem', 0o100644);
   if (deed === 'fail') throw new Error('cannot start');
   ready({ url: 'http://127.0.0.1:1' });
   if (deed === 'throw-later') {
