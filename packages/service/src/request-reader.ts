@@ -3,6 +3,7 @@ import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import type { Caller } from './caller.ts';
 import type { RequestAuthenticator, RouteAuth } from './request-auth.ts';
+import type { RequestLimits } from './request-limits.ts';
 import { parsePart } from './route.ts';
 
 const LAST_EVENT_ID_CHARS_MAX = 256;
@@ -16,6 +17,13 @@ export interface ReadableRoute {
   readonly bodyRefusal?: ErrorCode | undefined;
 }
 
+/** Whom a service lets in. */
+export interface RequestGuard {
+  readonly scheme: 'http' | 'https';
+  readonly authenticator: RequestAuthenticator;
+  readonly limits: RequestLimits;
+}
+
 /** A request after all checks. The parts have the types that the route's schemas produce. */
 export interface ReadRequest {
   readonly params: unknown;
@@ -23,19 +31,22 @@ export interface ReadRequest {
   readonly body: unknown;
   readonly rawBody: Uint8Array;
   readonly caller: Caller | undefined;
+  readonly address: string;
 }
 
 /** Who is asking, then what: nothing of a request is parsed before its signature has been looked at. */
 export async function readRequest(
   route: ReadableRoute,
   request: FastifyRequest,
-  authenticator: RequestAuthenticator,
+  guard: RequestGuard,
 ): Promise<ReadRequest> {
   const rawBody = request.body instanceof Uint8Array ? request.body : new Uint8Array();
-  const caller = await authenticate(route.auth, request, rawBody, authenticator);
+  const caller = await authenticate(route.auth, request, rawBody, guard);
+  if (caller !== undefined) guard.limits.checkKey(caller.keyid);
   const { params, query = z.strictObject({}), body, bodyRefusal = 'E_REQUEST' } = route;
   return {
     caller,
+    address: request.ip,
     rawBody,
     params: params === undefined ? undefined : parsePart(params, request.params, 'params'),
     // Spread: Fastify's query object has no prototype, and schemas want a plain one.
@@ -81,12 +92,13 @@ function authenticate(
   auth: RouteAuth,
   request: FastifyRequest,
   body: Uint8Array,
-  authenticator: RequestAuthenticator,
+  { authenticator, scheme }: RequestGuard,
 ): Promise<Caller | undefined> {
   const target = request.raw.url ?? '/';
   const at = target.indexOf('?');
   const { id } = request.params as { id?: string };
   return authenticator.authenticate(auth, {
+    scheme,
     method: request.method,
     authority: request.headers.host ?? '',
     path: at === -1 ? target : target.slice(0, at),

@@ -14,6 +14,8 @@ export interface RouteInput<P, Q, B> {
   readonly rawBody: Uint8Array;
   /** Whose signature was verified; undefined on `public` routes. */
   readonly caller: Caller | undefined;
+  /** IP address the connection came from. */
+  readonly address: string;
   /** Aborts when the client is gone or the answer is overdue. */
   readonly signal: AbortSignal;
 }
