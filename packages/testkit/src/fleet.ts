@@ -35,8 +35,10 @@ export interface TestFleet {
   readonly roots: readonly TestKey[];
   readonly admin: TestKey;
   readonly operator: TestKey;
+  /** Signs checkpoints: `TestLog`. */
+  readonly ledgerKey: TestKey;
   readonly genesis: Envelope;
-  /** Genesis, then the admin and the operator, both granted everything for a day. */
+  /** Genesis, the key of the ledger, then the admin and the operator, both granted everything for a day. */
   readonly authority: Authority;
 }
 
@@ -95,20 +97,21 @@ export function createFleet(
   const roots = Array.from({ length: options.roots ?? 1 }, createKey);
   const rootKeys = roots.map(({ publicKey }, index) => ({ publicKey, name: `root-${index}` }));
   const threshold = options.threshold ?? roots.length;
-  const [admin, operator] = [createKey(), createKey()];
+  const [admin, operator, ledgerKey] = [createKey(), createKey(), createKey()];
   const genesis = signAuthority(
     buildGenesisPayload({ rootKeys, threshold, nowSeconds: nowSeconds() }),
     roots,
   );
-  const grants = [
-    grantOf(admin, { role: 'admin', name: 'ada' }),
-    grantOf(operator, { name: 'olivia' }),
+  const changes: readonly AuthorityChange[] = [
+    { type: 'set-ledger-key', publicKey: base64(ledgerKey.publicKey) },
+    { type: 'grant', grant: grantOf(admin, { role: 'admin', name: 'ada' }) },
+    { type: 'grant', grant: grantOf(operator, { name: 'olivia' }) },
   ];
-  const authority = grants.reduce(
-    (state, grant) => state.apply(signUpdate(state, { type: 'grant', grant }, roots)),
+  const authority = changes.reduce(
+    (state, change) => state.apply(signUpdate(state, change, roots)),
     Authority.fromGenesis(nodeVerifier, genesis),
   );
-  return { roots, admin, operator, genesis, authority };
+  return { roots, admin, operator, ledgerKey, genesis, authority };
 }
 
 /** A node that an admin of the fleet let in, not yet known to any ledger. */

@@ -27,4 +27,5 @@ export { findPortBase } from './free-ports.ts';
 export { findLeftovers, type LeftoverQuery } from './leftovers.ts';
 export { isRedisInstalled, type RedisServer, startRedis } from './redis-server.ts';
 export { openTempDir, type TempDir } from './temp-dir.ts';
+export { TestLog } from './test-log.ts';
 export { waitFor } from './wait-for.ts';

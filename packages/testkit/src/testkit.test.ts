@@ -3,7 +3,17 @@ import { once } from 'node:events';
 import { existsSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
-import { isHyphaError, parseJoinToken, verifyEnrolment, verifyScript } from '@hypha/protocol';
+import {
+  checkExtends,
+  checkpointOrigin,
+  fromHex,
+  isHyphaError,
+  parseJoinToken,
+  verifyCheckpoint,
+  verifyEnrolment,
+  verifyInclusion,
+  verifyScript,
+} from '@hypha/protocol';
 import { nodeVerifier } from '@hypha/protocol/node';
 import { describe, expect, test } from 'vitest';
 import {
@@ -18,6 +28,7 @@ import {
   openTempDir,
   signedScript,
   startRedis,
+  TestLog,
   waitFor,
 } from './index.ts';
 
@@ -53,6 +64,36 @@ describe('the builders', () => {
       node: { id: node.id, realms: node.realms },
     });
     expect(verified.payload.deployment).toBe('web');
+  });
+
+  test('make a log whose checkpoints and proofs hold, and forks of it that do not', async () => {
+    const log = TestLog.of(fleet);
+    const trusted = {
+      origin: checkpointOrigin(fleet.authority.genesisHash),
+      publicKey: fleet.ledgerKey.publicKey,
+    };
+    const read = (note: string) => verifyCheckpoint(nodeVerifier, note, trusted);
+    const first = read(log.checkpoint());
+    expect(first).toMatchObject({ size: 4, authority: { seq: 3, head: fleet.authority.head } });
+    const fork = log.fork(2);
+    const index = log.append(node.admission);
+    const later = read(log.checkpoint({ time: first.time + 60 }));
+    expect(later.time).toBe(first.time + 60);
+    const { proof, ...place } = await log.inclusion(index);
+    verifyInclusion(nodeVerifier, {
+      ...place,
+      leafHash: fromHex(place.leafHash),
+      proof: proof.map(fromHex),
+      root: fromHex(later.root),
+    });
+    const consistency = await log.consistency(first.size);
+    checkExtends(nodeVerifier, first, later, consistency.proof);
+    for (let n = 0; n < 3; n++) fork.append(node.admission);
+    const forked = read(fork.checkpoint());
+    expect(forked).toMatchObject({ size: 5, authority: { seq: 1 } });
+    expect(() => checkExtends(nodeVerifier, first, forked, consistency.proof)).toThrow(
+      expect.objectContaining({ code: 'E_LOG_FORK' }),
+    );
   });
 
   test.for(badScripts(fleet, { draft: { nodes: [node.id] } }))(

@@ -1,12 +1,14 @@
 /**
- * First boot of a fleet on one machine: root, admin, operator and coordinator keys, a genesis, and the grants. Every
- * step looks first at what is there, so a crash between any two is repaired by the next start.
+ * First boot of a fleet on one machine: root, admin, operator and coordinator keys, a genesis, and what the
+ * authority says of them. Every step looks first at what is there, so a crash between any two is repaired by
+ * the next start.
  */
 import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { LedgerClient } from '@hypha/client';
 import {
   Authority,
+  type AuthorityChange,
   buildAuthorityPayload,
   buildGenesisPayload,
   Envelope,
@@ -66,8 +68,11 @@ export function ensureGenesis(state: StateLayout, root: Signer, nowSeconds: numb
 
 const GRANT_DAYS = 365;
 
-/** Grants the keys their roles, where the chain has no word on them yet. */
-export async function ensureGrants(
+/**
+ * Makes the authority say what a fleet on one machine needs, where the chain has no word on it yet: which
+ * keys are the admin's, the operator's and the coordinator's, and which one is the ledger's.
+ */
+export async function ensureAuthority(
   ledger: LedgerClient,
   keys: FleetKeys,
   genesis: string,
@@ -76,6 +81,12 @@ export async function ensureGrants(
   const { items } = await ledger.authority();
   const first = await ledger.genesis();
   let authority = Authority.fromGenesis(nodeVerifier, first.envelope, genesis).extend(items);
+  const append = async (change: AuthorityChange, signer: Signer) => {
+    const payload = buildAuthorityPayload(authority, change, nowSeconds);
+    const envelope = signAuthority(payload, [signer]);
+    authority = authority.apply(envelope);
+    await ledger.appendAuthority(envelope);
+  };
   // An admin grants operators, but within its own validity: the operator's ends a little earlier.
   const wanted = [
     { name: 'admin', signer: keys.root, days: GRANT_DAYS + 1 },
@@ -86,9 +97,11 @@ export async function ensureGrants(
     const { publicKey, keyid } = keys[name];
     if (authority.findKey(keyid) !== undefined) continue;
     const grant = grantOf({ publicKey, name, role: name, nowSeconds, days });
-    const payload = buildAuthorityPayload(authority, { type: 'grant', grant }, nowSeconds);
-    const envelope = signAuthority(payload, [signer]);
-    authority = authority.apply(envelope);
-    await ledger.appendAuthority(envelope);
+    await append({ type: 'grant', grant }, signer);
+  }
+  if (authority.ledgerKey === undefined) {
+    // Our own ledger, on this machine: what it names as its key is not somebody else's.
+    const { publicKey } = await ledger.logKey();
+    await append({ type: 'set-ledger-key', publicKey }, keys.root);
   }
 }

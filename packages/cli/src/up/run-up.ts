@@ -15,7 +15,7 @@ import { writeContext } from './context-file.ts';
 import { checkPortsFree } from './free-ports.ts';
 import { removePidRecord, takeOver, writePidRecord } from './pid-record.ts';
 import { ProcessManager } from './process-manager.ts';
-import { ensureGenesis, ensureGrants, ensureKeys, type FleetKeys, keyFile } from './provision.ts';
+import { ensureGenesis, ensureAuthority, ensureKeys, type FleetKeys, keyFile } from './provision.ts';
 import { waitForNodes } from './ready-nodes.ts';
 import { redisProcess } from './redis-process.ts';
 import { coordinatorProcess, ledgerProcess, supervisorProcess } from './service-processes.ts';
@@ -84,7 +84,7 @@ async function startFleet(
   session.output.note('starting ledger, coordinator and redis');
   await Promise.all([start(ledgerProcess(state, portBase)), start(redis)]);
   const ledgerClient = new LedgerClient({ baseUrl: ledger });
-  await ensureGrants(ledgerClient, keys, genesis, session.nowSeconds());
+  await ensureAuthority(ledgerClient, keys, genesis, session.nowSeconds());
   await start(
     coordinatorProcess(state, {
       ...{ port: portBase + 1, ledger, genesis },
