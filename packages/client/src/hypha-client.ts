@@ -6,8 +6,10 @@ import { EventStreamParser, type StreamEvent } from './event-stream.ts';
 import { signRequest } from './request-signature.ts';
 
 export interface HyphaClientOptions {
-  /** `http://host:port`, no path; anything else is `E_ARGUMENT`. */
+  /** `http://host:port` or `https://host:port`, no path; anything else is `E_ARGUMENT`. */
   readonly baseUrl: string;
+  /** Certificates (PEM) to trust for https instead of the system's. */
+  readonly ca?: string | undefined;
   /** Signs every request (RFC 9421); without one, requests go out unsigned. */
   readonly signer?: Signer;
   /** Whole exchange of one request, milliseconds. */
@@ -58,17 +60,19 @@ export class HyphaClient {
   readonly #signer: Signer | undefined;
   readonly #timeoutMs: number;
   readonly #clock: ClientClock;
-  readonly #agent = new Agent({
-    connect: { timeout: CONNECT_TIMEOUT_MS },
-    connections: 64,
-    pipelining: 1,
-  });
+  readonly #agent: Agent;
 
   constructor(options: HyphaClientOptions) {
     this.baseUrl = parseOrigin(options.baseUrl);
     this.#signer = options.signer;
     this.#timeoutMs = options.timeoutMs ?? TIMEOUT_MS;
     this.#clock = options.clock ?? systemClock;
+    const { ca } = options;
+    this.#agent = new Agent({
+      connect: { timeout: CONNECT_TIMEOUT_MS, ...(ca === undefined ? {} : { ca }) },
+      connections: 64,
+      pipelining: 1,
+    });
   }
 
   async request<T extends z.ZodType>(api: ApiRequest<T>): Promise<z.infer<T>> {
@@ -126,14 +130,22 @@ export class HyphaClient {
     return url;
   }
 
-  #send(request: {
-    method: 'GET' | 'POST';
-    url: URL;
-    body?: unknown;
-    lastEventId?: string;
-    signal: AbortSignal;
-    answer?: z.ZodType;
-  }): Promise<Dispatcher.ResponseData> {
+  /**
+   * A service that has just started asks to sign again: it cannot know whether an earlier process took the
+   * same signature. Once, and with a time that it takes.
+   */
+  async #send(request: OutgoingRequest): Promise<Dispatcher.ResponseData> {
+    const nowMs = this.#clock.nowMs();
+    const first = await this.#sendOnce(request, nowMs);
+    if (first.statusCode !== 401 || this.#signer === undefined) return first;
+    const name = `${request.method} ${request.url}`;
+    const refusal = refusalOf(name, 401, await readWhole(first.body, name));
+    const fromMs = signedFromMs(refusal);
+    if (fromMs === undefined || fromMs > nowMs + LIMITS.skewSeconds * 1000) throw refusal;
+    return await this.#sendOnce(request, Math.max(fromMs, this.#clock.nowMs()));
+  }
+
+  #sendOnce(request: OutgoingRequest, nowMs: number): Promise<Dispatcher.ResponseData> {
     const { method, url, signal } = request;
     const body = request.body === undefined ? undefined : utf8(JSON.stringify(request.body));
     const streaming = request.answer === undefined;
@@ -141,7 +153,7 @@ export class HyphaClient {
       this.#signer === undefined
         ? {}
         : signRequest({ method, url, body: body ?? new Uint8Array() }, this.#signer, {
-            nowMs: this.#clock.nowMs(),
+            nowMs,
             nonce: this.#clock.nonce(),
           });
     return send(url, {
@@ -161,6 +173,21 @@ export class HyphaClient {
   }
 }
 
+interface OutgoingRequest {
+  readonly method: 'GET' | 'POST';
+  readonly url: URL;
+  readonly body?: unknown;
+  readonly lastEventId?: string;
+  readonly signal: AbortSignal;
+  readonly answer?: z.ZodType;
+}
+
+/** From when on a signature has to be, epoch milliseconds; undefined when that is not what is wrong. */
+function signedFromMs({ details }: HyphaError): number | undefined {
+  const { signedFrom } = Object(details) as { signedFrom?: unknown };
+  return Number.isSafeInteger(signedFrom) ? Number(signedFrom) * 1000 : undefined;
+}
+
 function parseOrigin(text: string): string {
   const url = URL.parse(text);
   if (
@@ -173,7 +200,7 @@ function parseOrigin(text: string): string {
       'E_ARGUMENT',
       `cannot use ${JSON.stringify(text)} as a service's address`,
       {
-        hint: 'write it as http://host:port',
+        hint: 'write it as http://host:port or https://host:port',
       },
     );
   }
@@ -236,10 +263,18 @@ function refusalOf(name: string, status: number, bytes: Uint8Array): HyphaError 
   );
 }
 
+/** What a handshake fails with when the other side's certificate is not to be trusted (`openssl verify`). */
+const UNTRUSTED = /CERT|VERIFY_LEAF|ERR_TLS_CERT_ALTNAME_INVALID|UNABLE_TO_GET_ISSUER/;
+
 function unreachable(name: string, cause: unknown): HyphaError {
   const code =
     cause instanceof Error && 'code' in cause && typeof cause.code === 'string' ? cause.code : '';
-  return new HyphaError('E_UNAVAILABLE', `cannot reach ${name}${code === '' ? '' : ` (${code})`}`, {
+  const reason = code === '' ? '' : ` (${code})`;
+  if (!UNTRUSTED.test(code)) {
+    return new HyphaError('E_UNAVAILABLE', `cannot reach ${name}${reason}`, { cause });
+  }
+  return new HyphaError('E_UNAVAILABLE', `cannot trust the certificate of ${name}${reason}`, {
     cause,
+    hint: 'name the CA of the fleet: --ca FILE or HYPHA_CA for hypha, tlsCa for services',
   });
 }

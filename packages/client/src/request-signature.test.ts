@@ -6,6 +6,7 @@ import { generateKey, nodeVerifier } from '@hypha/protocol/node';
 import { isInnerList, parseDictionary } from 'structured-headers';
 import { describe, expect, test } from 'vitest';
 import {
+  canonicalAuthority,
   readRequestSignature,
   type SignableRequest,
   signatureBase,
@@ -29,6 +30,7 @@ test('builds the signature base of RFC 9421 B.2.6 and its signature', (context) 
   if (input === undefined || !isInnerList(input)) throw new Error('the vector has no input');
   const base = signatureBase(
     {
+      scheme: 'http',
       method: vector.request.method,
       authority: headers.get('host') ?? '',
       path,
@@ -55,6 +57,7 @@ interface Sent extends Omit<SignableRequest, 'header'> {
 function sent(target: string, method = 'POST'): Sent {
   const url = new URL(target, 'http://ledger.example:7401');
   return {
+    scheme: 'http',
     method,
     authority: url.host,
     path: url.pathname,
@@ -107,6 +110,19 @@ describe('a signed request', () => {
     );
   });
 
+  test.for([
+    ['http', 'ledger.example:80', 'http', 'ledger.example', true],
+    ['https', 'ledger.example:443', 'https', 'ledger.example', true],
+    ['https', 'ledger.example:80', 'https', 'ledger.example', false],
+    ['http', 'ledger.example:443', 'http', 'ledger.example', false],
+  ] as const)(
+    '%s leaves out its own default port: %s',
+    ([scheme, authority, otherScheme, other, isSame]) => {
+      const same = canonicalAuthority(authority, scheme) === canonicalAuthority(other, otherScheme);
+      expect(same).toBe(isSame);
+    },
+  );
+
   test('holds whatever case the host is spelt in', () => {
     expect(holds({ ...sent('/v1/nodes'), authority: 'LEDGER.example:7401' })).toBe(true);
   });
@@ -118,6 +134,11 @@ describe('reading', () => {
   const withHeaders = (headers: Record<string, string>) => ({
     ...good,
     headers: { ...good.headers, ...headers },
+  });
+
+  test('takes a signature that does not say what it is for', () => {
+    const untagged = withHeaders({ 'signature-input': input.replace(';tag="hypha-v1"', '') });
+    expect(read(untagged)?.keyid).toBe(signer.keyid);
   });
 
   test('finds nothing in an unsigned request', () => {
@@ -146,6 +167,7 @@ describe('reading', () => {
     ['a header that is not there', { 'signature-input': input.replace('"@path"', '"@path" "x"') }],
     ['a component of the answer', { 'signature-input': input.replace('"@path"', '"@path";req') }],
     ['another algorithm', { 'signature-input': input.replace('"ed25519"', '"hmac-sha256"') }],
+    ['a signature for something else', { 'signature-input': input.replace('hypha-v1', 'other') }],
     ['no nonce', { 'signature-input': input.replace(/;nonce="[^"]*"/, '') }],
     ['a short nonce', { 'signature-input': input.replace(/nonce="[^"]*"/, 'nonce="AAAA"') }],
     ['no keyid', { 'signature-input': input.replace(/;keyid="[^"]*"/, '') }],

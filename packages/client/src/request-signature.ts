@@ -27,11 +27,15 @@ export const COVERED_COMPONENTS = [
 ] as const;
 
 const LABEL = 'sig1';
+/** Says what a signature is for (RFC 9421 §2.3). One without is taken; one for something else is not. */
+const TAG = 'hypha-v1';
 const NONCE_CHARS_MIN = 16;
 const NONCE_CHARS_MAX = 128;
 
 /** The parts of a request a signature can cover. */
 export interface SignableRequest {
+  /** Its default port is left out of the authority. */
+  readonly scheme: 'http' | 'https';
   readonly method: string;
   /** `Host` as sent. */
   readonly authority: string;
@@ -79,7 +83,7 @@ function componentValue(request: SignableRequest, name: string): string {
     case '@method':
       return request.method;
     case '@authority':
-      return canonicalAuthority(request.authority);
+      return canonicalAuthority(request.authority, request.scheme);
     case '@path':
       return request.path === '' ? '/' : request.path;
     case '@query':
@@ -92,9 +96,9 @@ function componentValue(request: SignableRequest, name: string): string {
   }
 }
 
-/** RFC 9421 §2.2.3: lower case, the scheme's default port left out (services speak plain HTTP). */
-export function canonicalAuthority(authority: string): string {
-  return authority.toLowerCase().replace(/:80$/, '');
+/** RFC 9421 §2.2.3: lower case, the scheme's default port left out. */
+export function canonicalAuthority(authority: string, scheme: 'http' | 'https'): string {
+  return authority.toLowerCase().replace(scheme === 'https' ? /:443$/ : /:80$/, '');
 }
 
 /** Headers that sign a request: `content-digest`, `signature-input`, `signature`. */
@@ -111,10 +115,12 @@ export function signRequest(
     ['nonce', moment.nonce],
     ['keyid', signer.keyid],
     ['alg', 'ed25519'],
+    ['tag', TAG],
   ]);
   const input: InnerList = [COVERED_COMPONENTS.map((name) => [name, new Map()]), parameters];
   const base = signatureBase(
     {
+      scheme: request.url.protocol === 'https:' ? 'https' : 'http',
       method: request.method,
       authority: request.url.host,
       path: request.url.pathname,
@@ -174,8 +180,9 @@ function parseSignature(
     }
   }
   const parameters = input[1];
-  const { alg, keyid, nonce, created, expires } = Object.fromEntries(parameters);
+  const { alg, keyid, nonce, created, expires, tag } = Object.fromEntries(parameters);
   if (alg !== undefined && alg !== 'ed25519') throw refusal('alg is not ed25519');
+  if (tag !== undefined && tag !== TAG) throw refusal(`tag is not ${TAG}`);
   if (typeof keyid !== 'string' || typeof nonce !== 'string') {
     throw refusal('keyid and nonce are required');
   }

@@ -6,7 +6,7 @@
  * createLogger({ name, level?, stream? }): Logger                             // pino
  * runService(async ({ signal, ready }) => { … }, name?): Promise<never>       // SIGTERM, exit codes
  *
- * const server = createServer({ name, version, log, findKey?, checkReady?, clock? });
+ * const server = createServer({ name, version, log, findKey?, checkReady?, clock?, listener? });
  * server.route({ method, path, auth, summary, params?, query?, body?, bodyRefusal?, bodyBytesMax?, answer,
  *                status?, handle: ({ params, query, body, rawBody, caller, signal }) => answer });
  * server.stream({ path, auth, summary, params?, query?,
@@ -22,6 +22,7 @@
  * new EventQueue(max): push(event) end()             // a source that pushes, for `open` to return
  * type ServerEvent = { id?: string; event?: string; data: string }
  * ```
+ * `listenerKeys` go into a service's configuration, and the configuration in as `listener`.
  * A process that serves no HTTP imports the first three from `@hypha/service/process`.
  */
 export {
@@ -36,6 +37,7 @@ export {
   readableRealms,
 } from './caller.ts';
 export { EventQueue, formatEvent, type ServerEvent } from './event-stream.ts';
+export { type ListenerConfig, listenerKeys } from './listener.ts';
 export * from './process.ts';
 export type { RouteAuth } from './request-auth.ts';
 export {

@@ -37,9 +37,21 @@ export function problemReply(error: HyphaError): ProblemReply {
     headers: {
       'content-type': 'application/problem+json',
       'cache-control': 'no-store',
+      ...headersOf(error),
       ...(problem.status === 401 ? { 'www-authenticate': 'Signature' } : {}),
     },
     body: Buffer.from(JSON.stringify(problem)),
+  };
+}
+
+/** What an error says in headers too: RFC 9110 §10.2.1 `Allow`, §10.2.3 `Retry-After` in whole seconds. */
+function headersOf({ details }: HyphaError): Readonly<Record<string, string>> {
+  const { allow, retryAfterMs } = Object(details) as { allow?: unknown; retryAfterMs?: unknown };
+  return {
+    ...(Array.isArray(allow) ? { allow: allow.join(', ') } : {}),
+    ...(typeof retryAfterMs === 'number'
+      ? { 'retry-after': String(Math.max(1, Math.ceil(retryAfterMs / 1000))) }
+      : {}),
   };
 }
 
@@ -93,7 +105,8 @@ const BROKEN: Readonly<Record<string, string>> = {
 
 /** For what never became a request: not HTTP, headers too large, or not sent in time. */
 export function answerBrokenConnection(error: { readonly code?: string }, socket: Socket): void {
-  if (error.code === 'ECONNRESET' || !socket.writable) {
+  // A failed handshake can carry no answer either.
+  if (error.code === 'ECONNRESET' || error.code?.startsWith('ERR_SSL') || !socket.writable) {
     socket.destroy();
     return;
   }

@@ -172,4 +172,17 @@ describe('a signature', () => {
       }),
     ).toMatchObject({ status: 401 });
   });
+
+  test('that an earlier process may have seen is refused, and the client signs again', async () => {
+    await using t = await startTestServer(undefined, { startedAgoMs: 0 });
+    const before = signed(t, { path: '/v1/service', nowMs: Date.now() - 5_000 });
+    expect(await send(t, before)).toMatchObject({ status: 401, code: 'E_UNAUTHENTICATED' });
+    const slow = t.clientOf(t.signer, -5_000);
+    expect(await slow.request(get('/v1/service'))).toMatchObject({ keyid: t.signer.keyid });
+    // Only because of its time: another refusal is not tried again.
+    const stranger = t.clientOf(generateKey().signer);
+    await expect(stranger.request(get('/v1/service'))).rejects.toMatchObject({
+      message: expect.stringContaining('is not known here'),
+    });
+  });
 });

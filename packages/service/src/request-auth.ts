@@ -33,11 +33,21 @@ export class RequestAuthenticator {
   readonly #findKey: FindKey;
   readonly #nonces: NonceMemory;
   readonly #clock: WallClock;
+  /** Seconds since 1970; signatures made before are refused. */
+  #since = Number.NEGATIVE_INFINITY;
 
   constructor(deps: { findKey: FindKey; nonces: NonceMemory; clock: WallClock }) {
     this.#findKey = deps.findKey;
     this.#nonces = deps.nonces;
     this.#clock = deps.clock;
+  }
+
+  /**
+   * From now on. What was signed before may have been used at a process before this one, whose memory of
+   * nonces is gone; the refusal says so in `details.signedFrom`, and clients sign again.
+   */
+  start(): void {
+    this.#since = Math.floor(this.#clock.nowMs() / 1000);
   }
 
   /** Throws `E_UNAUTHENTICATED`, or `E_FORBIDDEN` for a good signature by the wrong key. */
@@ -66,6 +76,12 @@ export class RequestAuthenticator {
     if (created > nowSeconds + LIMITS.skewSeconds || expires < nowSeconds) {
       throw refuse(`it is valid from ${created} to ${expires}, the time here is ${nowSeconds}`, {
         hint: 'compare the clocks (NTP) and sign the request anew',
+      });
+    }
+    if (created < this.#since) {
+      throw refuse(`it was made at ${created}, this service started at ${this.#since}`, {
+        hint: 'sign again',
+        details: { signedFrom: this.#since },
       });
     }
     checkContentDigest(request, claim.covered);
@@ -104,7 +120,10 @@ function checkContentDigest(request: AuthRequest, covered: readonly string[]): v
   if (!matches) throw refuse('content-digest is not that of the body');
 }
 
-function refuse(reason: string, options: { hint?: string; cause?: unknown } = {}): HyphaError {
+function refuse(
+  reason: string,
+  options: { hint?: string; cause?: unknown; details?: unknown } = {},
+): HyphaError {
   return new HyphaError(
     'E_UNAUTHENTICATED',
     `cannot accept the request signature: ${reason}`,

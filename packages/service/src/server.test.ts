@@ -150,12 +150,29 @@ describe('a route', () => {
       ['/v1/nothing', 'GET'],
       ['//v1/public', 'GET'],
       ['/v1/public/', 'GET'],
-      ['/v1/public', 'DELETE'],
-      ['/v1/public', 'POST'],
     ] as const) {
       const answer = await fetch(`${t.url}${path}`, { method });
       expect(await problemOf(answer)).toMatchObject({ status: 404, code: 'E_NOT_FOUND' });
     }
+  });
+
+  test('says which methods it has when asked with another', async () => {
+    await using t = await startPlainServer();
+    for (const [path, method, allow] of [
+      ['/v1/public', 'DELETE', 'GET'],
+      ['/v1/public', 'POST', 'GET'],
+      ['/v1/plain', 'GET', 'POST'],
+      ['/v1/nodes/x/echo', 'PUT', 'POST'],
+      ['/healthz', 'POST', 'GET'],
+      ['/metrics', 'PATCH', 'GET'],
+    ] as const) {
+      const body = method === 'GET' ? {} : { body: 'not looked at' };
+      const answer = await fetch(`${t.url}${path}`, { method, ...body });
+      expect(answer.headers.get('allow'), path).toBe(allow);
+      expect(await problemOf(answer)).toMatchObject({ status: 405, code: 'E_METHOD' });
+    }
+    const head = await fetch(`${t.url}/v1/public`, { method: 'HEAD' });
+    expect(head.status).toBe(405);
   });
 
   test('whose target is malformed is a problem too', async () => {

@@ -1,4 +1,5 @@
 import type { AddressInfo } from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
 import { HyphaError, LIMITS } from '@hypha/protocol';
 import { type FastifyInstance, type FastifyReply, type FastifyRequest, fastify } from 'fastify';
 import type { Registry } from 'prom-client';
@@ -6,6 +7,7 @@ import { z } from 'zod';
 import type { FindKey } from './caller.ts';
 import { systemClock, type WallClock } from './clock.ts';
 import { writeEvents } from './event-stream.ts';
+import { LISTENER_DEFAULTS, Listener, type ListenerConfig } from './listener.ts';
 import type { Logger } from './logger.ts';
 import { addGauge, createServiceMetrics, type ServiceMetrics } from './metrics.ts';
 import { NonceMemory } from './nonce-memory.ts';
@@ -17,10 +19,12 @@ import {
   toRequestError,
 } from './problem-reply.ts';
 import { RequestAuthenticator } from './request-auth.ts';
+import { RequestLimits } from './request-limits.ts';
 import {
   acceptOnlyJson,
   lastEventId,
   nameOf,
+  type ReadableRoute,
   type ReadRequest,
   readRequest,
 } from './request-reader.ts';
@@ -28,21 +32,17 @@ import type { Route, StreamRoute } from './route.ts';
 
 /** Bounds of one server. Milliseconds end the names of times. */
 const BOUNDS = {
-  /** Whole request, headers and body, on the wire. */
-  requestMs: 10_000,
-  /** How often that is looked at. */
-  requestCheckMs: 5_000,
-  /** A connection on which nothing moves; longer than a stream's heartbeat. */
-  connectionMs: 60_000,
   /** From routing to the answer. */
   handlerMs: 30_000,
-  keepAliveMs: 20_000,
   /** What is left of closing after this is cut off. */
   closeMs: 10_000,
-  connections: 40_000,
   /** Event streams open at once. */
   streams: 20_000,
 } as const;
+
+const METRICS_PATH = '/metrics';
+const OPEN_API_PATH = '/openapi.json';
+const DOCUMENT_PATHS = [METRICS_PATH, OPEN_API_PATH];
 
 export interface ServerOptions {
   /** Shown in `/openapi.json`. */
@@ -54,6 +54,8 @@ export interface ServerOptions {
   /** Throws, with the reason, while the service cannot do its work: `/readyz`. */
   readonly checkReady?: () => Promise<void> | void;
   readonly clock?: WallClock;
+  /** TLS and limits. */
+  readonly listener?: Partial<ListenerConfig>;
 }
 
 /** A service's HTTP side: routes with schemas, problem documents, streams, and what every service serves. */
@@ -71,7 +73,7 @@ export interface HyphaServer {
   stream<P extends z.ZodType | undefined = undefined, Q extends z.ZodType | undefined = undefined>(
     route: StreamRoute<P, Q>,
   ): void;
-  /** Port 0 takes a free one. Answers `http://host:port`. No route can be added afterwards. */
+  /** Port 0 takes a free one. Answers `http://host:port`, or `https://…`. No route can be added afterwards. */
   listen(address: { readonly host: string; readonly port: number }): Promise<string>;
   /** Ends streams, lets answers in flight finish, closes every connection. Idempotent. */
   close(): Promise<void>;
@@ -87,6 +89,8 @@ export function createServer(options: ServerOptions): HyphaServer {
 class Server implements HyphaServer {
   readonly #fastify: FastifyInstance;
   readonly #log: Logger;
+  readonly #listener: Listener;
+  readonly #limits: RequestLimits;
   readonly #authenticator: RequestAuthenticator;
   readonly #metrics: ServiceMetrics = createServiceMetrics();
   readonly #routes: DescribedRoute[] = [];
@@ -94,28 +98,23 @@ class Server implements HyphaServer {
   #streams = 0;
 
   constructor(options: ServerOptions) {
-    this.#log = options.log;
-    this.#authenticator = new RequestAuthenticator({
-      findKey: options.findKey ?? (() => undefined),
-      nonces: new NonceMemory(),
-      clock: options.clock ?? systemClock,
-    });
+    const { log, clock = systemClock, findKey = () => undefined } = options;
+    const config = { ...LISTENER_DEFAULTS, ...definedOf(options.listener) };
+    this.#log = log;
+    this.#listener = new Listener(config);
+    this.#limits = new RequestLimits(config);
+    this.#authenticator = new RequestAuthenticator({ findKey, nonces: new NonceMemory(), clock });
     this.#fastify = fastify({
       logger: false,
       trustProxy: false,
       exposeHeadRoutes: false,
       bodyLimit: LIMITS.bodyBytesMax,
-      requestTimeout: BOUNDS.requestMs,
-      connectionTimeout: BOUNDS.connectionMs,
-      keepAliveTimeout: BOUNDS.keepAliveMs,
-      // Without this Node answers a request that names no host by itself, and not with a problem document.
-      http: { connectionsCheckingInterval: BOUNDS.requestCheckMs, requireHostHeader: false },
+      serverFactory: (handler) => this.#listener.createServer(handler),
       forceCloseConnections: 'idle',
       clientErrorHandler: answerBrokenConnection,
       frameworkErrors: (error, request, reply) => this.#refuse(error, request, reply),
     });
-    this.#fastify.server.maxConnections = BOUNDS.connections;
-    this.#fastify.addHook('onRequest', (request, _reply, done) => done(hostFault(request)));
+    this.#fastify.addHook('onRequest', (request, _reply, done) => done(this.#findFault(request)));
     acceptOnlyJson(this.#fastify);
     this.#fastify.setErrorHandler((error, request, reply) => this.#refuse(error, request, reply));
     this.#fastify.setNotFoundHandler((request, reply) =>
@@ -149,8 +148,10 @@ class Server implements HyphaServer {
       handlerTimeout: BOUNDS.handlerMs,
       ...(route.bodyBytesMax === undefined ? {} : { bodyLimit: route.bodyBytesMax }),
       handler: async (request, reply) => {
-        const input = await readRequest(route, request, this.#authenticator);
-        const answer = await handle({ ...input, signal: request.signal });
+        const answer = await this.#limits.answer(async () => {
+          const input = await this.#read(route, request);
+          return await handle({ ...input, signal: request.signal });
+        });
         return reply
           .code(route.status ?? 200)
           .header('content-type', 'application/json')
@@ -173,7 +174,7 @@ class Server implements HyphaServer {
         const gone = new AbortController();
         reply.raw.once('close', () => gone.abort());
         const signal = AbortSignal.any([gone.signal, this.#stopping.signal]);
-        const input = await readRequest(route, request, this.#authenticator);
+        const input = await this.#limits.answer(() => this.#read(route, request));
         if (this.#streams >= BOUNDS.streams) {
           throw new HyphaError('E_UNAVAILABLE', `${BOUNDS.streams} event streams are open`);
         }
@@ -192,11 +193,17 @@ class Server implements HyphaServer {
   }
 
   async listen(address: { readonly host: string; readonly port: number }): Promise<string> {
+    this.#refuseOtherMethods();
+    if (this.#listener.isOpenTo(address.host)) {
+      this.#log.warn({ ...address, hint: 'set tlsCert and tlsKey' }, 'listener without TLS');
+    }
+    await leaveSecondOfStart();
+    this.#authenticator.start();
     await this.#fastify.listen(address);
     // A TCP listener's address is an object.
     const { port } = this.#fastify.server.address() as AddressInfo;
     const host = address.host.includes(':') ? `[${address.host}]` : address.host;
-    return `http://${host}:${port}`;
+    return `${this.#listener.scheme}://${host}:${port}`;
   }
 
   async close(): Promise<void> {
@@ -207,6 +214,43 @@ class Server implements HyphaServer {
       await this.#fastify.close();
     } finally {
       clearTimeout(cutOff);
+    }
+  }
+
+  async #read(route: ReadableRoute, request: FastifyRequest): Promise<ReadRequest> {
+    return await readRequest(route, request, {
+      scheme: this.#listener.scheme,
+      authenticator: this.#authenticator,
+      limits: this.#limits,
+    });
+  }
+
+  /** What is wrong with a request already before it is routed. */
+  #findFault(request: FastifyRequest): HyphaError | undefined {
+    try {
+      this.#limits.checkAddress(request.raw.socket.remoteAddress ?? '');
+    } catch (error) {
+      if (error instanceof HyphaError) return error;
+      throw error;
+    }
+    return hostFault(request);
+  }
+
+  /** RFC 9110 §15.5.6: a path that is served under other methods says so. */
+  #refuseOtherMethods(): void {
+    const served = Map.groupBy(
+      [...this.#routes, ...DOCUMENT_PATHS.map((path) => ({ method: 'GET', path }))],
+      ({ path }) => path,
+    );
+    for (const [url, routes] of served) {
+      const allowed = routes.map(({ method }) => method);
+      this.#fastify.route({
+        method: this.#fastify.supportedMethods.filter((method) => !allowed.includes(method)),
+        url,
+        onRequest: (request, _reply, done) => done(otherMethod(request, allowed)),
+        // Never reached.
+        handler: async () => undefined,
+      });
     }
   }
 
@@ -258,16 +302,30 @@ class Server implements HyphaServer {
   }
 
   #serveDocuments({ name: title, version }: ServerOptions): void {
-    this.#fastify.get('/metrics', async (_request, reply) => {
+    this.#fastify.get(METRICS_PATH, async (_request, reply) => {
       const { registry } = this.#metrics;
       return reply.header('content-type', registry.contentType).send(await registry.metrics());
     });
     let document: Buffer | undefined;
-    this.#fastify.get('/openapi.json', async (_request, reply) => {
+    this.#fastify.get(OPEN_API_PATH, async (_request, reply) => {
       document ??= jsonBytes(describeApi({ title, version }, this.#routes));
       return reply.header('content-type', 'application/json').send(document);
     });
   }
+}
+
+/**
+ * Nonces are not remembered over a restart, and signatures say their time in whole seconds: those that an
+ * earlier process has seen are older than this one's start only once the second it was started in is over.
+ */
+async function leaveSecondOfStart(): Promise<void> {
+  const leftMs = 1000 - (performance.timeOrigin % 1000) - performance.now();
+  if (leftMs > 0) await delay(leftMs);
+}
+
+/** A configuration's members that are set: an absent one must not hide a default. */
+function definedOf(config: Partial<ListenerConfig> = {}): Partial<ListenerConfig> {
+  return Object.fromEntries(Object.entries(config).filter(([, value]) => value !== undefined));
 }
 
 /** RFC 9112 §3.2. */
@@ -275,6 +333,12 @@ function hostFault({ raw }: FastifyRequest): HyphaError | undefined {
   if (raw.headers.host !== undefined || raw.httpVersion === '1.0') return undefined;
   return new HyphaError('E_REQUEST', 'cannot serve a request that names no host', {
     where: { path: 'host' },
+  });
+}
+
+function otherMethod(request: FastifyRequest, allow: readonly string[]): HyphaError {
+  return new HyphaError('E_METHOD', `no ${nameOf(request)} here, only ${allow.join(', ')}`, {
+    details: { allow },
   });
 }
 

@@ -12,6 +12,7 @@ import {
   type HyphaServer,
   pageQuery,
   READERS,
+  type ServerOptions,
 } from '../index.ts';
 
 export interface TestServer extends AsyncDisposable {
@@ -32,7 +33,17 @@ export const Echo = z.object({
   keyid: z.string().nullable(),
 });
 
-export async function startTestServer(add?: (server: HyphaServer) => void): Promise<TestServer> {
+export interface TestServerOptions {
+  /** How long ago by its own clock it was started; default: an hour. */
+  readonly startedAgoMs?: number;
+  readonly listener?: ServerOptions['listener'];
+}
+
+export async function startTestServer(
+  add?: (server: HyphaServer) => void,
+  { startedAgoMs = 3_600_000, listener = {} }: TestServerOptions = {},
+): Promise<TestServer> {
+  let behindMs = startedAgoMs;
   const { signer } = generateKey();
   const viewer = generateKey().signer;
   const known = (by: Signer, role: CallerRole, realms: readonly string[]): [string, CallerKey] => {
@@ -45,6 +56,8 @@ export async function startTestServer(add?: (server: HyphaServer) => void): Prom
     version: '1',
     log: createLogger({ name: 'test', level: 'silent' }),
     findKey: (keyid) => keys.get(keyid),
+    clock: { nowMs: () => Date.now() - behindMs },
+    listener,
   });
   const query = z.strictObject({ ...pageQuery });
   server.route({
@@ -80,6 +93,7 @@ export async function startTestServer(add?: (server: HyphaServer) => void): Prom
   }
   add?.(server);
   const url = await server.listen({ host: '127.0.0.1', port: 0 });
+  behindMs = 0;
   const clients: HyphaClient[] = [];
   return {
     url,
