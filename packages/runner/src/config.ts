@@ -4,8 +4,8 @@ import { LOG_LEVELS, loadConfig } from '@hypha/service/process';
 import { z } from 'zod';
 
 /**
- * What the supervisor tells a runner it starts. The token belongs in the environment or a file, never
- * in a flag, where every process of the machine could read it.
+ * What the supervisor tells a runner it starts. Token and password belong in the environment or a file,
+ * never in a flag, where every process of the machine could read them.
  */
 export const RunnerConfig = z.strictObject({
   /** Name of this runner process; new for every process. */
@@ -18,6 +18,9 @@ export const RunnerConfig = z.strictObject({
   redis: z
     .string()
     .regex(/^(?:\/|redis:\/\/|rediss:\/\/)/, 'the absolute path of a socket, or redis://…'),
+  /** Absent: the default user of Redis, or the one of the URL. */
+  redisUser: z.string().min(1).max(64).optional(),
+  redisPassword: z.string().min(1).max(128).optional(),
   /** Prefix of the queue's keys; with `{}` so that it stays in one slot of a cluster. */
   queuePrefix: z.string().min(1).max(200),
   queueName: z.string().min(1).max(100).default('runs'),
@@ -30,6 +33,11 @@ export const RunnerConfig = z.strictObject({
 });
 export type RunnerConfig = z.infer<typeof RunnerConfig>;
 
+const SECRET_VARIABLES = ['HYPHA_RUNNER_TOKEN', 'HYPHA_RUNNER_REDIS_PASSWORD'] as const;
+
 export function readRunnerConfig(argv: readonly string[]): Readonly<RunnerConfig> {
-  return loadConfig(RunnerConfig, { argv, env: process.env, prefix: 'HYPHA_RUNNER' });
+  const config = loadConfig(RunnerConfig, { argv, env: process.env, prefix: 'HYPHA_RUNNER' });
+  // Nothing that runs here later, or is started from here, finds them.
+  for (const name of SECRET_VARIABLES) delete process.env[name];
+  return config;
 }

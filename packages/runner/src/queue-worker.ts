@@ -21,6 +21,8 @@ export const QUEUE_LIMITS = {
 export interface QueueOptions {
   /** As in `RunnerConfig`. */
   readonly redis: string;
+  readonly redisUser?: string | undefined;
+  readonly redisPassword?: string | undefined;
   readonly queueName: string;
   readonly queuePrefix: string;
   readonly runner: string;
@@ -56,7 +58,7 @@ export function openQueueWorker(options: QueueOptions): QueueWorker {
       await working;
     },
     {
-      connection: redisOptions(options.redis),
+      connection: redisOptions(options),
       prefix: options.queuePrefix,
       name: options.runner,
       concurrency: 1,
@@ -93,12 +95,14 @@ async function withinMs(ms: number, work: Promise<void>): Promise<void> {
   clearTimeout(timer);
 }
 
-function redisOptions(address: string): RedisOptions {
-  const always = {
+function redisOptions({ redis, redisUser, redisPassword }: QueueOptions): RedisOptions {
+  const always: RedisOptions = {
+    ...(redisUser === undefined ? {} : { username: redisUser }),
+    ...(redisPassword === undefined ? {} : { password: redisPassword }),
     // A worker waits for Redis for as long as it takes.
     maxRetriesPerRequest: null,
     retryStrategy: (times: number) => Math.min(times * 50, QUEUE_LIMITS.reconnectMsMax),
   };
-  if (address.startsWith('/')) return { ...always, path: address };
-  return { ...always, url: address };
+  if (redis.startsWith('/')) return { ...always, path: redis };
+  return { ...always, url: redis };
 }

@@ -19,6 +19,11 @@ export const SupervisorConfig = z.strictObject({
   redis: z
     .string()
     .regex(/^(?:\/|redis:\/\/|rediss:\/\/)/, 'the absolute path of a socket, or redis://…'),
+  /**
+   * File with the Redis users of this node, as `hypha-redis-acl` wrote it. Without it Redis is used as its
+   * default user, who may do anything there.
+   */
+  redisUsers: z.string().min(1).optional(),
   /** Runner processes. */
   runners: z.int().min(0).max(64).default(1),
   /** `auto`: the real ones where they work, else simulated. */
@@ -37,6 +42,25 @@ export const SupervisorConfig = z.strictObject({
   logLevel: z.enum(LOG_LEVELS).default('info' satisfies LogLevel),
 });
 export type SupervisorConfig = Readonly<z.infer<typeof SupervisorConfig>>;
+
+/** Environment prefix: `HYPHA_REDIS_ACL_STATES` and so on; flags: `--states`. */
+const AclConfig = z.strictObject({
+  /** State folders of the nodes that share the Redis: a JSON list. */
+  states: z.array(z.string().min(1)).min(1).max(64),
+  /** What Redis is given as `--aclfile`. */
+  aclFile: z.string().min(1),
+  logLevel: z.enum(LOG_LEVELS).default('info' satisfies LogLevel),
+});
+type AclConfig = Readonly<z.infer<typeof AclConfig>>;
+
+/** Throws `ConfigError` naming every fault. */
+export function readAclConfig(): AclConfig {
+  return loadConfig(AclConfig, {
+    argv: process.argv.slice(2),
+    env: process.env,
+    prefix: 'HYPHA_REDIS_ACL',
+  });
+}
 
 /** Throws `ConfigError` naming every fault. */
 export function readConfig(): SupervisorConfig {

@@ -1,10 +1,12 @@
 import { openNodeKeys, readBoot } from '@hypha/identity';
 import type { NodeId } from '@hypha/protocol';
 import { nodeVerifier } from '@hypha/protocol/node';
-import { createLogger, runService } from '@hypha/service';
+import { ConfigError, createLogger, runService } from '@hypha/service';
 import { systemClock } from './clock.ts';
 import { readConfig, type SupervisorConfig } from './config.ts';
 import type { NodeSals } from './node-inventory.ts';
+import type { RedisUsers } from './redis-users.ts';
+import { findRedisUsers } from './redis-users-file.ts';
 import { openStateFolder, type StateFolder } from './state-folder.ts';
 import { Supervisor } from './supervisor.ts';
 
@@ -25,6 +27,15 @@ export interface NodeProcess {
   }): Promise<OpenedSals>;
 }
 
+async function readRedisUsers({
+  redisUsers: file,
+}: SupervisorConfig): Promise<RedisUsers | undefined> {
+  if (file === undefined) return undefined;
+  const users = await findRedisUsers(file);
+  if (users === undefined) throw new ConfigError([`--redis-users: ${file}: no such file`]);
+  return users;
+}
+
 /** The supervisor as a process, from its configuration to its end. */
 export async function runNodeProcess({ runnerFile, openSals }: NodeProcess): Promise<never> {
   return await runService(async ({ signal, ready }) => {
@@ -36,6 +47,7 @@ export async function runNodeProcess({ runnerFile, openSals }: NodeProcess): Pro
     try {
       const supervisor = await Supervisor.start({
         ...{ config, folder, keys, host, log },
+        redisUsers: await readRedisUsers(config),
         boot: await readBoot(() => systemClock.nowMs()),
         runner: { command: process.execPath, argv: [...process.execArgv, runnerFile] },
         verifier: nodeVerifier,

@@ -1,6 +1,7 @@
 import type { Logger } from '@hypha/service';
 import { Queue } from 'bullmq';
 import { Redis } from 'ioredis';
+import type { RedisUser } from './redis-users.ts';
 
 /** What a job says; everything else is asked of the journal. */
 export interface RunJob {
@@ -30,10 +31,20 @@ export class RunQueue {
   readonly #log: Logger;
   #down = false;
 
-  /** @param options.redis path of a unix socket, or a URL */
-  constructor(options: { redis: string; node: string; log: Logger }) {
+  /**
+   * @param options.redis path of a unix socket, or a URL
+   * @param options.user undefined: the default user, or the one of the URL
+   */
+  constructor(options: {
+    redis: string;
+    user: RedisUser | undefined;
+    node: string;
+    log: Logger;
+  }) {
+    const { user } = options;
     this.#log = options.log;
     this.#redis = new Redis(options.redis, {
+      ...(user === undefined ? {} : { username: user.name, password: user.password }),
       // A hint that has to wait is worth nothing: the sweep adds it again.
       enableOfflineQueue: false,
       maxRetriesPerRequest: 0,

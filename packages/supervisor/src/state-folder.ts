@@ -15,6 +15,8 @@ export interface StateFolder {
   readonly journal: string;
   /** One file for each runner process. */
   readonly runners: string;
+  /** Names and passwords of this node's Redis users. */
+  readonly redisUsers: string;
   /** On which runners reach this process. */
   readonly socket: string;
   /** What the SALs keep. */
@@ -41,6 +43,7 @@ export async function openStateFolder(path: string): Promise<StateFolder> {
     reports: join(root, 'reports'),
     journal: join(root, 'journal.db'),
     runners: join(root, 'runners'),
+    redisUsers: join(root, 'redis-users.json'),
     socket: join(socketFolder, 'supervisor.sock'),
     sals: join(root, 'sals'),
     fenceGroup: `hypha-${hash.slice(0, 8)}`,

@@ -21,6 +21,7 @@ import { FleetLink } from './fleet-link.ts';
 import { HopelessRuns } from './hopeless-runs.ts';
 import { NodeInventory, type NodeSals } from './node-inventory.ts';
 import { Reconciler } from './reconciler.ts';
+import type { RedisUsers } from './redis-users.ts';
 import { ResourceReader } from './resource-reader.ts';
 import { RunClaims } from './run-claims.ts';
 import { QUEUE_NAME, queuePrefix, RunQueue } from './run-queue.ts';
@@ -39,6 +40,8 @@ export interface SupervisorParts {
   readonly keys: NodeKeys;
   readonly boot: Boot;
   readonly host: NodeSals;
+  /** Undefined: Redis has no users. */
+  readonly redisUsers: RedisUsers | undefined;
   /** Program and arguments of a runner process; its configuration comes by environment. */
   readonly runner: { readonly command: string; readonly argv: readonly string[] };
   readonly verifier: Verifier;
@@ -97,7 +100,8 @@ export class Supervisor {
     this.#parts = parts;
     this.#journal = journal;
     this.#cgroup2 = cgroup2;
-    this.#queue = new RunQueue({ redis: config.redis, node, log });
+    const user = parts.redisUsers?.supervisor;
+    this.#queue = new RunQueue({ redis: config.redis, user, node, log });
     this.#dispatcher = new Dispatcher({ journal, queue: this.#queue, log });
     this.#reconciler = new Reconciler({ journal, sals, log, clock, pace: LIMITS });
     this.#settlement = new Settlement({ journal, reconciler: this.#reconciler, log });
@@ -231,7 +235,8 @@ export class Supervisor {
   }
 
   #runnerCommand() {
-    const { config, folder, keys, host, runner } = this.#parts;
+    const { config, folder, keys, host, redisUsers, runner } = this.#parts;
+    const user = redisUsers?.runner;
     const cache = getCompileCacheDir();
     return {
       ...runner,
@@ -242,6 +247,9 @@ export class Supervisor {
         ...(cache === undefined ? {} : { NODE_COMPILE_CACHE: cache }),
         HYPHA_RUNNER_JOURNAL_SOCKET: folder.socket,
         HYPHA_RUNNER_REDIS: config.redis,
+        ...(user === undefined
+          ? {}
+          : { HYPHA_RUNNER_REDIS_USER: user.name, HYPHA_RUNNER_REDIS_PASSWORD: user.password }),
         HYPHA_RUNNER_QUEUE_NAME: QUEUE_NAME,
         HYPHA_RUNNER_QUEUE_PREFIX: queuePrefix(keys.nodeId),
         HYPHA_RUNNER_NODE: keys.nodeId,
