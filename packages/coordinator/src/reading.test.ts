@@ -94,7 +94,7 @@ test.for([
   ['/v1/deployments/default/none/revisions', 'E_NOT_FOUND'],
   ['/v1/deployments/default/..%2f..', 'E_REQUEST'],
   ['/v1/deployments?cursor=WyJ4Il0', 'E_REQUEST'],
-])('GET %s is a problem document of %s', async ([path, code]) => {
+])('GET %s is a problem document of %s', async ([path = '', code]) => {
   const { http } = fleet.coordinator;
   const url = new URL(path, http.baseUrl);
   const query = Object.fromEntries(url.searchParams.entries());
