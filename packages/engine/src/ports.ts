@@ -63,6 +63,8 @@ export interface RunGrant {
   readonly bootId: string;
   /** The committed record of this deployment on this node, before this run. */
   readonly committed: readonly DesiredResource[];
+  /** Name → version of the secrets this run was given, the same in every epoch. */
+  readonly secrets: Readonly<Record<string, string>>;
 }
 
 /** Something went wrong and the engine coped: for the log of whoever composed it, never for a script. */

@@ -15,6 +15,7 @@ import { Ref, type ResourceUse, type Sals, type SalVerb } from '@hypha/sal';
 import { ENGINE_LIMITS } from './engine-limits.ts';
 import { isTooDeep, jsonBytes } from './json-bounds.ts';
 import type { RunGrant } from './ports.ts';
+import { withSecrets } from './secret-handles.ts';
 
 /** A call that passed every check and may be planned. */
 export interface StepCall {
@@ -42,7 +43,7 @@ export interface CallScope {
 /**
  * Checks one call of a hostile guest, in a fixed order with one code per check. Pure, so that a replay
  * refuses the same calls. Throws `HyphaError`: `E_HOST_CALLS`, `E_NAME`, `E_ARGUMENT`,
- * `E_SAL_UNAVAILABLE`, `E_CAPABILITY` or `E_REFERENCE`.
+ * `E_SAL_UNAVAILABLE`, `E_CAPABILITY`, `E_REFERENCE` or `E_SECRET`.
  */
 export function parseCall(scope: CallScope, call: GuestCall): StepCall {
   const { payload } = scope.grant;
@@ -70,7 +71,7 @@ export function parseCall(scope: CallScope, call: GuestCall): StepCall {
   assertArguments(call.args);
   for (const reference of findReferences(call.args)) checkReference(scope, reference);
   const rid = verb.kind === null || name === null ? null : ridFor(scope, verb.kind, name);
-  const args = parseArgs(verb, call.args);
+  const args = parseArgs(verb, withSecrets(scope.grant, call.args));
   const declared = rid === null || name === null ? null : declare(scope, verb, { rid, name }, args);
   return {
     step: call.call,

@@ -5,6 +5,7 @@ import { callWithRetries } from './retry.ts';
 import type { StepIntent } from './run-record.ts';
 import { type SagaContext, stepContextOf } from './saga-context.ts';
 import { EngineHalt } from './saga-error.ts';
+import { withSecrets } from './secret-handles.ts';
 
 /**
  * Brings back what was there before one step. Idempotent, whatever the step got done. Neither a cancel
@@ -23,7 +24,7 @@ export async function undoStep(context: SagaContext, intent: StepIntent): Promis
     () => undefined,
   );
   try {
-    const args = verb.parse(intent.args);
+    const args = verb.parse(withSecrets(context.grant, intent.args));
     await callWithRetries(
       {
         clock: context.clock,

@@ -14,3 +14,4 @@ export { type NodeKeys, openNodeKeys } from './node-keys.ts';
 export { type BufferedReport, ReportBuffer, type RingBounds } from './report-buffer.ts';
 export { type NodeSample, Reporter, type ReporterDeps } from './reporter.ts';
 export { SealKeys } from './seal-keys.ts';
+export { SecretVersions } from './secret-versions.ts';

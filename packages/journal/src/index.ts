@@ -14,3 +14,4 @@ export type { Admission, Admitted } from './run-admission.ts';
 export type { RunEntry, RunSource } from './run-entry.ts';
 export type { RunFilter, RunReader } from './run-reader.ts';
 export { type Author, isClaimable } from './run-writer.ts';
+export type { GivenSecret, SealedEntry, SecretBook, SecretEntry } from './secret-book.ts';

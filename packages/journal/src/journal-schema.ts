@@ -13,6 +13,8 @@ export interface JournalTables {
   reservation: ReservationTable;
   receipt: ReceiptTable;
   cursor: CursorTable;
+  secret: SecretTable;
+  runSecret: RunSecretTable;
 }
 
 /** One row. `receiptSeq` and `receiptDigest` are the end of the node's receipt chain. */
@@ -144,6 +146,27 @@ interface CursorTable {
   seq: number;
 }
 
+/** Values of secrets, sealed to the node's own key. */
+interface SecretTable {
+  realm: string;
+  deployment: string;
+  name: string;
+  /** Keyed hash of the value. */
+  version: string;
+  box: string;
+  /** Base64 of the public key it is sealed to. */
+  sealedTo: string;
+  /** When this node first had the value. */
+  createdAt: number;
+}
+
+/** Which versions a run was given; the same in every epoch. */
+interface RunSecretTable {
+  run: string;
+  name: string;
+  version: string;
+}
+
 export const MIGRATIONS: readonly Migration[] = [
   {
     name: '0001-journal',
@@ -186,6 +209,17 @@ export const MIGRATIONS: readonly Migration[] = [
         digest text not null, envelope text not null) strict`,
       `create table cursor (destination text not null, topic text not null, seq integer not null,
         primary key (destination, topic)) strict`,
+    ],
+  },
+  {
+    name: '0002-secrets',
+    up: [
+      `create table secret (realm text not null, deployment text not null, name text not null,
+        version text not null, box text not null, sealedTo text not null, createdAt integer not null,
+        primary key (realm, deployment, name, version)) strict`,
+      `create table runSecret (run text not null, name text not null, version text not null,
+        primary key (run, name)) strict`,
+      'create index runSecretByVersion on runSecret (name, version)',
     ],
   },
 ];

@@ -39,6 +39,7 @@ export class JournalSweeper {
     await this.#store.write([
       { query: db.deleteFrom('event').where('run', 'in', runs) },
       { query: db.deleteFrom('receipt').where('run', 'in', runs) },
+      { query: db.deleteFrom('runSecret').where('run', 'in', runs) },
       { query: db.deleteFrom('run').where('run', 'in', runs) },
     ]);
     return runs.length;

@@ -22,6 +22,7 @@ import type { RunEntry } from './run-entry.ts';
 import { RunLanes } from './run-lanes.ts';
 import { RunReader } from './run-reader.ts';
 import { type Author, RunWriter } from './run-writer.ts';
+import { SecretBook } from './secret-book.ts';
 
 export interface JournalOptions {
   readonly file: string;
@@ -58,6 +59,7 @@ export class Journal {
   readonly runs: RunReader;
   readonly cursors: DeliveryCursors;
   readonly sweeper: JournalSweeper;
+  readonly secrets: SecretBook;
   readonly #store: Store<JournalTables>;
   readonly #admission: RunAdmission;
   readonly #writer: RunWriter;
@@ -86,6 +88,7 @@ export class Journal {
     this.runs = new RunReader(store);
     this.cursors = new DeliveryCursors(store);
     this.sweeper = new JournalSweeper(store);
+    this.secrets = new SecretBook(store, nowMs);
     const { runs: reader } = this;
     const onChanged: JournalListener = (entry, events) => this.#announce(entry, events);
     this.#admission = new RunAdmission({
@@ -93,6 +96,7 @@ export class Journal {
       reader,
       reservations,
       marks,
+      secrets: this.secrets,
       verifier,
       node,
       createdAt,
@@ -115,7 +119,7 @@ export class Journal {
     });
   }
 
-  /** Throws `E_REPLAY`, `E_SUPERSEDED`, `E_CONFLICT`, `E_CAPACITY`, `E_RATE`. */
+  /** Throws `E_REPLAY`, `E_SUPERSEDED`, `E_CONFLICT`, `E_CAPACITY`, `E_SECRET`, `E_RATE`. */
   async admit(admission: Admission): Promise<Admitted> {
     return await this.#admission.admit(admission);
   }

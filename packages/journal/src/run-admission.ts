@@ -15,6 +15,7 @@ import type { Reservation, ReservationBook } from './reservation-book.ts';
 import { type RunEntry, type RunSource, runEntryOf } from './run-entry.ts';
 import { RunHead } from './run-head.ts';
 import type { RunReader } from './run-reader.ts';
+import type { GivenSecret, SecretBook } from './secret-book.ts';
 
 /** What the insert of a run returns. */
 const Positions = z.tuple([z.object({ position: z.int() })]);
@@ -31,6 +32,8 @@ export interface Admission {
   readonly source: RunSource;
   /** All this node has to give. */
   readonly capacity: ResourceLimits;
+  /** Default: none. */
+  readonly secrets?: readonly GivenSecret[];
 }
 
 export interface Admitted {
@@ -44,6 +47,7 @@ interface AdmissionDeps {
   readonly reader: RunReader;
   readonly reservations: ReservationBook;
   readonly marks: MarkBook;
+  readonly secrets: SecretBook;
   readonly verifier: Verifier;
   readonly node: string;
   readonly createdAt: number;
@@ -54,7 +58,7 @@ interface AdmissionDeps {
 
 /**
  * Takes work in with one durable write: the run, its first event, what may not come back, the generation
- * mark and the reservation (G2). Checks what only the node's own memory can tell: replay, generation and
+ * mark, the reservation and its secrets, sealed (G2, G9). Checks what only the node's own memory can tell: replay, generation and
  * capacity. Each check is repeated by the write itself, so that two at once cannot both win.
  */
 export class RunAdmission {
@@ -66,7 +70,7 @@ export class RunAdmission {
     this.#deps = deps;
   }
 
-  /** Throws `E_REPLAY`, `E_SUPERSEDED`, `E_CONFLICT`, `E_CAPACITY`, `E_RATE`. */
+  /** Throws `E_REPLAY`, `E_SUPERSEDED`, `E_CONFLICT`, `E_CAPACITY`, `E_SECRET`, `E_RATE`. */
   async admit(admission: Admission): Promise<Admitted> {
     const { digest } = admission;
     const first = this.#underWay.get(digest);
@@ -160,6 +164,7 @@ export class RunAdmission {
       const { limits, ...of } = reservation;
       writes.push({ query: db.insertInto('reservation').values({ ...of, ...limits }) });
     }
+    writes.push(...(await this.#deps.secrets.planGive(run, payload, admission.secrets ?? [])));
     const [inserted] = await this.#deps.store.write(writes);
     this.#deps.marks.raise(payload);
     const [{ position }] = Positions.parse(inserted?.rows);

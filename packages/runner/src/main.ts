@@ -5,6 +5,7 @@ import { SandboxPool } from '@hypha/sandbox';
 import { createLogger, runService } from '@hypha/service/process';
 import { readRunnerConfig } from './config.ts';
 import { engineClock } from './engine-clock.ts';
+import { RunSecrets } from './run-secrets.ts';
 import { serveRuns } from './runner.ts';
 
 process.title = 'hypha-runner';
@@ -16,16 +17,19 @@ await runService(async ({ signal }) => {
   const config = readRunnerConfig(process.argv.slice(2));
   const { runner, logLevel: level, node } = config;
   const log = createLogger({ name: 'hypha-runner', level }).child({ runner });
+  const secrets = new RunSecrets();
   const opened = await openSals(config.sals, {
     role: 'guest',
     node,
     nowMs: engineClock.nowMs,
+    secrets,
     signal: AbortSignal.any([signal, AbortSignal.timeout(OPEN_MS_MAX)]),
   });
   await serveRuns({
     config,
     log,
     sals: opened.sals,
+    secrets,
     guests: new SandboxPool(),
     clock: engineClock,
     verifier: nodeVerifier,

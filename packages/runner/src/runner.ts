@@ -12,6 +12,7 @@ import { openClaim } from './claimed-run.ts';
 import type { RunnerConfig } from './config.ts';
 import { KnownAuthority } from './known-authority.ts';
 import { openQueueWorker, type QueueHint } from './queue-worker.ts';
+import type { RunSecrets } from './run-secrets.ts';
 
 /** Refusals of a claim after which the run is nobody's. */
 const NOT_GRANTED: readonly ErrorCode[] = ['E_STALE_EPOCH', 'E_NOT_FOUND', 'E_UNAVAILABLE'];
@@ -27,6 +28,8 @@ export interface RunnerDeps {
   readonly config: RunnerConfig;
   readonly log: Logger;
   readonly sals: Sals;
+  /** The one that `sals` asks; absent where they ask for none. */
+  readonly secrets?: RunSecrets;
   readonly guests: GuestSource;
   readonly clock: Clock;
   readonly verifier: Verifier;
@@ -116,6 +119,7 @@ class Runner {
       await new Promise<never>(() => undefined);
     } finally {
       this.#cancels.delete(run);
+      this.#deps.secrets?.release(run);
       journal.release(run);
     }
   }
@@ -149,6 +153,7 @@ class Runner {
       throw new HyphaError('E_INTERNAL', `this runner is of ${config.node}, not ${grant.node.id}`);
     }
     if (refusal !== undefined) log.warn({ alarm: 'unverified-run', err: refusal }, 'run refused');
+    this.#deps.secrets?.hold(journal, grant);
     const outcome = await runSaga({
       grant,
       journal: {

@@ -5,7 +5,7 @@
 import { chown, mkdir, readdir, rename, rm, stat, statfs, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { HyphaError, Json } from '@hypha/protocol';
-import { ContainerSpec, findRecord } from '@hypha/sal';
+import { ContainerSpec, findRecord, mountTmpfs, TMPFS_MAGIC } from '@hypha/sal';
 import { z } from 'zod';
 import {
   type ContainerHost,
@@ -18,8 +18,8 @@ import { CONTAINER_LIMITS } from './container-limits.ts';
 import type { InstanceStore } from './instance-store.ts';
 import { attachmentOf } from './network-attachment.ts';
 import { type BindMount, buildRuntimeConfig, userOf } from './runtime-config.ts';
+import { resolveSecrets } from './secret-values.ts';
 
-const TMPFS_MAGIC = 0x01021994;
 const HOSTS = '/etc/hosts';
 
 const SpecFile = z.strictObject({ spec: z.unknown() });
@@ -36,21 +36,23 @@ export async function writeBundle(
   const folder = await ensureRunFolder(host, instance, signal);
   const attachment = attachmentOf(host, instance.rid);
   const volumes = await findVolumes(host, spec);
+  const { env, texts, secretFiles } = await resolveSecrets(host, record.label, spec, signal);
   await host.effects.change(async () => {
     const owner = userOf(spec, image);
     const files = await writeFiles(
       join(folder, 'files'),
-      withHosts(spec, record.label.name, attachment.address),
+      withHosts(spec, texts, { name: record.label.name, address: attachment.address }),
       owner,
     );
     const config = buildRuntimeConfig({
       label: record.label,
       spec,
+      env,
       image,
       rootfs: join(store.folder(instance), 'rootfs'),
       namespacePath: attachment.namespacePath,
       cgroupPath: cgroupPath(host, instance),
-      files,
+      files: [...files, ...secretFiles],
       volumes,
       seccomp: host.seccomp,
       limitsSwap: host.limitsSwap,
@@ -105,17 +107,10 @@ export async function ensureRunFolder(
   const folder = instanceRunFolder(host, instance);
   await host.effects.change(() => mkdir(folder, { recursive: true, mode: 0o700 }));
   if ((await statfs(folder)).type === TMPFS_MAGIC) return folder;
-  await host.effects.run({
-    tool: host.tools.mount,
-    argv: [
-      '-t',
-      'tmpfs',
-      '-o',
-      `nosuid,nodev,mode=0700,size=${CONTAINER_LIMITS.runFolderBytesMax}`,
-      '--',
-      'hypha',
-      folder,
-    ],
+  await mountTmpfs(host.effects, folder, {
+    mount: host.tools.mount,
+    bytesMax: CONTAINER_LIMITS.runFolderBytesMax,
+    flags: ['nosuid', 'nodev'],
     purpose: `mount the run folder of ${instance.id}`,
     signal,
   });
@@ -125,15 +120,15 @@ export async function ensureRunFolder(
 /** A name resolver finds nothing without it, not even `localhost`. */
 function withHosts(
   spec: ContainerSpec,
-  name: string,
-  address: string,
+  texts: Readonly<Record<string, string>>,
+  { name, address }: { readonly name: string; readonly address: string },
 ): Readonly<Record<string, string>> {
   const isOwn = [...Object.keys(spec.files), ...Object.keys(spec.mounts)].some((path) =>
     [HOSTS, '/etc', '/'].includes(path),
   );
-  if (isOwn) return spec.files;
+  if (isOwn) return texts;
   const hosts = `127.0.0.1 localhost\n::1 localhost\n${address} ${name}\n`;
-  return { [HOSTS]: hosts, ...spec.files };
+  return { [HOSTS]: hosts, ...texts };
 }
 
 /** Readable by the container's own user and by nobody else, except for `/etc/hosts`. */

@@ -18,6 +18,7 @@ import { CONTAINER_LIMITS } from './container-limits.ts';
 import type { InstanceStore } from './instance-store.ts';
 import { readKernelFile } from './kernel-file.ts';
 import { buildProcess } from './runtime-config.ts';
+import { resolveSecrets } from './secret-values.ts';
 
 export interface ExecOutcome {
   /** 128 and the signal's number when one ended it. */
@@ -51,12 +52,15 @@ export async function execInContainer(
   const [record, image] = await Promise.all([store.read(instance), store.readImage(instance)]);
   const files = execFiles(host, instance, request.key);
   await endProcess(host, instance, files.pid);
-  const process = buildProcess({ label: record.label, spec: request.spec, image }, request.command);
+  const { spec, command, signal } = request;
+  const { label } = record;
+  const { env } = await resolveSecrets(host, label, spec, signal);
+  const process = buildProcess({ label, spec, env, image }, command);
   try {
     // In a file, because arguments and variables of a process are for all to see.
     await writeFile(files.process, JSON.stringify(process), { mode: 0o600 });
     const outcome = await runExec(host, instance, files, request);
-    if (outcome.exitCode !== 0) await checkRuntimeLog(files.log, instance, request.command);
+    if (outcome.exitCode !== 0) await checkRuntimeLog(files.log, instance, command);
     return outcome;
   } finally {
     for (const path of Object.values(files)) await rm(path, { force: true });

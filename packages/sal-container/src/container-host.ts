@@ -1,6 +1,12 @@
 import { join } from 'node:path';
 import type { NodeId, Rid } from '@hypha/protocol';
-import type { CgroupLayout, Effects, FindVolumeFolder, SubvolumePool } from '@hypha/sal';
+import type {
+  CgroupLayout,
+  Effects,
+  FindVolumeFolder,
+  SecretFiles,
+  SubvolumePool,
+} from '@hypha/sal';
 
 /** Absolute paths of the programs the SAL drives. */
 export interface ContainerTools {
@@ -26,6 +32,7 @@ export interface ContainerHost {
   readonly effects: Effects;
   readonly pool: SubvolumePool;
   readonly findVolume: FindVolumeFolder;
+  readonly secrets: SecretFiles;
   /**
    * Folder for what ends with the machine: runtime state, bundles, sockets. Need not be on a tmpfs.
    * Shared by the processes of the node, and by nobody else.

@@ -3,8 +3,10 @@ import {
   EFFECTS,
   type Effects,
   type FindVolumeFolder,
+  NO_SECRETS,
   type Sal,
   type SalStatus,
+  type SecretFiles,
   type SubvolumePool,
 } from '@hypha/sal';
 import type { ContainerHost } from './container-host.ts';
@@ -21,6 +23,8 @@ export interface ContainerSalOptions {
   readonly node: NodeId;
   readonly pool: SubvolumePool;
   readonly findVolume: FindVolumeFolder;
+  /** Default: there are none. */
+  readonly secrets?: SecretFiles;
   /** Folder of this node for what ends with the machine, on a tmpfs or not. Made when missing. */
   readonly runFolder: string;
   /** Cgroup folder of the state directory, `hypha-<8 hex>`. */
@@ -42,6 +46,7 @@ export function createContainerSal(options: ContainerSalOptions): Sal {
     node,
     pool,
     findVolume,
+    secrets: options.secrets ?? NO_SECRETS,
     runFolder,
     group,
     plainRegistries: (options.plainRegistries ?? []).filter((name) => LOOPBACK.test(name)),

@@ -49,10 +49,16 @@ interface Config {
   };
 }
 
-function build(spec: Json = {}, more: Partial<RuntimeConfigInput> = {}): Config {
+function build(declared: Json = {}, more: Partial<RuntimeConfigInput> = {}): Config {
+  const spec = ContainerSpec.parse({ image: 'oci:/x:y', ...(declared as object) });
   const config = buildRuntimeConfig({
     label,
-    spec: ContainerSpec.parse({ image: 'oci:/x:y', ...(spec as object) }),
+    spec,
+    env: Object.fromEntries(
+      Object.entries(spec.env).flatMap(([name, value]) =>
+        typeof value === 'string' ? [[name, value]] : [],
+      ),
+    ),
     image,
     rootfs: '/pool/rootfs',
     namespacePath: '/run/netns/hy-1',

@@ -78,6 +78,8 @@ export interface BindMount {
 export interface RuntimeConfigInput {
   readonly label: ResourceLabel;
   readonly spec: ContainerSpec;
+  /** `env` of the spec with the values of its secrets. */
+  readonly env: Readonly<Record<string, string>>;
   readonly image: ImageRecord;
   /** Absolute path of the root file system. */
   readonly rootfs: string;
@@ -132,7 +134,7 @@ export function buildRuntimeConfig(input: RuntimeConfigInput): Json {
 
 /** `process` of the configuration, and of an `exec` into the container. */
 export function buildProcess(
-  input: Pick<RuntimeConfigInput, 'label' | 'spec' | 'image'>,
+  input: Pick<RuntimeConfigInput, 'label' | 'spec' | 'env' | 'image'>,
   args: readonly string[],
 ): Json {
   const { label, spec, image } = input;
@@ -142,7 +144,7 @@ export function buildProcess(
     terminal: false,
     user: { uid: user.uid, gid: user.gid, additionalGids: user.additionalGids },
     args,
-    env: buildEnv(spec, image, label.name),
+    env: buildEnv(input.env, image, label.name),
     cwd: spec.workdir ?? image.workdir,
     capabilities: { bounding: CAPABILITIES, effective: held, permitted: held },
     noNewPrivileges: true,
@@ -155,13 +157,17 @@ export function userOf(spec: ContainerSpec, image: ImageRecord): ProcessUser {
   return spec.user === undefined ? image.user : numericUser(spec.user);
 }
 
-function buildEnv(spec: ContainerSpec, image: ImageRecord, hostname: string): readonly string[] {
+function buildEnv(
+  env: RuntimeConfigInput['env'],
+  image: ImageRecord,
+  hostname: string,
+): readonly string[] {
   const variables = new Map<string, string>();
   for (const entry of [DEFAULT_PATH, `HOSTNAME=${hostname}`, ...image.env]) {
     const equals = entry.indexOf('=');
     if (equals > 0) variables.set(entry.slice(0, equals), entry.slice(equals + 1));
   }
-  for (const [name, value] of Object.entries(spec.env)) variables.set(name, value);
+  for (const [name, value] of Object.entries(env)) variables.set(name, value);
   return [...variables].map(([name, value]) => `${name}=${value}`);
 }
 

@@ -8,8 +8,10 @@ import { HyphaError, NodeId, type Rid } from '@hypha/protocol';
 import {
   composeSals,
   findRecord,
+  NO_SECRETS,
   type Sal,
   type Sals,
+  type SecretFiles,
   type SubvolumePool,
   writeRecord,
 } from '@hypha/sal';
@@ -39,6 +41,8 @@ export interface OpenSalsOptions {
   readonly node: NodeId;
   /** Wall clock, epoch milliseconds. */
   readonly nowMs: () => number;
+  /** Where containers get their secrets; default: there are none. */
+  readonly secrets?: SecretFiles;
   /** Bounds opening, not use. */
   readonly signal: AbortSignal;
 }
@@ -64,7 +68,7 @@ export interface OpenSals {
  * real before. What was real is never replaced by a simulation behind the operator's back.
  */
 export async function openSals(config: SalConfig, options: OpenSalsOptions): Promise<OpenSals> {
-  const { role, node, nowMs, signal } = options;
+  const { role, node, nowMs, signal, secrets = NO_SECRETS } = options;
   if (role === 'owner') await mkdir(config.folder, { recursive: true, mode: 0o711 });
   const inspected = await inspectMachine(signal);
   const past = await findRecord(choiceFile(config.folder), SalChoice);
@@ -88,6 +92,7 @@ export async function openSals(config: SalConfig, options: OpenSalsOptions): Pro
       node,
       nowMs,
       choice,
+      secrets,
     });
     if (role === 'owner') await rememberChoice(config.folder, choice);
     return {
@@ -215,8 +220,9 @@ function openContainers(options: {
   node: NodeId;
   nowMs: () => number;
   choice: SalChoice;
+  secrets: SecretFiles;
 }): Sal {
-  const { config, machine, pool, volumes, group, node, nowMs, choice } = options;
+  const { config, machine, pool, volumes, group, node, nowMs, choice, secrets } = options;
   if (!choice.container || pool === undefined) {
     const reason = reasonFor(config, machine.report.container.reason);
     const folder = simulationOf(config);
@@ -228,6 +234,7 @@ function openContainers(options: {
     node,
     pool: pool.pool,
     findVolume: volumes.find,
+    secrets,
     // Sockets in it have paths of at most 107 bytes, so it is not below a folder of anyone's choice.
     runFolder: join('/run', group),
     group,

@@ -5,6 +5,7 @@
 import { Name, Rid } from '@hypha/protocol';
 import { z } from 'zod';
 import { Bytes } from './quantity.ts';
+import { SecretRef } from './secret-files.ts';
 
 /** A handle the script passed: the broker has checked that it belongs to the deployment. */
 export const Ref = z.strictObject({ $rid: Rid, kind: z.string(), name: Name });
@@ -57,6 +58,11 @@ export const HealthSpec = z.strictObject({
 });
 export type HealthSpec = z.infer<typeof HealthSpec>;
 
+function textOrSecret(charsMax: number) {
+  const error = `a text of at most ${charsMax} characters, or a secret`;
+  return z.union([z.string().max(charsMax), SecretRef], { error });
+}
+
 const EnvName = z.string().regex(/^[A-Za-z_][A-Za-z0-9_]{0,127}$/);
 
 export const ContainerSpec = z.strictObject({
@@ -64,7 +70,8 @@ export const ContainerSpec = z.strictObject({
   image: z.string().min(1).max(1024),
   /** Replaces the image's entrypoint and command. */
   command: z.array(z.string().max(65_536)).min(1).max(256).optional(),
-  env: z.record(EnvName, z.string().max(32_768)).default({}),
+  /** A secret among them is in memory only, but every process of the container can read it. */
+  env: z.record(EnvName, textOrSecret(32_768)).default({}),
   workdir: AbsolutePath.optional(),
   /** `uid` or `uid:gid`, numeric; default: the image's. */
   user: z
@@ -77,8 +84,8 @@ export const ContainerSpec = z.strictObject({
   pids: z.int().min(1).max(1_000_000).default(256),
   /** Mount point → volume. */
   mounts: z.record(AbsolutePath, Ref).default({}),
-  /** Path → text. Written into a tmpfs and bound read-only, so it is never on a disk. */
-  files: z.record(AbsolutePath, z.string().max(65_536)).default({}),
+  /** Path → text or secret. Written into a tmpfs and bound read-only, so it is never on a disk. */
+  files: z.record(AbsolutePath, textOrSecret(65_536)).default({}),
   readonly: z.boolean().default(false),
   health: HealthSpec.optional(),
   restart: z.enum(['always', 'on-failure', 'never']).default('always'),

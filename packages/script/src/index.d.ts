@@ -92,7 +92,8 @@ export interface ContainerSpec {
   image: string;
   /** Program and arguments, in place of the image's own. */
   command?: readonly [string, ...string[]];
-  env?: Readonly<Record<string, string>>;
+  /** A secret is better in `files`: every process of the container inherits variables, and tools print them. */
+  env?: Readonly<Record<string, string | Secret>>;
   /** Where the program starts; default: the image's. */
   workdir?: AbsolutePath;
   /** `'uid'` or `'uid:gid'`, numbers; default: the image's. */
@@ -105,8 +106,8 @@ export interface ContainerSpec {
   pids?: number;
   /** Where → volume. */
   mounts?: Readonly<Record<AbsolutePath, Volume>>;
-  /** Path → text of a file, read-only in the container and never on a disk. At most 64 KiB each. */
-  files?: Readonly<Record<AbsolutePath, string>>;
+  /** Path → text of a file, or a secret: read-only in the container and never on a disk. At most 64 KiB each. */
+  files?: Readonly<Record<AbsolutePath, string | Secret>>;
   /** Nothing but `mounts` can be written; default false. */
   readonly?: boolean;
   /** The step ends when this holds, and fails with `E_HEALTH` when it does not in time. */
@@ -156,6 +157,20 @@ export function volume(name: string, spec: VolumeSpec): Promise<Volume>;
  */
 export function container(name: string, spec: ContainerSpec): Promise<Container>;
 
+/**
+ * The name of a secret, opaque: the value is sealed to the node and never comes into a script, a journal or a log.
+ * Pass it alone as a value of `files` or `env`. It is named in `deployment.secrets` and given when the script is
+ * applied, `--secret token=env:TOKEN`. A changed value replaces the containers that use it, the same one sealed
+ * again does not.
+ */
+export interface Secret {
+  readonly kind: 'secret';
+  readonly name: string;
+}
+
+/** Names of secrets are like those of resources. One that was not given fails the step that uses it: `E_SECRET`. */
+export function secret(name: string): Secret;
+
 /** A line in the run's journal: `hypha run events`. Handles may be among the fields. */
 export function log(message: string, fields?: Readonly<Record<string, unknown>>): void;
 
@@ -186,6 +201,8 @@ export interface Deployment {
   realm?: string;
   /** What the default function gets: name → type, or type with default and bounds. */
   input?: Readonly<Record<string, InputType | Input>>;
+  /** Names for `secret(name)`: each has to be given when the script is applied. At most 64. */
+  secrets?: readonly string[];
 }
 
 /** `image` is a text that names an image, as in `ContainerSpec.image`. */

@@ -1,4 +1,4 @@
-import type { Journal, RunEntry, RunSource } from '@hypha/journal';
+import type { GivenSecret, Journal, RunEntry, RunSource } from '@hypha/journal';
 import {
   type Authority,
   checkScriptSyntax,
@@ -15,6 +15,7 @@ import {
   verifyScript,
 } from '@hypha/protocol';
 import type { Clock } from './clock.ts';
+import type { SecretVault } from './secret-vault.ts';
 
 /** What an enrolled node knows of itself and of who may ask it. */
 export interface Membership {
@@ -43,6 +44,7 @@ interface AdmissionDeps {
   readonly membership: () => Membership;
   /** All this node has to give. */
   readonly capacity: () => Promise<ResourceLimits>;
+  readonly secrets: Pick<SecretVault, 'take'>;
   /** How old the known authority may be when new work is judged, milliseconds. */
   readonly authorityAgeMs: number;
 }
@@ -67,10 +69,12 @@ export class NodeAdmission {
     await authority.offer(stapled);
     await authority.refresh(this.#deps.authorityAgeMs);
     let script: VerifiedScript;
+    let secrets: GivenSecret[];
     try {
       script = this.#verify(envelope, node, 'new');
       demandSupported(script.payload);
       if (script.payload.script !== undefined) checkScriptSyntax(script.payload.script.source);
+      secrets = this.#deps.secrets.take(script.payload);
     } catch (error) {
       // Accepted in time is accepted: the same work again is judged without clocks.
       const known = await this.#findKnown(envelope, node, error);
@@ -86,6 +90,7 @@ export class NodeAdmission {
       authoritySeq: authority.current().seq,
       source,
       capacity: await this.#deps.capacity(),
+      secrets,
     });
   }
 
@@ -128,6 +133,7 @@ function demandSupported({ id, mode, secrets, expect }: ScriptPayload): void {
     throw new HyphaError('E_UNSUPPORTED', `cannot accept ${id}: ${what}`, { where: { path } });
   };
   if (mode !== 'apply' && mode !== 'destroy') refuse('mode', `this version runs no ${mode}`);
-  if (Object.keys(secrets).length > 0) refuse('secrets', 'this version opens no secrets');
+  const isUnused = mode === 'destroy' && Object.keys(secrets).length > 0;
+  if (isUnused) refuse('secrets', 'a destroy takes no secrets');
   if (expect !== undefined) refuse('expect', 'this version compares no plans');
 }

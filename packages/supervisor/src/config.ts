@@ -39,6 +39,8 @@ export const SupervisorConfig = z.strictObject({
   poolPath: z.string().startsWith('/').optional(),
   /** What becomes of containers and mounts when the process is told to stop. */
   onStop: z.enum(['keep', 'stop']).default('keep'),
+  /** Age at which the key that secrets are sealed to is changed, days. */
+  sealKeyDays: z.int().min(1).max(365).default(30),
   logLevel: z.enum(LOG_LEVELS).default('info' satisfies LogLevel),
 });
 export type SupervisorConfig = Readonly<z.infer<typeof SupervisorConfig>>;

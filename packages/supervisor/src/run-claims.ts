@@ -1,11 +1,14 @@
 import type { Journal } from '@hypha/journal';
 import type { ClaimAnswer, RunnerRequest } from '@hypha/journal/client';
 import { type Envelope, HyphaError } from '@hypha/protocol';
+import type { SecretFiles } from '@hypha/sal';
 import type { Logger } from '@hypha/service';
 import type { Reconciler } from './reconciler.ts';
+import { LIMITS } from './supervisor-limits.ts';
 
 type Claim = Extract<RunnerRequest, { method: 'claim' }>;
 type Append = Extract<RunnerRequest, { method: 'append' }>;
+type Secrets = Extract<RunnerRequest, { method: 'secrets' }>;
 type Hello = Extract<RunnerRequest, { method: 'hello' }>;
 
 /** What a runner learns of the node it works for. */
@@ -18,6 +21,7 @@ export interface NodeSelf {
 interface ClaimsDeps {
   readonly journal: Journal;
   readonly reconciler: Pick<Reconciler, 'makeWay' | 'leaveAlone'>;
+  readonly secrets: SecretFiles;
   readonly bootId: string;
   /** Throws `E_UNAVAILABLE` before the node has enrolled. */
   readonly self: () => NodeSelf;
@@ -56,9 +60,10 @@ export class RunClaims {
       throw err;
     });
     await reconciler.makeWay(entry);
-    const [envelope, events] = await Promise.all([
+    const [envelope, events, secrets] = await Promise.all([
       journal.runs.readEnvelope(run),
       journal.runs.readAllEvents(run),
+      journal.secrets.readGiven(run),
     ]);
     const records = journal.records.listRecords(entry);
     return {
@@ -72,7 +77,24 @@ export class RunClaims {
       committed: records
         .filter(({ status }) => status === 'committed')
         .map(({ rid, kind, name, spec, specHash }) => ({ rid, kind, name, spec, specHash })),
+      secrets,
     };
+  }
+
+  /**
+   * Files with values of the run's deployment, for whoever owns the run. Throws `E_STALE_EPOCH` for anybody else.
+   */
+  async provideSecrets(
+    runner: string,
+    { run, epoch, secrets }: Secrets,
+  ): Promise<{ readonly files: Record<string, string> }> {
+    const entry = this.#deps.journal.findUnfinished(run);
+    if (entry?.holder !== runner || entry.epoch !== epoch) {
+      throw new HyphaError('E_STALE_EPOCH', `${runner} does not own ${run} in epoch ${epoch}`);
+    }
+    const signal = AbortSignal.timeout(LIMITS.provideMsMax);
+    const files = await this.#deps.secrets.provide(entry, secrets, signal);
+    return { files: Object.fromEntries(files) };
   }
 
   /** Durable when it resolves. */

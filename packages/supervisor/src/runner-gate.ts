@@ -100,6 +100,7 @@ class RunnerGuest {
       throw new HyphaError('E_UNAUTHENTICATED', `${request.method} came before hello`);
     }
     if (request.method === 'claim') return await claims.claim(this.#runner, request);
+    if (request.method === 'secrets') return await claims.provideSecrets(this.#runner, request);
     return await claims.append(this.#runner, request);
   }
 

@@ -21,6 +21,8 @@ export interface StateFolder {
   readonly socket: string;
   /** What the SALs keep. */
   readonly sals: string;
+  /** Below it no disk: values of secrets while containers use them. */
+  readonly secrets: string;
   /** Name of this node's folder in the cgroup hierarchy: two nodes on a machine never meet. */
   readonly fenceGroup: string;
 }
@@ -37,6 +39,7 @@ export async function openStateFolder(path: string): Promise<StateFolder> {
     // Fails when somebody else made it: then nobody may be let in there.
     await chmod(folder, 0o700);
   }
+  const fenceGroup = `hypha-${hash.slice(0, 8)}`;
   return {
     root,
     identity: join(root, 'identity'),
@@ -46,6 +49,7 @@ export async function openStateFolder(path: string): Promise<StateFolder> {
     redisUsers: join(root, 'redis-users.json'),
     socket: join(socketFolder, 'supervisor.sock'),
     sals: join(root, 'sals'),
-    fenceGroup: `hypha-${hash.slice(0, 8)}`,
+    secrets: join('/run', fenceGroup, 'secrets'),
+    fenceGroup,
   };
 }

@@ -61,6 +61,15 @@ export const LIMITS = {
   /** The coordinator brings updates at once; this is for when it does not. */
   authorityPollMs: 30_000,
   reportMs: 10_000,
+  /** Plaintext of all secrets of a node at once. */
+  secretBytesMax: 64 * 1024 * 1024,
+  /** Writing the values that one container needs. */
+  provideMsMax: 10_000,
+  /** Between two looks at secrets and their keys, when no run ended. */
+  secretsTendMs: 600_000,
+  resealsAtOnce: 100,
+  /** From the ledger's knowing the new sealing key: an envelope lives a day, clocks differ by a minute. */
+  sealKeyOverlapMs: 86_400_000 + 60_000,
 } as const;
 
 /** Doubles with every attempt, from 1; half of it is spread by `jitter` in [0, 1). */

@@ -1,4 +1,4 @@
-import { HyphaError, type Json, Name } from '@hypha/protocol';
+import { HyphaError, type Json, LIMITS, Name } from '@hypha/protocol';
 import { z } from 'zod';
 import { InputSchema } from './script-input.ts';
 
@@ -7,6 +7,11 @@ const DeploymentMeta = z.strictObject({
   name: Name.optional(),
   realm: Name.optional(),
   input: InputSchema.default({}),
+  secrets: z
+    .array(Name)
+    .max(LIMITS.secretsMax)
+    .refine((names) => new Set(names).size === names.length, 'names one twice')
+    .default([]),
 });
 export type DeploymentMeta = z.infer<typeof DeploymentMeta>;
 

@@ -10,6 +10,7 @@ const HYPHA_EXPORTS: Readonly<Record<string, string | null>> = {
   log: null,
   node: null,
   now: null,
+  secret: null,
   HyphaError: null,
 };
 

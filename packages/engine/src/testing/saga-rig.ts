@@ -59,6 +59,7 @@ export class SagaRig {
   /** Changes every turn of a guest before the engine sees it. */
   tamper: (turn: GuestTurn) => void = () => undefined;
   committed: DesiredResource[] = [];
+  secrets: Record<string, string> = {};
   readonly payload: ScriptPayload;
   readonly #opened: Guest[] = [];
   readonly #changes: Partial<ScriptPayloadInput>;
@@ -86,6 +87,7 @@ export class SagaRig {
       runner: 'runner-1',
       bootId: 'boot-1',
       committed: this.committed,
+      secrets: this.secrets,
     };
     const deaths = [...this.guestDeaths];
     return await runSaga({

@@ -12,6 +12,7 @@ export {
   LINE_BYTES_MAX,
   NumberedRequest,
   RunnerRequest,
+  SecretsAnswer,
   SupervisorAnswer,
   SupervisorNotice,
 } from './socket-protocol.ts';

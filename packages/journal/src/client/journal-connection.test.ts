@@ -27,12 +27,22 @@ const admission = admissionOf();
 const { run, envelope } = admission;
 const { event } = new RunHead(nodeVerifier, run).append(acceptedOf(admission), { epoch: 0, at: 1 });
 const claimAnswer = {
-  ...{ run, epoch: 1, envelope, authority: [], bootId: 'boot', events: [event], committed: [] },
+  ...{
+    run,
+    epoch: 1,
+    envelope,
+    authority: [],
+    bootId: 'boot',
+    events: [event],
+    committed: [],
+    secrets: {},
+  },
   node: { id: 'node', name: 'n', labels: {} },
 };
 const agree = (request: RunnerRequest): Reply => {
   if (request.method === 'hello') return { value: {} };
   if (request.method === 'claim') return { value: claimAnswer };
+  if (request.method === 'secrets') return { value: { files: { v1: '/run/x/v1' } } };
   return { value: { seq: request.after + request.bodies.length } };
 };
 

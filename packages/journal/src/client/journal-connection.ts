@@ -9,6 +9,7 @@ import {
   LINE_BYTES_MAX,
   type NumberedRequest,
   type RunnerRequest,
+  SecretsAnswer,
   SupervisorAnswer,
   SupervisorNotice,
 } from './socket-protocol.ts';
@@ -104,6 +105,24 @@ export class JournalConnection {
     holding.seq = seq;
     // From here the run is the supervisor's.
     if (bodies.some(endsHolding)) this.release(run);
+  }
+
+  /**
+   * Version → path of a file with the value. Throws `E_STALE_EPOCH` when another runner owns the run, `E_SECRET`
+   * when its deployment has no such value here.
+   */
+  async provideSecrets(
+    run: string,
+    epoch: number,
+    secrets: readonly { readonly secret: string; readonly version: string }[],
+  ): Promise<Readonly<Record<string, string>>> {
+    const { files } = await this.#request(SecretsAnswer, {
+      method: 'secrets',
+      run,
+      epoch,
+      secrets: [...secrets],
+    });
+    return files;
   }
 
   /** The runner has nothing more to do with this run. */

@@ -8,6 +8,7 @@ import {
   Envelope,
   JournalBody,
   JournalEvent,
+  Name,
   Problem,
   RunId,
 } from '@hypha/protocol';
@@ -39,6 +40,16 @@ export const RunnerRequest = z.discriminatedUnion('method', [
     after: z.int().min(1),
     bodies: z.array(JournalBody).min(1).max(1000),
   }),
+  /** Wants files with the values of secrets, of any version that the run's deployment has here. */
+  z.strictObject({
+    method: z.literal('secrets'),
+    run: RunId,
+    epoch: z.int(),
+    secrets: z
+      .array(z.strictObject({ secret: Name, version: z.string().max(64) }))
+      .min(1)
+      .max(2000),
+  }),
 ]);
 export type RunnerRequest = z.infer<typeof RunnerRequest>;
 
@@ -61,10 +72,15 @@ export const ClaimAnswer = z.strictObject({
   bootId: z.string(),
   events: z.array(JournalEvent),
   committed: z.array(DesiredResource),
+  /** Name → version of the secrets the run was given: never a value (G9). */
+  secrets: z.record(Name, z.string()),
 });
 export type ClaimAnswer = z.infer<typeof ClaimAnswer>;
 
 export const AppendAnswer = z.strictObject({ seq: z.int() });
+
+/** Version → absolute path of the file with its value. */
+export const SecretsAnswer = z.strictObject({ files: z.record(z.string(), z.string()) });
 
 export const SupervisorAnswer = z.discriminatedUnion('ok', [
   z.strictObject({ id: z.int(), ok: z.literal(true), value: z.unknown() }),

@@ -373,7 +373,11 @@ export class NodeRig implements AsyncDisposable {
         bootId,
         events: await this.#journal.runs.readAllEvents(run),
         committed: [],
+        secrets: await this.#journal.secrets.readGiven(run),
       };
+    }
+    if (request.method === 'secrets') {
+      throw new HyphaError('E_SECRET', 'this supervisor keeps no secrets');
     }
     const { after, bodies } = request;
     const isSilent = this.onAppend(run, bodies);

@@ -1,7 +1,15 @@
 import { mkdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Json, NodeId } from '@hypha/protocol';
-import { EFFECTS, type Effects, type Observed, type ResourceRecord, type Sal } from '@hypha/sal';
+import {
+  EFFECTS,
+  type Effects,
+  NO_SECRETS,
+  type Observed,
+  type ResourceRecord,
+  type Sal,
+  type SecretFiles,
+} from '@hypha/sal';
 import {
   applyWhole,
   type ContractCall,
@@ -60,6 +68,7 @@ export class ScratchNode implements ContractWorld {
   readonly #options: NodeOptions;
   /** Added to the clock the SAL sees. */
   laterMs = 0;
+  secrets: SecretFiles = NO_SECRETS;
 
   constructor(options: NodeOptions) {
     this.#options = options;
@@ -103,6 +112,7 @@ export class ScratchNode implements ContractWorld {
       plainRegistries,
       pool: await this.#openPool(effects),
       findVolume: (rid) => this.#findVolume(rid),
+      secrets: this.secrets,
       nowMs: () => Date.now() + this.laterMs,
     };
   }

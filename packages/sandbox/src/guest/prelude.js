@@ -192,6 +192,31 @@ export function container(name, spec) {
   return step('container.ensure', name, spec, (value) => new Container(value));
 }
 
+/** A name, never a value: the node puts that where the name is passed. */
+class Secret {
+  constructor(name) {
+    this.kind = 'secret';
+    this.name = name;
+    Object.freeze(this);
+  }
+
+  toJSON() {
+    return { $secret: this.name };
+  }
+
+  [Symbol.toPrimitive]() {
+    throw new HyphaError(
+      'E_SECRET',
+      `secret ${this.name} has no text in a script: pass it alone, as a value of files or env`,
+    );
+  }
+}
+
+export function secret(name) {
+  if (typeof name !== 'string') throw new HyphaError('E_ARGUMENT', 'secret: the name is a string');
+  return new Secret(name);
+}
+
 export function log(message, fields = {}) {
   const refused = writeLog(`${message}`, stringify(fields) ?? 'null');
   if (refused === false) halt();
