@@ -19,7 +19,7 @@ function candidate(
       state: 'ready',
       labels: {},
       realms: ['default'],
-      publicKey: '',
+      ...{ keyid: '', publicKey: '', sealKey: '' },
       enrolledAt: 0,
       lastReportAt: 0,
       bootId: '',

@@ -1,10 +1,12 @@
 import {
   type Authority,
   type AuthorityPage,
+  base64,
   base64url,
   type Envelope,
   fromBase64,
   HyphaError,
+  keyIdOf,
   type NodeView,
   verifyEnrolment,
   verifyReport,
@@ -62,7 +64,9 @@ export class MemoryLedger implements LedgerPort {
       const { facts, bootId } = payload;
       const record: NodeView = {
         ...{ id: node, name, state: 'ready', labels, realms, facts, bootId },
-        publicKey: Buffer.from(publicKey).toString('base64'),
+        keyid: keyIdOf(nodeVerifier, publicKey),
+        publicKey: base64(publicKey),
+        sealKey: payload.sealKey,
         enrolledAt: Date.now(),
         lastReportAt: null,
         uptimeMs: 0,

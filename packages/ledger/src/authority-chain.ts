@@ -96,6 +96,15 @@ export class AuthorityChain {
     return done;
   }
 
+  /** A write that changes nothing, and fails its list when the stored chain has grown beyond `judgedUnder`. */
+  unchangedWrite({ seq }: Authority): Write {
+    const { db } = this.#deps.store;
+    return {
+      query: db.selectFrom('authority_updates').select('seq').where('seq', '>', seq).limit(1),
+      expectRows: 0,
+    };
+  }
+
   async #appendNext(envelope: Envelope): Promise<AuthorityPage['head']> {
     const { store, entries, verifier, nowMs } = this.#deps;
     const digest = envelopeDigest(verifier, envelope, 'authority');

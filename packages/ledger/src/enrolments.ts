@@ -1,19 +1,26 @@
 import {
+  type Authority,
+  type EnrolStatement,
   type Envelope,
+  findUncovered,
   fromBase64,
   HyphaError,
+  LIMITS,
   type NodeView,
   type VerifiedEnrolment,
   type Verifier,
   verifyEnrolment,
-  verifyEnvelope,
+  verifyEnrolStatement,
 } from '@hypha/protocol';
-import { isStoreConflict, type Store } from '@hypha/store';
+import { isStoreConflict, type Store, type Write } from '@hypha/store';
 import type { AuthorityChain } from './authority-chain.ts';
 import type { ChallengeBook } from './challenge-book.ts';
+import { LEDGER_LIMITS } from './ledger-limits.ts';
 import type { LedgerDb, NodeRow } from './ledger-schema.ts';
 import type { LogEntries } from './log-entries.ts';
 import type { NodeRegistry } from './node-registry.ts';
+import { joinWrites, replaceWrites, sealWrite } from './node-writes.ts';
+import type { PendingNodes } from './pending-nodes.ts';
 
 interface Deps {
   readonly store: Store<LedgerDb>;
@@ -21,11 +28,25 @@ interface Deps {
   readonly authority: AuthorityChain;
   readonly nodes: NodeRegistry;
   readonly challenges: ChallengeBook;
+  readonly pending: PendingNodes;
   readonly verifier: Verifier;
   readonly nowMs: () => number;
 }
 
-/** Nodes joining: proof of possession, an admission that is known, a token that is spent once (design §8). */
+/** One enrol statement, judged again and again under the authority of the moment. */
+interface Attempt {
+  readonly envelope: Envelope;
+  /** IP address it came from. */
+  readonly address: string;
+  readonly authority: Authority;
+  /** Answers for the challenge, once for all attempts. Throws `E_CHALLENGE`. */
+  readonly spendChallenge: (challenge: string) => void;
+}
+
+/**
+ * Nodes joining, coming back with another sealing key, and taking the place of one (design §8). Who is let in is
+ * judged under the authority that is the newest when the record is written: a revocation that came first counts.
+ */
 export class Enrolments {
   readonly #deps: Deps;
 
@@ -35,56 +56,116 @@ export class Enrolments {
 
   /**
    * Durable when it resolves. A key that has enrolled gets its record again, whatever became of token and
-   * challenge: that is how a node that missed the answer finds out.
-   * @throws HyphaError the codes of `verifyEnrolment`, `E_CHALLENGE`, `E_TOKEN`, `E_NODE_NAME`
+   * challenge: that is how a node that missed the answer finds out. With another sealing key and a later `iat`
+   * that one counts from now on.
+   * @param address IP address the statement came from
+   * @throws HyphaError the codes of `verifyEnrolment`, of those `E_PENDING` once the request is kept for an
+   *   admin to see; `E_RATE` when too many wait; `E_CHALLENGE`, `E_TOKEN`, `E_NODE_NAME`; `E_NOT_YET` and `E_REPLAY`
+   *   for its `iat`; `E_KEY_REVOKED` for a node that was replaced, too; `E_SCOPE`, `E_NOT_FOUND`, `E_CONFLICT`
+   *   for what it would replace
    */
-  async enrol(envelope: Envelope): Promise<NodeView> {
-    const { nodes, verifier, authority, challenges } = this.#deps;
-    const known = await this.#findEnrolled(envelope);
-    if (known !== undefined) return nodes.view(known);
+  async enrol(envelope: Envelope, address: string): Promise<NodeView> {
+    const { authority, challenges } = this.#deps;
+    let isSpent = false;
+    const spendChallenge = (challenge: string) => {
+      if (!isSpent) challenges.spend(challenge);
+      isSpent = true;
+    };
+    for (let attempt = 1; ; attempt++) {
+      const { current } = authority;
+      try {
+        return await this.#enrol({ envelope, address, authority: current, spendChallenge });
+      } catch (error) {
+        // Something it was judged by has changed: the authority, the record of the same node, token or name.
+        if (!isStoreConflict(error)) throw error;
+        if (attempt >= LEDGER_LIMITS.enrolAttempts) {
+          throw new HyphaError('E_UNAVAILABLE', 'the authority changes too often to enrol now', {
+            cause: error,
+          });
+        }
+        await authority.whileSettled(async () => undefined);
+      }
+    }
+  }
+
+  async #enrol(attempt: Attempt): Promise<NodeView> {
+    const { verifier, nodes, pending } = this.#deps;
+    const { envelope, authority } = attempt;
+    const signers = await this.#findSigners(envelope);
+    const findNodeKey = (id: string) => {
+      const row = signers.find((signer) => signer.id === id);
+      return row === undefined ? undefined : fromBase64(row.public_key);
+    };
+    const statement = verifyEnrolStatement(verifier, { envelope, authority, findNodeKey });
+    const { node, payload } = statement;
+    const known = signers.find(({ id }) => id === node);
+    if (known !== undefined) return await this.#comeBack(known, statement, attempt);
+    this.#checkDate(statement);
+    if (payload.admission === undefined) {
+      attempt.spendChallenge(payload.challenge);
+      pending.keep(statement, attempt.address);
+    }
+    // Without an admission this is where it ends: E_PENDING.
     const enrolment = verifyEnrolment(verifier, {
-      envelope,
-      authority: authority.current,
+      ...{ envelope, authority, findNodeKey },
       profile: 'accept',
-      nowSeconds: Math.floor(this.#deps.nowMs() / 1000),
+      nowSeconds: this.#nowSeconds(),
     });
-    challenges.spend(enrolment.payload.challenge);
-    await this.#checkPermitted(enrolment);
-    try {
-      await this.#write(enrolment);
-    } catch (error) {
-      if (!isStoreConflict(error)) throw error;
-      // Somebody else was first: the same node twice, or another with this token or name.
-      const twin = await this.#findEnrolled(envelope);
-      if (twin === undefined) await this.#checkPermitted(enrolment);
-      else return nodes.view(twin);
-      throw error;
-    }
-    return nodes.view(await nodes.getById(enrolment.node));
+    const replaced = await this.#checkPermitted(enrolment, signers);
+    attempt.spendChallenge(payload.challenge);
+    await this.#join(enrolment, replaced, authority);
+    pending.drop(node);
+    return nodes.view(await nodes.getById(node));
   }
 
-  async #findEnrolled(envelope: Envelope): Promise<NodeRow | undefined> {
-    const { nodes, verifier } = this.#deps;
-    const keyid = envelope.signatures[0]?.keyid ?? '';
-    const row = await nodes.findByKey(keyid);
-    if (row === undefined) return undefined;
-    const publicKey = fromBase64(row.public_key);
-    verifyEnvelope(verifier, {
-      envelope,
-      kind: 'enrol',
-      keys: (claimed) => (claimed === keyid ? publicKey : undefined),
-    });
-    if (row.revoked === 1) {
-      throw new HyphaError('E_KEY_REVOKED', `node ${row.id} was revoked`, {
-        hint: 'make a new node key: remove the node state and join again',
-      });
-    }
-    return row;
+  /** Nodes whose keys the envelope names; that they signed it is still to be seen. */
+  async #findSigners({ signatures }: Envelope): Promise<NodeRow[]> {
+    const rows = await Promise.all(
+      signatures.map(({ keyid }) => this.#deps.nodes.findByKey(keyid)),
+    );
+    return rows.filter((row) => row !== undefined);
   }
 
-  /** Passes what this same node has done a moment ago: the write then finds its twin. */
-  async #checkPermitted({ admission, node }: VerifiedEnrolment): Promise<void> {
+  async #comeBack(row: NodeRow, statement: EnrolStatement, attempt: Attempt): Promise<NodeView> {
+    const { nodes, entries, store, authority, nowMs } = this.#deps;
+    const { payload, digest, envelope, node } = statement;
+    if (row.revoked === 1) throw revokedError(row);
+    if (payload.sealKey === row.seal_key) return nodes.view(row);
+    if (payload.iat <= row.enrolled_iat) {
+      throw new HyphaError(
+        'E_REPLAY',
+        `${row.name} named its sealing key at ${row.enrolled_iat}; this statement is of ${payload.iat}`,
+        { where: { path: 'iat' }, hint: `sign a new one; if it is new, fix NTP on ${row.name}` },
+      );
+    }
+    this.#checkDate(statement);
+    attempt.spendChallenge(payload.challenge);
+    await store.write([
+      ...entries.appendWrites({ kind: 'enrol', digest, envelope, at: nowMs(), node }),
+      sealWrite(store.db, statement),
+      authority.unchangedWrite(attempt.authority),
+    ]);
+    return nodes.view(await nodes.getById(node));
+  }
+
+  /** One from the future could never be followed by another. */
+  #checkDate({ payload, node }: EnrolStatement): void {
+    const nowSeconds = this.#nowSeconds();
+    if (payload.iat <= nowSeconds + LIMITS.skewSeconds) return;
+    throw new HyphaError(
+      'E_NOT_YET',
+      `the enrolment of ${node} is dated ${payload.iat}, now is ${nowSeconds}`,
+      { where: { path: 'iat' }, hint: `fix NTP on ${payload.facts.hostname}` },
+    );
+  }
+
+  /** Answers the node that has to make room. */
+  async #checkPermitted(
+    enrolment: VerifiedEnrolment,
+    signers: readonly NodeRow[],
+  ): Promise<NodeRow | undefined> {
     const { store, nodes } = this.#deps;
+    const { admission, node, payload } = enrolment;
     const { name } = admission.payload;
     const known = await store.db
       .selectFrom('admissions')
@@ -96,31 +177,88 @@ export class Enrolments {
         where: { path: 'admission' },
       });
     }
-    if (known.spent_by !== null && known.spent_by !== node) {
-      throw new HyphaError('E_TOKEN', `the token of ${name} was spent by ${known.spent_by}`, {
-        where: { path: 'token' },
-      });
+    // By its own old key it takes that node's place under the same admission; else it spends a fresh one.
+    const replaced = signers.find(({ id }) => id === payload.replaces);
+    if (replaced !== undefined && replaced.revoked === 1) throw revokedError(replaced);
+    if (known.spent_by !== (replaced?.id ?? null)) {
+      throw new HyphaError(
+        'E_TOKEN',
+        replaced === undefined
+          ? `the admission of ${name} was spent by ${known.spent_by}`
+          : `${replaced.id} does not stand under this admission of ${name}`,
+        { where: { path: payload.token === undefined ? 'admission' : 'token' } },
+      );
     }
+    const outgoing = replaced ?? (await this.#findReplacedByAdmin(enrolment));
     const namesake = await nodes.findByName(name);
-    if (namesake !== undefined && namesake.id !== node) {
-      throw new HyphaError('E_NODE_NAME', `cannot enrol ${node}: ${name} is ${namesake.id}`);
-    }
+    if (namesake === undefined || namesake.id === outgoing?.id) return outgoing;
+    throw new HyphaError('E_NODE_NAME', `cannot enrol ${node}: ${name} is ${namesake.id}`, {
+      where: { path: 'admission' },
+      hint: `choose another name; or give it a new key: hypha node admit ${node} --replaces ${name}`,
+    });
   }
 
-  async #write(enrolment: VerifiedEnrolment): Promise<void> {
-    const { store, entries, nodes, nowMs } = this.#deps;
-    const { node, digest, envelope, admission } = enrolment;
+  /** The admin has to have a say about all that the node leaves behind, or it could be pushed out of realms. */
+  async #findReplacedByAdmin({ admission, node }: VerifiedEnrolment): Promise<NodeRow | undefined> {
+    const { replaces, name } = admission.payload;
+    if (replaces === undefined) return undefined;
+    const where = { path: 'admission.replaces' };
+    const row = await this.#deps.nodes.getById(replaces);
+    const { realms } = this.#deps.nodes.view(row);
+    const { grant } = admission;
+    const isCovered =
+      findUncovered(grant.realms, realms) === undefined &&
+      findUncovered(grant.nodes, [replaces]) === undefined;
+    if (!isCovered) {
+      throw new HyphaError('E_SCOPE', `key ${grant.name} has no say about ${row.name}`, { where });
+    }
+    if (row.replaced_by !== null) {
+      throw new HyphaError('E_CONFLICT', `${replaces} was replaced by ${row.replaced_by}`, {
+        where,
+      });
+    }
+    if (row.name === name) return row;
+    throw new HyphaError(
+      'E_NODE_NAME',
+      `cannot enrol ${node} as ${name} in the place of ${replaces}, which is ${row.name}`,
+      { where, hint: `a new key keeps the name: hypha node admit ${node} --replaces ${row.name}` },
+    );
+  }
+
+  async #join(
+    enrolment: VerifiedEnrolment,
+    replaced: NodeRow | undefined,
+    judgedUnder: Authority,
+  ): Promise<void> {
+    const { store, entries, authority, verifier, nowMs } = this.#deps;
+    const { node, digest, envelope, admission, payload } = enrolment;
+    const at = nowMs();
+    const spend: Write = {
+      query: store.db
+        .updateTable('admissions')
+        .set({ spent_by: node })
+        .where('digest', '=', admission.digest)
+        .where('spent_by', 'is', payload.replaces ?? null),
+      expectRows: 1,
+    };
     await store.write([
-      {
-        query: store.db
-          .updateTable('admissions')
-          .set({ spent_by: node })
-          .where('digest', '=', admission.digest)
-          .where('spent_by', 'is', null),
-        expectRows: 1,
-      },
-      ...entries.appendWrites({ kind: 'enrol', digest, envelope, at: nowMs(), node }),
-      ...nodes.enrolWrites(enrolment),
+      spend,
+      ...entries.appendWrites({ kind: 'enrol', digest, envelope, at, node }),
+      ...(replaced === undefined ? [] : replaceWrites(store.db, replaced, node)),
+      ...joinWrites(store.db, verifier, enrolment, at),
+      authority.unchangedWrite(judgedUnder),
     ]);
   }
+
+  #nowSeconds(): number {
+    return Math.floor(this.#deps.nowMs() / 1000);
+  }
+}
+
+function revokedError({ id, replaced_by }: NodeRow): HyphaError {
+  const what = replaced_by === null ? 'was revoked' : `was replaced by ${replaced_by}`;
+  return new HyphaError('E_KEY_REVOKED', `node ${id} ${what}`, {
+    where: { path: 'publicKey' },
+    hint: 'make a new node key: remove the node state and join again',
+  });
 }

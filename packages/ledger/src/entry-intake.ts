@@ -79,14 +79,16 @@ export class EntryIntake {
       profile: 'accept',
       nowSeconds: Math.floor(at / 1000),
     });
+    const { node, tokenHash } = payload;
     return [
-      ...entries.appendWrites({ kind: 'admission', digest, envelope, at }),
+      ...entries.appendWrites({
+        ...{ kind: 'admission', digest, envelope, at },
+        ...(node === undefined ? {} : { node }),
+      }),
       {
-        query: store.db.insertInto('admissions').values({
-          digest,
-          token_hash: payload.tokenHash ?? payload.node ?? digest,
-          spent_by: null,
-        }),
+        query: store.db
+          .insertInto('admissions')
+          .values({ digest, token_hash: tokenHash ?? digest, spent_by: null }),
         expectRows: 1,
       },
     ];

@@ -100,10 +100,10 @@ function serveNodes(server: HyphaServer, parts: LedgerParts): void {
     method: 'POST',
     path: '/v1/nodes',
     auth: 'public',
-    summary: 'Enrols a node by its signed statement.',
+    summary: 'Enrols a node by its signed statement; without an admission it is kept as pending.',
     ...submission,
     answer: NodeView,
-    handle: ({ body }) => enrolments.enrol(body.envelope),
+    handle: ({ body, address }) => enrolments.enrol(body.envelope, address),
   });
   server.route({
     method: 'GET',

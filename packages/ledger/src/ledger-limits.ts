@@ -4,6 +4,12 @@ export const LEDGER_LIMITS = {
   challengeMs: 60_000,
   /** Challenges out at once. */
   challenges: 100_000,
+  /** Nodes that wait for an admin; how many of them from one IP address; how long after they last asked. */
+  pendingNodes: 1_000,
+  pendingPerAddress: 32,
+  pendingMs: 24 * 3_600_000,
+  /** Times that an enrolment is judged anew because the authority changed under it. */
+  enrolAttempts: 5,
   /** Reports of one request. */
   reportsPerBatch: 500,
   /** Envelopes of one page of entries, bytes of JSON; a page holds at least one entry. */

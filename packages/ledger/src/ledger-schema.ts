@@ -17,7 +17,7 @@ export interface LedgerDb {
     envelope: string;
     /** Of receipts. */
     run: string | null;
-    /** Of enrolments and receipts. */
+    /** Of enrolments, receipts, and admissions that name a node. */
     node: string | null;
   };
   /**
@@ -32,7 +32,10 @@ export interface LedgerDb {
   log_checkpoint: { id: number; note: string; authority_seq: number };
   /** Which entry is which link of the authority chain; genesis is seq 0. */
   authority_updates: { seq: number; position: number };
-  /** What an admission still permits. `spent_by`: the node that used its token. */
+  /**
+   * What an admission still permits. `token_hash`: its digest where it names a node. `spent_by`: the node that
+   * stands under it, after a re-key the newer one.
+   */
   admissions: { digest: string; token_hash: string; spent_by: string | null };
   nodes: NodeRow;
   /** A node's labels once more, to select by. */
@@ -50,8 +53,14 @@ export interface NodeRow {
   labels: string;
   realms: string;
   enrolled_at: number;
-  /** 1 when the authority revoked it. */
+  /** X25519 key that secrets are sealed to, base64. Empty where an older version stored the node. */
+  seal_key: string;
+  /** `iat` of the enrol statement that named `seal_key`, seconds: another has to be later. */
+  enrolled_iat: number;
+  /** 1 when the authority revoked it, or when it was replaced. */
   revoked: number;
+  /** The node that has its name now. */
+  replaced_by: string | null;
   /** When the ledger last heard of it: enrolment or report, by the ledger's clock. */
   heard_at: number;
   /** Of the newest report; 0 before the first. */
@@ -144,6 +153,14 @@ export const LEDGER_MIGRATIONS: readonly Migration[] = [
           from log_nodes l join log_nodes r on r.level = ${level} and r.idx = l.idx + 1
           where l.level = ${level} and l.idx % 2 = 0`,
       ),
+    ],
+  },
+  {
+    name: '0003-enrolment',
+    up: [
+      `alter table nodes add column seal_key text not null default ''`,
+      'alter table nodes add column enrolled_iat integer not null default 0',
+      'alter table nodes add column replaced_by text',
     ],
   },
 ];

@@ -24,6 +24,7 @@ import { checkLog } from './log-check.ts';
 import { LogEntries } from './log-entries.ts';
 import { LogTree } from './log-tree.ts';
 import { NodeRegistry } from './node-registry.ts';
+import { PendingNodes } from './pending-nodes.ts';
 
 export interface LedgerOptions {
   /** Folder of the store and of the key that signs checkpoints, `ledger.pem`. */
@@ -72,7 +73,11 @@ export async function startLedger(options: LedgerOptions): Promise<Ledger> {
     const checkpoints = new Checkpoints({ store, tree, authority, verifier, signer, nowMs });
     await checkpoints.check();
     log.info({ entries: checked, tookMs: clock.nowMs() - checkedAt }, 'log checked');
-    const nodes = new NodeRegistry({ store, verifier, reportIntervalMs, nowMs });
+    const pending = new PendingNodes({
+      ...{ verifier, nowMs },
+      isRevoked: (node) => authority.current.isNodeRevoked(node),
+    });
+    const nodes = new NodeRegistry({ store, verifier, reportIntervalMs, nowMs, pending });
     const challenges = new ChallengeBook(nowMs);
     const deps = { store, entries, authority, nodes, verifier, nowMs };
     const server = createServer({
@@ -85,7 +90,7 @@ export async function startLedger(options: LedgerOptions): Promise<Ledger> {
     serveLedger(server, {
       authority,
       challenges,
-      enrolments: new Enrolments({ ...deps, challenges }),
+      enrolments: new Enrolments({ ...deps, challenges, pending }),
       entries,
       intake: new EntryIntake(deps),
       nodes,

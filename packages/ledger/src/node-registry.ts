@@ -1,9 +1,7 @@
 import {
-  base64,
   Envelope,
   fromBase64,
   HyphaError,
-  keyIdOf,
   Labels,
   NodeFacts,
   type NodeView,
@@ -11,14 +9,14 @@ import {
   parseStrictJson,
   ReportPayload,
   ResourceLimits,
-  type VerifiedEnrolment,
   type Verifier,
   verifyReport,
 } from '@hypha/protocol';
-import type { Store, Write } from '@hypha/store';
+import type { Store } from '@hypha/store';
 import { z } from 'zod';
 import { LEDGER_LIMITS } from './ledger-limits.ts';
 import type { LedgerDb, NodeRow } from './ledger-schema.ts';
+import type { PendingNodes } from './pending-nodes.ts';
 
 export interface NodeFilter {
   /** All must match. */
@@ -34,6 +32,7 @@ interface Deps {
   readonly verifier: Verifier;
   readonly reportIntervalMs: number;
   readonly nowMs: () => number;
+  readonly pending: Pick<PendingNodes, 'list'>;
 }
 
 /** What the ledger knows of nodes: who they are from their enrolment, how they are from their reports. */
@@ -63,7 +62,7 @@ export class NodeRegistry {
     return row;
   }
 
-  /** By name. */
+  /** By name. Nodes that wait to be let in are listed only when asked for. */
   async list(filter: NodeFilter): Promise<Page<NodeView>> {
     const silentSince = this.#silentSince();
     let query = this.#nodes().where('name', '>', filter.after);
@@ -88,9 +87,10 @@ export class NodeRegistry {
       case 'unreachable':
         query = query.where('revoked', '=', 0).where('heard_at', '<', silentSince);
         break;
-      case 'cordoned':
       case 'pending':
-        // The coordinator's word, and a state without a record.
+        return this.#listPending(filter);
+      case 'cordoned':
+        // The coordinator's word.
         return { items: [], nextCursor: null };
     }
     const rows = await query
@@ -104,6 +104,15 @@ export class NodeRegistry {
     };
   }
 
+  /** They have no labels. */
+  #listPending({ labels, after, limit }: NodeFilter): Page<NodeView> {
+    const matching = labels.length > 0 ? [] : this.#deps.pending.list();
+    const rest = matching.filter(({ name }) => name > after);
+    const items = rest.slice(0, limit);
+    const nextCursor = rest.length > limit ? (items.at(-1)?.name ?? null) : null;
+    return { items, nextCursor };
+  }
+
   view(row: NodeRow): NodeView {
     const reachable = row.heard_at >= this.#silentSince();
     return {
@@ -112,7 +121,10 @@ export class NodeRegistry {
       state: row.revoked === 1 ? 'revoked' : reachable ? 'ready' : 'unreachable',
       labels: Labels.parse(JSON.parse(row.labels)),
       realms: z.array(z.string()).parse(JSON.parse(row.realms)),
+      keyid: row.keyid,
       publicKey: row.public_key,
+      sealKey: row.seal_key,
+      ...(row.replaced_by === null ? {} : { replacedBy: row.replaced_by }),
       enrolledAt: row.enrolled_at,
       lastReportAt: row.reported_at,
       ...(row.report === null ? {} : { authoritySeq: authoritySeqOf(row.report) }),
@@ -121,46 +133,6 @@ export class NodeRegistry {
       facts: NodeFacts.parse(JSON.parse(row.facts)),
       free: ResourceLimits.parse(JSON.parse(row.free)),
     };
-  }
-
-  /** Writes that make the record of a node that enrols now. */
-  enrolWrites({ node, publicKey, payload, admission }: VerifiedEnrolment): Write[] {
-    const { store, verifier, nowMs } = this.#deps;
-    const { name, labels, realms } = admission.payload;
-    const { facts } = payload;
-    const now = nowMs();
-    const free: ResourceLimits = {
-      milliCpus: facts.cpus * 1000,
-      memoryBytes: facts.memoryBytes,
-      storageBytes: facts.storageBytes,
-    };
-    return [
-      {
-        query: store.db.insertInto('nodes').values({
-          id: node,
-          name,
-          keyid: keyIdOf(verifier, publicKey),
-          public_key: base64(publicKey),
-          labels: JSON.stringify(labels),
-          realms: JSON.stringify(realms),
-          enrolled_at: now,
-          revoked: 0,
-          heard_at: now,
-          report_seq: 0,
-          reported_at: null,
-          report: null,
-          boot_id: payload.bootId,
-          uptime_ms: 0,
-          facts: JSON.stringify(facts),
-          free: JSON.stringify(free),
-        }),
-        expectRows: 1,
-      },
-      ...Object.entries(labels).map(([key, value]) => ({
-        query: store.db.insertInto('node_labels').values({ node, key, value }),
-        expectRows: 1,
-      })),
-    ];
   }
 
   /**

@@ -6,7 +6,7 @@ import type { Authority } from './authority.ts';
 import type { AuthorityChange, AuthorityPayload } from './authority-payload.ts';
 import type { Verifier } from './crypto-port.ts';
 import { base64, base64url, hex, utf8 } from './encoding.ts';
-import type { RevisionId } from './ids.ts';
+import type { NodeId, RevisionId } from './ids.ts';
 import { LIMITS } from './limits.ts';
 import type { AdmissionPayload, Labels } from './node-payloads.ts';
 import { RunLimits, type ScriptPayload, type ScriptPayloadInput } from './script-payload.ts';
@@ -131,27 +131,45 @@ export function buildAuthorityPayload(
   return { v: 1, seq: authority.seq + 1, prev: authority.head, iat: nowSeconds, change };
 }
 
+interface AdmissionDraft {
+  readonly name: string;
+  /** Default: `default`. */
+  readonly realms?: readonly string[];
+  readonly labels?: Labels;
+  /** The node whose name passes to the new key. */
+  readonly replaces?: NodeId | undefined;
+  readonly lifetimeSeconds: number;
+}
+
+function admissionOf(draft: AdmissionDraft, nowMs: number): Omit<AdmissionPayload, 'tokenHash'> {
+  const iat = Math.floor(nowMs / 1000);
+  return {
+    v: 1,
+    ...(draft.replaces === undefined ? {} : { replaces: draft.replaces }),
+    name: draft.name,
+    realms: [...(draft.realms ?? ['default'])],
+    labels: { ...draft.labels },
+    iat,
+    exp: iat + draft.lifetimeSeconds,
+  };
+}
+
 /** An admission and the secret that spends it: 32 random bytes, to be shown once and never stored. */
 export function buildAdmissionPayload(
   verifier: Verifier,
-  admission: {
-    readonly name: string;
-    readonly realms?: readonly string[];
-    readonly labels?: Labels;
-    readonly lifetimeSeconds: number;
-  },
-  entropy: Entropy,
+  draft: AdmissionDraft,
+  { nowMs, randomBytes }: Entropy,
 ): { readonly payload: AdmissionPayload; readonly token: Uint8Array } {
-  const token = entropy.randomBytes(32);
-  const iat = Math.floor(entropy.nowMs / 1000);
-  const payload: AdmissionPayload = {
-    v: 1,
-    tokenHash: hex(verifier.sha256(token)),
-    name: admission.name,
-    realms: [...(admission.realms ?? ['default'])],
-    labels: { ...admission.labels },
-    iat,
-    exp: iat + admission.lifetimeSeconds,
-  };
-  return { payload, token };
+  const token = randomBytes(32);
+  const tokenHash = hex(verifier.sha256(token));
+  return { payload: { ...admissionOf(draft, nowMs), tokenHash }, token };
+}
+
+/** An admission for the one node with this fingerprint. */
+export function buildNodeAdmissionPayload(
+  node: NodeId,
+  draft: AdmissionDraft,
+  nowMs: number,
+): AdmissionPayload {
+  return { ...admissionOf(draft, nowMs), node };
 }

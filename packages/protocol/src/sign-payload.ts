@@ -61,8 +61,13 @@ export const signAuthority = (
 export const signAdmission = (payload: PayloadInput<'admission'>, signer: Signer): Envelope =>
   signPayload('admission', payload, [signer]);
 
-export const signEnrolment = (payload: PayloadInput<'enrol'>, signer: Signer): Envelope =>
-  signPayload('enrol', payload, [signer]);
+/** @param replaced the key of the node whose place is taken, for a statement with `replaces` */
+export const signEnrolment = (
+  payload: PayloadInput<'enrol'>,
+  signer: Signer,
+  replaced?: Signer,
+): Envelope =>
+  signPayload('enrol', payload, replaced === undefined ? [signer] : [signer, replaced]);
 
 export const signReport = (payload: PayloadInput<'report'>, signer: Signer): Envelope =>
   signPayload('report', payload, [signer]);

@@ -44,7 +44,8 @@ interface StatementInput {
 
 /**
  * A node's enrolment: signed by the key it brings, under an admission of its own, of a token it holds, or of
- * the node it replaces.
+ * the node it replaces. That the node which is replaced stands under this same admission is for the caller
+ * to see, in the enrolment of that node.
  * @throws HyphaError the codes of `verifyEnrolStatement` and `verifyAdmission`, `E_PENDING` without an admission, `E_TOKEN`
  */
 export function verifyEnrolment(
@@ -69,7 +70,8 @@ export function verifyEnrolment(
     authority: input.authority,
     ...profile,
   });
-  checkIsFor(verifier, statement, admission);
+  // What was for the node that is replaced: see `verifyEnrolment`.
+  if (payload.replaces === undefined) checkIsFor(verifier, statement, admission);
   if (findUncovered(admission.grant.nodes, [node]) !== undefined) {
     throw new HyphaError('E_SCOPE', `key ${admission.grant.name} may not admit ${node}`, {
       where: { path: 'admission' },
@@ -136,7 +138,7 @@ export function verifyEnrolStatement(verifier: Verifier, input: StatementInput):
   return { node, publicKey, payload, digest, envelope };
 }
 
-/** The admission names this node; or its token is shown; or it is that of the node it replaces. */
+/** The admission names this node, or its token is shown. */
 function checkIsFor(
   verifier: Verifier,
   { node, payload }: EnrolStatement,
@@ -147,7 +149,7 @@ function checkIsFor(
     checkToken(verifier, payload, admission);
     return;
   }
-  if (admitted.node === (payload.replaces ?? node)) return;
+  if (admitted.node === node) return;
   throw new HyphaError(
     'E_TOKEN',
     `the admission of ${admitted.name} is for ${admitted.node}, not for ${node}`,
@@ -166,8 +168,7 @@ function checkToken(
       where: { path: 'token' },
     });
   }
-  // The same node may come back to rotate a key; whether the token was spent by it, the ledger knows.
-  if (payload.replaces === undefined && payload.iat >= admitted.exp) {
+  if (payload.iat >= admitted.exp) {
     throw new HyphaError(
       'E_TOKEN',
       `the admission of ${admitted.name} expired before the enrolment`,

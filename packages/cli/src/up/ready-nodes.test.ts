@@ -5,8 +5,16 @@ import { waitForNodes } from './ready-nodes.ts';
 
 const NODE = { id: 'node_own', name: 'edge-1', url: 'http://127.0.0.1:1' };
 const view = (id: string): NodeView => ({
-  ...{ id, name: NODE.name, state: 'ready', labels: {}, realms: ['*'], publicKey: '' },
-  ...{ enrolledAt: 0, lastReportAt: 0, bootId: '', uptimeMs: 0 },
+  ...{ id, name: NODE.name, state: 'ready', labels: {}, realms: ['*'] },
+  ...{
+    keyid: '',
+    publicKey: '',
+    sealKey: '',
+    enrolledAt: 0,
+    lastReportAt: 0,
+    bootId: '',
+    uptimeMs: 0,
+  },
   facts: {
     ...{ hostname: '', os: '', kernel: '', arch: '', cpus: 1, memoryBytes: 0, storageBytes: 0 },
     ...{ hyphaVersion: '', nodeVersion: '', cgroups: '', sals: {} },
