@@ -1,14 +1,19 @@
 import { openNodeKeys, readBoot } from '@hypha/identity';
 import type { NodeId } from '@hypha/protocol';
 import { nodeVerifier } from '@hypha/protocol/node';
+import type { SecretFiles } from '@hypha/sal';
 import { ConfigError, createLogger, runService } from '@hypha/service';
 import { systemClock } from './clock.ts';
 import { readConfig, type SupervisorConfig } from './config.ts';
 import type { NodeSals } from './node-inventory.ts';
 import type { RedisUsers } from './redis-users.ts';
 import { findRedisUsers } from './redis-users-file.ts';
+import { SecretFolder } from './secret-folder.ts';
+import { SecretVault } from './secret-vault.ts';
 import { openStateFolder, type StateFolder } from './state-folder.ts';
 import { Supervisor } from './supervisor.ts';
+
+const DAY_MS = 86_400_000;
 
 /** The SALs of this machine. */
 export interface OpenedSals extends NodeSals {
@@ -23,6 +28,7 @@ export interface NodeProcess {
     readonly config: SupervisorConfig;
     readonly folder: StateFolder;
     readonly node: NodeId;
+    readonly secrets: SecretFiles;
     readonly signal: AbortSignal;
   }): Promise<OpenedSals>;
 }
@@ -43,10 +49,15 @@ export async function runNodeProcess({ runnerFile, openSals }: NodeProcess): Pro
     const log = createLogger({ name: process.title, level: config.logLevel });
     const folder = await openStateFolder(config.state);
     const keys = await openNodeKeys(folder.identity, systemClock.nowMs);
-    const host = await openSals({ config, folder, node: keys.nodeId, signal });
+    const secrets = new SecretVault({
+      ...{ keys, log, clock: systemClock },
+      folder: new SecretFolder(folder.secrets),
+      sealKeyAgeMs: config.sealKeyDays * DAY_MS,
+    });
+    const host = await openSals({ config, folder, node: keys.nodeId, secrets, signal });
     try {
       const supervisor = await Supervisor.start({
-        ...{ config, folder, keys, host, log },
+        ...{ config, folder, keys, host, secrets, log },
         redisUsers: await readRedisUsers(config),
         boot: await readBoot(() => systemClock.nowMs()),
         runner: { command: process.execPath, argv: [...process.execArgv, runnerFile] },

@@ -29,6 +29,7 @@ import { RunTakeover } from './run-takeover.ts';
 import { RunnerGate } from './runner-gate.ts';
 import { RunnerPool } from './runner-pool.ts';
 import { RunnerRecords } from './runner-record.ts';
+import type { SecretVault } from './secret-vault.ts';
 import { Settlement } from './settlement.ts';
 import type { StateFolder } from './state-folder.ts';
 import { LIMITS } from './supervisor-limits.ts';
@@ -40,6 +41,8 @@ export interface SupervisorParts {
   readonly keys: NodeKeys;
   readonly boot: Boot;
   readonly host: NodeSals;
+  /** The one that `host` gives containers their secrets from. */
+  readonly secrets: SecretVault;
   /** Undefined: Redis has no users. */
   readonly redisUsers: RedisUsers | undefined;
   /** Program and arguments of a runner process; its configuration comes by environment. */
@@ -93,13 +96,14 @@ export class Supervisor {
     parts: SupervisorParts,
     opened: { journal: Journal; inventory: NodeInventory; cgroup2: string | undefined },
   ) {
-    const { config, folder, keys, boot, host, verifier, clock, log } = parts;
+    const { config, folder, keys, boot, host, secrets, verifier, clock, log } = parts;
     const { journal, inventory, cgroup2 } = opened;
     const { sals } = host;
     const node = keys.nodeId;
     this.#parts = parts;
     this.#journal = journal;
     this.#cgroup2 = cgroup2;
+    secrets.attach(journal);
     const user = parts.redisUsers?.supervisor;
     this.#queue = new RunQueue({ redis: config.redis, user, node, log });
     this.#dispatcher = new Dispatcher({ journal, queue: this.#queue, log });
@@ -139,6 +143,7 @@ export class Supervisor {
       claims: new RunClaims({
         journal,
         reconciler: this.#reconciler,
+        secrets,
         bootId: boot.bootId,
         self: () => this.#fleet.getMembership(),
         authority: () => this.#fleet.current().updates,
@@ -152,6 +157,8 @@ export class Supervisor {
       settle: () => {
         this.#dispatcher.refill();
         this.#settlement.sweep();
+        // Never rejects.
+        void secrets.sweep();
       },
     });
     this.#server = createServer({
@@ -176,13 +183,14 @@ export class Supervisor {
    * on at the next start. With `onStop: "stop"` containers are stopped too.
    */
   async close(): Promise<void> {
-    const { config, log, folder } = this.#parts;
+    const { config, log, folder, secrets } = this.#parts;
     log.info('supervisor stops');
     await this.#server.close();
     this.#sweep.stop();
     await this.#pool.stop();
     await Promise.all([this.#settlement.stop(), this.#reconciler.stop()]);
     if (config.onStop === 'stop') await this.#reconciler.halt();
+    await secrets.close(config.onStop);
     await this.#fleet.stop();
     await this.#gate.close();
     await this.#dispatcher.idle();
@@ -213,7 +221,7 @@ export class Supervisor {
   }
 
   #openAdmission(): NodeAdmission {
-    const { keys, host, verifier, clock } = this.#parts;
+    const { keys, host, secrets, verifier, clock } = this.#parts;
     const journal = this.#journal;
     const admission = new NodeAdmission({
       journal,
@@ -222,6 +230,7 @@ export class Supervisor {
       clock,
       membership: () => this.#fleet.getMembership(),
       capacity: () => this.#inventory.capacity(),
+      secrets,
       authorityAgeMs: LIMITS.authorityAgeMs,
     });
     addRunRoutes(this.#server, runSource(journal, keys.nodeId));
