@@ -21,9 +21,17 @@
  * Every method takes `{ signal }` last. Bodies: `POST /v1/authority`, `/v1/nodes` and `/v1/log/entries` take
  * `{envelope}`; reports take `{reports: [envelope…]}`. RFC 9421 signing and reading: `request-signature.ts`.
  */
+export {
+  CheckpointFollower,
+  type CheckpointFollowerDeps,
+  type ProofSource,
+} from './checkpoint-follower.ts';
+export { pinFile } from './checkpoint-pin.ts';
 export { type ClientClock, systemClock } from './clock.ts';
+export { ClockFloor, type FloorClock } from './clock-floor.ts';
 export { CoordinatorClient, inboxPath } from './coordinator-client.ts';
 export { EventStreamParser, type StreamEvent } from './event-stream.ts';
+export { type Evidence, EvidenceFolder } from './evidence-folder.ts';
 export { type FollowOptions, followStream } from './follow-stream.ts';
 export {
   type ApiRequest,
