@@ -1,15 +1,17 @@
 import { Sha256Hex } from '@hypha/protocol';
-import { LOG_LEVELS, loadConfig } from '@hypha/service';
+import { LOG_LEVELS, listenerKeys, loadConfig } from '@hypha/service';
 import { z } from 'zod';
 
 /** Configuration of `hypha-coordinator`: file, environment (`HYPHA_COORDINATOR_…`), flags. */
 export const CoordinatorConfig = z.object({
-  host: z.string().min(1).default('127.0.0.1'),
+  ...listenerKeys,
   /** 0 takes a free one. */
   port: z.int().min(0).max(65_535).default(7402),
   /** Folder of the store; made when absent. */
   state: z.string().min(1),
   ledger: z.url({ protocol: /^https?$/ }).default('http://127.0.0.1:7401'),
+  /** File of certificates (PEM) to trust at an https ledger. Default: those of the system. */
+  tlsCa: z.string().min(1).optional(),
   /** File of its private key (PEM). Default: `coordinator.pem` in the state folder; made when absent. */
   key: z.string().min(1).optional(),
   /** Digest the authority has to start with. Without it the first genesis the ledger shows is kept. */

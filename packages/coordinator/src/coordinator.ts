@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { LedgerClient } from '@hypha/client';
 import { base64, type Verifier } from '@hypha/protocol';
-import { createServer, type HyphaServer, type Logger } from '@hypha/service';
+import { createServer, type HyphaServer, type Logger, readCa } from '@hypha/service';
 import { openStore, type Store } from '@hypha/store';
 import { callerKeys } from './api/caller-keys.ts';
 import { addRoutes } from './api/routes.ts';
@@ -63,7 +63,8 @@ export async function startCoordinator(deps: {
   const signer = openCoordinatorKey(config.key ?? join(config.state, 'coordinator.pem'));
   const { keyid } = signer;
   log.info({ keyid, publicKey: base64(signer.publicKey) }, 'key of this coordinator');
-  const client = new LedgerClient({ baseUrl: config.ledger, signer });
+  const ca = readCa(config.tlsCa);
+  const client = new LedgerClient({ baseUrl: config.ledger, signer, ca });
   const stopping = new AbortController();
   const background: Promise<void>[] = [];
   let server: HyphaServer | undefined;
@@ -82,6 +83,7 @@ export async function startCoordinator(deps: {
       log,
       clock,
       findKey: callerKeys(coordinator),
+      listener: config,
     });
     addRoutes(server, coordinator);
     const url = await server.listen({ host: config.host, port: config.port });

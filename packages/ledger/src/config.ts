@@ -1,11 +1,11 @@
-import { LOG_LEVELS, type LogLevel, loadConfig } from '@hypha/service';
+import { LOG_LEVELS, type LogLevel, listenerKeys, loadConfig } from '@hypha/service';
 import { z } from 'zod';
 
 /** Environment prefix: `HYPHA_LEDGER_STATE` and so on; flags: `--state`. */
 export const LedgerConfig = z.strictObject({
   /** Folder of the store. Made when absent. */
   state: z.string().min(1),
-  host: z.string().min(1).default('127.0.0.1'),
+  ...listenerKeys,
   /** 0 takes a free one. */
   port: z.int().min(0).max(65_535).default(7401),
   /** File with the genesis envelope as JSON. Needed at the first start; later it has to be the same. */

@@ -5,6 +5,7 @@ import {
   createServer,
   type FindKey,
   grantedKey,
+  type ListenerConfig,
   type Logger,
   nodeKey,
   systemClock,
@@ -26,7 +27,8 @@ import { LogTree } from './log-tree.ts';
 import { NodeRegistry } from './node-registry.ts';
 import { PendingNodes } from './pending-nodes.ts';
 
-export interface LedgerOptions {
+/** With TLS and limits, the members of `ListenerConfig`. */
+export interface LedgerOptions extends Partial<ListenerConfig> {
   /** Folder of the store and of the key that signs checkpoints, `ledger.pem`. */
   readonly state: string;
   readonly host: string;
@@ -82,6 +84,7 @@ export async function startLedger(options: LedgerOptions): Promise<Ledger> {
     const deps = { store, entries, authority, nodes, verifier, nowMs };
     const server = createServer({
       name: 'hypha-ledger',
+      listener: options,
       version: '0.1.0',
       log,
       clock,

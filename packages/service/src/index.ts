@@ -22,7 +22,7 @@
  * new EventQueue(max): push(event) end()             // a source that pushes, for `open` to return
  * type ServerEvent = { id?: string; event?: string; data: string }
  * ```
- * `listenerKeys` go into a service's configuration, and the configuration in as `listener`.
+ * `listenerKeys` go into a service's configuration, and the configuration in as `listener`; readCa(file) → PEM
  * A process that serves no HTTP imports the first three from `@hypha/service/process`.
  */
 export {
@@ -37,7 +37,7 @@ export {
   readableRealms,
 } from './caller.ts';
 export { EventQueue, formatEvent, type ServerEvent } from './event-stream.ts';
-export { type ListenerConfig, listenerKeys } from './listener.ts';
+export { type ListenerConfig, listenerKeys, readCa } from './listener.ts';
 export * from './process.ts';
 export type { RouteAuth } from './request-auth.ts';
 export {

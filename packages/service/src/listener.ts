@@ -15,9 +15,9 @@ export const listenerKeys = {
   /** File of its private key (PEM). */
   tlsKey: z.string().min(1).optional(),
   /** Requests a second from one address, before their signature is looked at; twice as many in a burst. */
-  ratePerAddress: z.int().min(1).max(1_000_000).default(3_000),
+  ratePerAddress: z.int().min(1).max(1_000_000).default(5_000),
   /** Requests a second by one key, after its signature was verified; twice as many in a burst. */
-  ratePerKey: z.int().min(1).max(1_000_000).default(2_000),
+  ratePerKey: z.int().min(1).max(1_000_000).default(4_000),
   /** Connections open at once from one address. A node holds about a handful, a follower of a run one. */
   connectionsPerAddress: z.int().min(1).max(1_000_000).default(8_192),
   /** Requests being answered at once, streams left out; one more is told to come again. */
@@ -133,6 +133,22 @@ function readTls({ tlsCert, tlsKey }: ListenerConfig): Tls | undefined {
     throw new ConfigError([`--tls-cert: ${tlsCert}: not usable with ${tlsKey}: ${reason}`]);
   }
   return tls;
+}
+
+/**
+ * Certificates (PEM) that a service trusts when it calls another over https; undefined: the system's.
+ * Throws `ConfigError`.
+ */
+export function readCa(tlsCa: string | undefined): string | undefined {
+  if (tlsCa === undefined) return undefined;
+  const ca = readPem('tls-ca', tlsCa).toString();
+  try {
+    createSecureContext({ ca });
+    if (/-----BEGIN CERTIFICATE-----/.test(ca)) return ca;
+  } catch {
+    // Said below: what the parser finds wrong tells nobody which file it was.
+  }
+  throw new ConfigError([`--tls-ca: ${tlsCa}: no certificates in PEM`]);
 }
 
 function readPem(flag: string, file: string): Buffer {

@@ -1,4 +1,4 @@
-import { LOG_LEVELS, type LogLevel, loadConfig } from '@hypha/service';
+import { LOG_LEVELS, type LogLevel, listenerKeys, loadConfig } from '@hypha/service';
 import { z } from 'zod';
 
 const HttpUrl = z.url({ protocol: /^https?$/ });
@@ -7,12 +7,14 @@ const HttpUrl = z.url({ protocol: /^https?$/ });
 export const SupervisorConfig = z.strictObject({
   /** Folder with keys, journal and what the SALs keep. Made when absent. */
   state: z.string().min(1),
-  host: z.string().min(1).default('127.0.0.1'),
+  ...listenerKeys,
   /** 0 takes a free one. */
   port: z.int().min(0).max(65_535).default(7403),
   /** Default: the one of the join token, kept since enrolment. */
   ledger: HttpUrl.optional(),
   coordinator: HttpUrl.optional(),
+  /** File of certificates (PEM) to trust at https services. Default: those of the system. */
+  tlsCa: z.string().min(1).optional(),
   /** Of `hypha node add`; needed until the node has enrolled once. */
   joinToken: z.string().min(1).max(65_536).optional(),
   /** Absolute path of a unix socket, or `redis://…`. */

@@ -36,6 +36,8 @@ interface FleetLinkDeps {
   readonly joinToken: string | undefined;
   readonly ledgerUrl: string | undefined;
   readonly coordinatorUrl: string | undefined;
+  /** Certificates (PEM) to trust at https services; undefined: the system's. */
+  readonly ca: string | undefined;
   readonly journal: Journal;
   readonly facts: () => Promise<NodeFacts>;
   readonly sample: () => Promise<NodeSample>;
@@ -167,7 +169,7 @@ export class FleetLink implements AuthorityView {
       {
         ...deps,
         folder: folder.identity,
-        connect: (baseUrl) => new LedgerClient({ baseUrl, signer: deps.keys.signer }),
+        connect: (baseUrl) => new LedgerClient({ baseUrl, signer: deps.keys.signer, ca: deps.ca }),
         onFailure: ({ error, attempt, retryInMs }) => {
           this.#hindrance = error instanceof HyphaError ? error.message : 'internal error';
           log.warn({ err: error, attempt, retryInMs }, 'node not joined yet');
@@ -183,10 +185,10 @@ export class FleetLink implements AuthorityView {
   }
 
   #openDelivery({ membership }: Joined): CoordinatorLink {
-    const { journal, keys, clock, log } = this.#deps;
+    const { journal, keys, ca, clock, log } = this.#deps;
     const { signer } = keys;
-    const ledger = new LedgerClient({ baseUrl: membership.ledger, signer });
-    const coordinator = new CoordinatorClient({ baseUrl: membership.coordinator, signer });
+    const ledger = new LedgerClient({ baseUrl: membership.ledger, signer, ca });
+    const coordinator = new CoordinatorClient({ baseUrl: membership.coordinator, signer, ca });
     const delivery = new EventDelivery({
       journal,
       log,

@@ -9,6 +9,7 @@ import {
   grantedKey,
   type HyphaServer,
   type Logger,
+  readCa,
 } from '@hypha/service';
 import manifest from '../package.json' with { type: 'json' };
 import { NodeAdmission } from './admission.ts';
@@ -41,10 +42,10 @@ export interface SupervisorParts {
   readonly keys: NodeKeys;
   readonly boot: Boot;
   readonly host: NodeSals;
-  /** The one that `host` gives containers their secrets from. */
-  readonly secrets: SecretVault;
   /** Undefined: Redis has no users. */
   readonly redisUsers: RedisUsers | undefined;
+  /** The one that `host` gives containers their secrets from. */
+  readonly secrets: SecretVault;
   /** Program and arguments of a runner process; its configuration comes by environment. */
   readonly runner: { readonly command: string; readonly argv: readonly string[] };
   readonly verifier: Verifier;
@@ -123,6 +124,7 @@ export class Supervisor {
       joinToken: config.joinToken,
       ledgerUrl: config.ledger,
       coordinatorUrl: config.coordinator,
+      ca: readCa(config.tlsCa),
       facts: () => inventory.facts(),
       sample: () => inventory.sample(journal, this.#fleet.authoritySeq),
     });
@@ -165,6 +167,7 @@ export class Supervisor {
       name: 'hypha-supervisor',
       version: manifest.version,
       log,
+      listener: config,
       findKey: (keyid) =>
         grantedKey(this.#fleet.current(), keyid, Math.floor(clock.nowMs() / 1000)),
       checkReady: async () => {
