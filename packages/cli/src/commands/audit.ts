@@ -4,9 +4,10 @@ import { AuditBundle, foldRun, HyphaError, parseStrictJson, verifyBundle } from 
 import { nodeVerifier } from '@hypha/protocol/node';
 import type { Command } from 'commander';
 import { collectBundle } from '../audit-bundle.ts';
+import { type LogFlags, parseLogFilter } from '../audit-log/log-filter.ts';
+import { reportLog } from '../audit-log/log-report.ts';
 import { EXIT } from '../exit-code.ts';
-import { describeEntry } from '../log-narrative.ts';
-import { allPages, type Session, sessionOf } from '../session.ts';
+import { type Session, sessionOf } from '../session.ts';
 import { readerOf, type ViaFlags, viaOptions } from '../via.ts';
 import { parseRunId } from './run.ts';
 
@@ -17,6 +18,7 @@ export function reportVerdict(session: Session, bundle: unknown, genesisHash: st
   const simulated = verdict.failure === null && isSimulated(bundle);
   if (output.format !== 'table') output.item({ ...verdict, simulated }, []);
   for (const check of verdict.checks) output.line(`  ${output.style('green', 'ok')}  ${check}`);
+  for (const remark of verdict.remarks) output.line(`  ${output.style('yellow', '--')}  ${remark}`);
   if (simulated) output.line(`  ${output.style('yellow', 'simulated')}: steps made nothing real`);
   if (verdict.failure === null) {
     output.line(output.style('green', 'receipt verified'));
@@ -37,20 +39,16 @@ export function auditCommand(program: Command): void {
   const audit = program.command('audit').description('who did what, provable offline');
   audit
     .command('log')
-    .description('what the ledger holds, a sentence per entry')
-    .action(async (_options: unknown, command: Command) => {
+    .description(
+      'who did what, a sentence per entry of the ledger’s log, and whether that is all of it',
+    )
+    .option('--since <time>', 'from then on: 2026-11-21T10:00:00Z, or how long ago: 30m, 2h, 3d')
+    .option('--until <time>', 'up to then')
+    .option('--by <name-or-id>', 'signed by this key or node')
+    .option('--deployment <name>', 'runs of this one: NAME or REALM/NAME')
+    .action(async (flags: LogFlags, command: Command) => {
       const session = sessionOf(command);
-      const ledger = session.ledger();
-      const entries = await allPages((cursor) => ledger.listEntries({ cursor, limit: 500 }));
-      session.output.list(
-        entries,
-        [
-          { title: 'at', cell: (entry) => new Date(entry.at).toISOString() },
-          { title: 'index', cell: (entry) => String(entry.index) },
-          { title: 'what', cell: describeEntry },
-        ],
-        'empty',
-      );
+      process.exitCode = await reportLog(session, parseLogFilter(flags, session.nowMs()));
     });
   viaOptions(audit.command('export <run>'))
     .description('a bundle that proves one run down to genesis')
