@@ -3,11 +3,12 @@ export interface CliEnvironment {
   readonly HYPHA_STATE: string | undefined;
   readonly HYPHA_CONFIG: string | undefined;
   readonly HYPHA_CONTEXT: string | undefined;
+  readonly HYPHA_CA: string | undefined;
 }
 
 export function readEnvironment(): CliEnvironment {
-  const { HYPHA_STATE, HYPHA_CONFIG, HYPHA_CONTEXT } = process.env;
-  return { HYPHA_STATE, HYPHA_CONFIG, HYPHA_CONTEXT };
+  const { HYPHA_STATE, HYPHA_CONFIG, HYPHA_CONTEXT, HYPHA_CA } = process.env;
+  return { HYPHA_STATE, HYPHA_CONFIG, HYPHA_CONTEXT, HYPHA_CA };
 }
 
 /** What the processes that `up` starts inherit, with what is theirs alone on top. */

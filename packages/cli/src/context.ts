@@ -13,6 +13,8 @@ import type { CliEnvironment } from './config.ts';
 export const Context = z.strictObject({
   ledger: z.url(),
   coordinator: z.url(),
+  /** File of certificates (PEM) to trust at https services. Default: those of the system. */
+  ca: z.string().optional(),
   /** Hex digest of the first authority update. */
   genesis: Sha256Hex,
   /** Key files by what they are used for. */
@@ -37,6 +39,8 @@ export const CONTEXT_FILE = 'context.json';
 export interface ContextFlags {
   readonly state?: string;
   readonly context?: string;
+  /** Like `ca` of a context, and before it. */
+  readonly ca?: string;
 }
 
 /** Where `hypha up` keeps everything when not told. */

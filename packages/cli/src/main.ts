@@ -28,6 +28,7 @@ function buildProgram(): Command {
     .option('-o, --output <format>', 'table, json or yaml', 'table')
     .option('--state <dir>', 'state folder of hypha up (HYPHA_STATE)')
     .option('--context <name>', 'context of the config file (HYPHA_CONTEXT)')
+    .option('--ca <file>', 'certificates to trust at https services (HYPHA_CA)')
     .configureHelp({ showGlobalOptions: true })
     .showHelpAfterError('(add --help for the options)')
     .exitOverride();

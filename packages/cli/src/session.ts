@@ -1,5 +1,5 @@
 /** What every command needs: where the services are, which keys to use, how to answer. */
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { CoordinatorClient, LedgerClient, NodeClient } from '@hypha/client';
 import { HyphaError, type NodeView, type Signer } from '@hypha/protocol';
@@ -31,21 +31,34 @@ export class Session {
     return this.#context;
   }
 
+  /** Certificates (PEM) to trust; undefined: those of the system. Throws when the file cannot be read. */
+  get ca(): string | undefined {
+    const file = this.caFile ?? this.context.ca;
+    return file === undefined ? undefined : readFileSync(resolve(file), 'utf8');
+  }
+
+  /** As this command was told, whatever its context says. */
+  get caFile(): string | undefined {
+    return this.flags.ca ?? this.env.HYPHA_CA;
+  }
+
   ledger(): LedgerClient {
-    return new LedgerClient({ baseUrl: this.context.ledger, ...this.#readingKey() });
+    return new LedgerClient({ baseUrl: this.context.ledger, ca: this.ca, ...this.#readingKey() });
   }
 
   coordinator(): CoordinatorClient {
-    return new CoordinatorClient({ baseUrl: this.context.coordinator, ...this.#readingKey() });
+    const { coordinator: baseUrl } = this.context;
+    return new CoordinatorClient({ baseUrl, ca: this.ca, ...this.#readingKey() });
   }
 
   /** For what only an admin may call. */
   coordinatorAsAdmin(): CoordinatorClient {
-    return new CoordinatorClient({ baseUrl: this.context.coordinator, signer: this.admin() });
+    const { coordinator: baseUrl } = this.context;
+    return new CoordinatorClient({ baseUrl, ca: this.ca, signer: this.admin() });
   }
 
   nodeAt(url: string): NodeClient {
-    return new NodeClient({ baseUrl: url, ...this.#readingKey() });
+    return new NodeClient({ baseUrl: url, ca: this.ca, ...this.#readingKey() });
   }
 
   /** The key scripts are signed with. */
@@ -61,7 +74,9 @@ export class Session {
   roots(files?: readonly string[]): Signer[] {
     const chosen = files ?? this.context.keys.root ?? [];
     if (chosen.length === 0) {
-      throw new HyphaError('E_ARGUMENT', 'no root key', { hint: 'name one with --root-key FILE' });
+      throw new HyphaError('E_ARGUMENT', 'no root key in this context', {
+        hint: 'name one with --key FILE, or write it for those who have one: --unsigned --out FILE',
+      });
     }
     return chosen.map((file) => readKeyFile(resolve(file)));
   }

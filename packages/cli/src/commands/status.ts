@@ -19,11 +19,10 @@ interface ServiceStatus {
 const STATUS_TIMEOUT_MS = 3000;
 
 async function probe(
-  name: string,
-  url: string,
+  { name, url, ca }: { name: string; url: string; ca: string | undefined },
   readSimulated: () => Promise<readonly string[]> = async () => [],
 ): Promise<ServiceStatus> {
-  const client = new HyphaClient({ baseUrl: url, timeoutMs: STATUS_TIMEOUT_MS });
+  const client = new HyphaClient({ baseUrl: url, ca, timeoutMs: STATUS_TIMEOUT_MS });
   const get = (path: string) => client.request({ method: 'GET', path, answer: z.unknown() });
   const state = await readState(get).finally(() => client.close());
   if (state !== 'ready') return { name, url, state, simulated: [] };
@@ -54,11 +53,12 @@ export function statusCommand(program: Command): void {
     .action(async (_options: unknown, command: Command) => {
       const session = sessionOf(command);
       const { ledger, coordinator, nodes } = session.context;
+      const { ca } = session;
       const services = await Promise.all([
-        probe('ledger', ledger),
-        probe('coordinator', coordinator),
+        probe({ name: 'ledger', url: ledger, ca }),
+        probe({ name: 'coordinator', url: coordinator, ca }),
         ...nodes.map(({ name, url }) =>
-          probe(name, url, async () => simulatedKinds(await session.nodeAt(url).facts())),
+          probe({ name, url, ca }, async () => simulatedKinds(await session.nodeAt(url).facts())),
         ),
       ]);
       session.output.list(

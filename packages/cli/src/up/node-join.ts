@@ -34,6 +34,8 @@ const READY_MS_MAX = 60_000;
 
 export async function joinNode(session: Session, token: string, flags: JoinFlags): Promise<void> {
   const { ledger, coordinator, genesis, admission } = parseJoinToken(token);
+  const caFile = session.caFile === undefined ? undefined : resolve(session.caFile);
+  const ca = caFile === undefined ? undefined : readFileSync(caFile, 'utf8');
   const { name } = AdmissionPayload.parse(parseStrictJson(fromBase64(admission.payload)));
   const port = parseInteger(flags.port, '--port', { min: 1, max: 65_535 });
   const { state: chosen } = session.flags;
@@ -63,19 +65,20 @@ export async function joinNode(session: Session, token: string, flags: JoinFlags
       storageBytes: parseBytes(flags.storage),
       sals: flags.sals,
       joinToken: token,
+      caFile,
       onStop: flags.keepWorkloads === true ? 'keep' : 'stop',
     });
     await processes.start(supervisor, { readyMsMax: READY_MS_MAX, signal: stop });
     // It made its key before it was ready; a node may read what is known of itself.
     const signer = nodeKeyIn(state, name);
-    const client = new CoordinatorClient({ baseUrl: coordinator, signer });
+    const client = new CoordinatorClient({ baseUrl: coordinator, signer, ca });
     const node = { id: nodeIdIn(state, name), name, url: `http://127.0.0.1:${port}` };
     const [view] = await waitForNodes(client, [node], {
       signal: stop,
       onWaiting: (_, reason) => session.output.note(`not ready yet: ${reason}`),
     });
     if (view === undefined) return;
-    rememberNode(state, { ledger, coordinator, genesis, keys: {}, nodes: [] }, node);
+    rememberNode(state, { ledger, coordinator, ca: caFile, genesis, keys: {}, nodes: [] }, node);
     const simulated = simulatedKinds(view.facts);
     if (session.output.format === 'json') session.output.jsonLine({ ...node, simulated });
     else {

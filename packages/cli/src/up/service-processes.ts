@@ -66,12 +66,15 @@ export interface SupervisorOptions {
   readonly sals: string;
   /** Needed until the node has enrolled once. */
   readonly joinToken: string | undefined;
+  /** Certificates to trust at https services. */
+  readonly caFile?: string | undefined;
   /** What becomes of containers and mounts when the process is told to stop. */
   readonly onStop: 'keep' | 'stop';
 }
 
 export function supervisorProcess(state: StateLayout, options: SupervisorOptions): ProcessSpec {
-  const { name, port, redisSocket, runners, storageBytes, sals, joinToken, onStop } = options;
+  const { name, port, redisSocket, runners, storageBytes, sals, joinToken, onStop, caFile } =
+    options;
   const flags = {
     state: state.node(name),
     port,
@@ -80,6 +83,7 @@ export function supervisorProcess(state: StateLayout, options: SupervisorOptions
     'storage-bytes': storageBytes,
     sals,
     'on-stop': onStop,
+    ...(caFile === undefined ? {} : { 'tls-ca': caFile }),
   };
   const args = Object.entries(flags).flatMap(([key, value]) => [`--${key}`, String(value)]);
   return {
