@@ -176,6 +176,8 @@ test('a job that nobody here queued is refused and an alarm is logged', async ()
   } finally {
     await queue.close();
   }
+  // Whatever happened above, no role wanted more of Redis than it is given.
+  expect(await fixture.redis((redis) => redis.call('ACL', 'LOG'))).toEqual([]);
   expect(makes('forged')).toHaveLength(1);
   const after = await fixture.submit(fixture.sign(script('after'), { deployment: 'after' }));
   expect(await fixture.waitForEnd(after)).toMatchObject({ state: 'succeeded' });

@@ -2,13 +2,15 @@
  * A fleet of one node, all of it real: ledger, coordinator, Redis, supervisor and runner processes over real
  * sockets. Only the SALs count instead of acting. Tests only.
  */
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import { CoordinatorClient, LedgerClient, NodeClient } from '@hypha/client';
 import { openNodeKeys } from '@hypha/identity';
 import {
@@ -41,6 +43,7 @@ import { ServiceProcess } from './service-process.ts';
 
 const LEDGER = new URL('../../../ledger/src/main.ts', import.meta.url);
 const COORDINATOR = new URL('../../../coordinator/src/main.ts', import.meta.url);
+const REDIS_ACL = new URL('../redis-acl.ts', import.meta.url);
 const SUPERVISOR = new URL('./counted-supervisor.ts', import.meta.url);
 const DAY_SECONDS = 86_400;
 const WAIT_MS_MAX = 25_000;
@@ -122,6 +125,7 @@ export class NodeFixture implements AsyncDisposable {
     this.#supervisor = await ServiceProcess.start(SUPERVISOR, {
       state: join(this.#folder, 'node'),
       redis: this.redisSocket,
+      'redis-users': join(this.#folder, 'node', 'redis-users.json'),
       'join-token': this.#joinToken,
       runners: this.#runners,
       port,
@@ -148,14 +152,28 @@ export class NodeFixture implements AsyncDisposable {
     await Promise.all([this.#ledger?.kill('SIGKILL'), this.#coordinator?.kill('SIGKILL')]);
   }
 
+  /** Supervisor and runners have their users; the default one, who may do anything, is for tests. */
   async startRedis(): Promise<void> {
+    await this.#writeRedisAcl();
     const flags = ['--port', '0', '--unixsocket', this.redisSocket, '--dir', this.#folder];
+    flags.push('--aclfile', join(this.#folder, 'redis.acl'));
     this.#redis = spawn('/usr/bin/redis-server', [...flags, '--save', '', '--appendonly', 'no'], {
       stdio: 'ignore',
     });
     await until(
       'Redis answers',
       async () => (await this.redis((redis) => redis.ping())) === 'PONG',
+    );
+  }
+  async #writeRedisAcl(): Promise<void> {
+    const aclFile = join(this.#folder, 'redis.acl');
+    const states = JSON.stringify([join(this.#folder, 'node')]);
+    const argv = [fileURLToPath(REDIS_ACL), '--states', states, '--acl-file', aclFile];
+    await promisify(execFile)(process.execPath, [...argv, '--log-level', 'silent']);
+    const acl = await readFile(aclFile, 'utf8');
+    await writeFile(
+      aclFile,
+      acl.replace(/^user default .*$/m, 'user default on nopass ~* &* +@all'),
     );
   }
   async stopRedis(): Promise<void> {
