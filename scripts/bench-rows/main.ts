@@ -5,10 +5,12 @@ import { idle } from './idle.ts';
 import type { Budget, Row } from './measure.ts';
 import { containerStart, volumeClone } from './real-sals.ts';
 import { noopRun, runsThroughput } from './runs.ts';
+import { verifyRow } from './verify.ts';
 
 const BUDGETS: ReadonlyMap<string, Budget> = new Map([
   ['noop-run', noopRun],
   ['runs-throughput', runsThroughput],
+  ['verify', verifyRow],
   ['container-start', containerStart],
   ['volume-clone', volumeClone],
   ['idle', idle],
