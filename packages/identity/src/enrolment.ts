@@ -1,19 +1,21 @@
 import {
   type AdmissionPayload,
-  base64,
+  Authority,
   canonicalJson,
+  type Envelope,
   HyphaError,
+  isHyphaError,
   type JoinToken,
   type NodeFacts,
   type NodeView,
   parseJoinToken,
-  signEnrolment,
   type Verifier,
   verifyAdmission,
 } from '@hypha/protocol';
 import { AuthorityFollower } from './authority-follower.ts';
 import type { Boot } from './boot.ts';
 import type { Clock } from './clock.ts';
+import { signStatement } from './enrol-statement.ts';
 import type { LedgerPort } from './ledger-port.ts';
 import { IDENTITY_LIMITS as LIMITS, retryDelayMs } from './limits.ts';
 import { findMembership, type Membership, saveMembership } from './membership.ts';
@@ -35,6 +37,11 @@ export interface JoinDeps {
   };
   /** As `hypha node add` printed it. Read only while there is no membership. */
   readonly joinToken?: string | undefined;
+  /**
+   * Digest of the genesis to trust. Without a token, with both addresses, the node asks to be let in and waits
+   * for an admin to admit its fingerprint.
+   */
+  readonly genesis?: string | undefined;
   /** Instead of the addresses in the token or the membership. */
   readonly ledgerUrl?: string | undefined;
   readonly coordinatorUrl?: string | undefined;
@@ -59,8 +66,9 @@ export interface Joined {
  * Makes the machine a node of its fleet, or finds that it is one. Tries for ever, with back-off, until the
  * signal aborts: a ledger that comes up last, or an admin who corrects something, is waited for.
  * Idempotent: an answer that was lost is given again, since the ledger knows the key.
- * @throws HyphaError `E_TOKEN` when there is no membership and no readable token; `E_CONFLICT` when the
- *   membership is another key's; the signal's reason
+ * @throws HyphaError `E_TOKEN` when there is no membership and neither a readable token nor all that takes its
+ *   place; `E_AUTHORITY` for a token of another genesis than the one to trust; `E_CONFLICT` when the membership
+ *   is another key's; the signal's reason
  */
 export async function joinFleet(deps: JoinDeps, signal: AbortSignal): Promise<Joined> {
   const kept = await findMembership(deps.folder);
@@ -79,7 +87,10 @@ export async function joinFleet(deps: JoinDeps, signal: AbortSignal): Promise<Jo
       return await attemptOnce();
     } catch (error) {
       signal.throwIfAborted();
-      const retryInMs = retryDelayMs(attempt, deps.clock.jitter());
+      const delayMs = retryDelayMs(attempt, deps.clock.jitter());
+      // An admin who has just admitted the node watches it.
+      const isPending = isHyphaError(error, 'E_PENDING');
+      const retryInMs = isPending ? Math.min(delayMs, LIMITS.pendingRetryMsMax) : delayMs;
       deps.onFailure({ error, attempt, retryInMs });
       await deps.clock.sleep(retryInMs, signal);
     }
@@ -100,52 +111,78 @@ async function resume(deps: JoinDeps, kept: Membership, signal: AbortSignal): Pr
   };
 }
 
-/** A token that cannot be read throws here, before any attempt: no retry would change it. */
 function firstJoin(deps: JoinDeps, signal: AbortSignal): () => Promise<Joined> {
-  if (deps.joinToken === undefined) {
-    throw new HyphaError(
-      'E_TOKEN',
-      `node ${deps.keys.nodeId} has joined no fleet and has no token`,
-      {
-        hint: 'ask an admin for one: hypha node add NAME',
-      },
-    );
-  }
-  const token = parseJoinToken(deps.joinToken);
-  return () => enrol(deps, token, signal);
+  const place = findPlace(deps);
+  return () => enrol(deps, place, signal);
 }
 
-async function enrol(deps: JoinDeps, token: JoinToken, signal: AbortSignal): Promise<Joined> {
-  const { keys, verifier, clock } = deps;
-  const ledgerUrl = deps.ledgerUrl ?? token.ledger;
-  const ledger = deps.connect(ledgerUrl);
-  const authority = await openAuthority(deps, token.genesis, ledger, signal);
-  await authority.refresh({ maxAgeMs: 0, timeoutMs: LIMITS.attemptMsMax });
-  // What the node will believe of itself, checked down to the pinned genesis and not taken from the token.
-  const { payload: admitted } = verifyAdmission(verifier, {
-    envelope: token.admission,
-    authority: authority.current,
-    profile: 'audit',
-  });
+/** Where to join, and by what right. */
+interface Place {
+  /** Digest of the genesis whose chain the ledger has to serve. */
+  readonly genesis: string;
+  readonly ledger: string;
+  readonly coordinator: string;
+  /** Undefined: an admin has to admit the node by its fingerprint. */
+  readonly token: Pick<JoinToken, 'secret' | 'admission'> | undefined;
+}
+
+/** What cannot be read, or is missing, throws here, before any attempt: no retry would change it. */
+function findPlace(deps: JoinDeps): Place {
+  const { joinToken, genesis, ledgerUrl, coordinatorUrl, keys } = deps;
+  if (joinToken !== undefined) {
+    const token = parseJoinToken(joinToken);
+    if (genesis !== undefined && genesis !== token.genesis) {
+      throw new HyphaError('E_AUTHORITY', `the join token is for the fleet of ${token.genesis}`, {
+        hint: `this node is to trust ${genesis} only: ask its admin for a token`,
+      });
+    }
+    return {
+      genesis: token.genesis,
+      ledger: ledgerUrl ?? token.ledger,
+      coordinator: coordinatorUrl ?? token.coordinator,
+      token,
+    };
+  }
+  if (genesis === undefined || ledgerUrl === undefined || coordinatorUrl === undefined) {
+    throw new HyphaError('E_TOKEN', `node ${keys.nodeId} has joined no fleet and has no token`, {
+      hint: 'ask an admin for one: hypha node add NAME; or name ledger, coordinator and genesis',
+    });
+  }
+  return { genesis, ledger: ledgerUrl, coordinator: coordinatorUrl, token: undefined };
+}
+
+async function enrol(deps: JoinDeps, place: Place, signal: AbortSignal): Promise<Joined> {
+  const { keys, verifier } = deps;
+  const { genesis } = place;
+  const ledger = deps.connect(place.ledger);
+  const authority = await openAuthority(deps, genesis, ledger, signal);
   const bounded = AbortSignal.any([signal, AbortSignal.timeout(LIMITS.attemptMsMax)]);
-  const facts = await deps.facts();
-  const { challenge } = await ledger.challenge({ signal: bounded });
+  await authenticate(deps, { genesis, ledger, authority }, bounded);
+  const admission =
+    place.token?.admission ?? (await findAdmission(deps, { ledger, authority }, bounded));
+  // What the node will believe of itself, checked down to the pinned genesis and not taken from anyone.
+  const admitted =
+    admission === undefined
+      ? undefined
+      : verifyAdmission(verifier, {
+          envelope: admission,
+          authority: authority.current,
+          profile: 'audit',
+        }).payload;
   const sealKey = keys.sealKeys.current;
-  const statement = signEnrolment(
-    {
-      v: 1,
-      publicKey: base64(keys.signer.publicKey),
-      sealKey: base64(sealKey),
-      admission: token.admission,
-      token: token.secret,
-      challenge,
-      bootId: deps.boot.bootId,
-      iat: Math.floor(clock.nowMs() / 1000),
-      facts,
-    },
-    keys.signer,
-  );
+  const statement = await signStatement(deps, ledger, {
+    sealKey,
+    ...(admission === undefined ? {} : { admission }),
+    ...(place.token === undefined ? {} : { token: place.token.secret }),
+    signal: bounded,
+  });
+  // Without an admission the answer is E_PENDING, unless the ledger knows the key already.
   const record = await ledger.enrol(statement, { signal: bounded });
+  if (admission === undefined || admitted === undefined) {
+    throw new HyphaError('E_CONFLICT', `${keys.nodeId} has enrolled before as ${record.name}`, {
+      hint: 'restore its membership; or remove the node state and join as a new node',
+    });
+  }
   checkIsOurs(record, keys.nodeId, admitted);
   await keys.sealKeys.notePublished(sealKey);
   const membership: Membership = {
@@ -154,14 +191,71 @@ async function enrol(deps: JoinDeps, token: JoinToken, signal: AbortSignal): Pro
     name: admitted.name,
     labels: admitted.labels,
     realms: admitted.realms,
-    genesis: token.genesis,
-    ledger: ledgerUrl,
-    coordinator: deps.coordinatorUrl ?? token.coordinator,
-    admission: token.admission,
+    genesis,
+    ledger: place.ledger,
+    coordinator: place.coordinator,
+    admission,
     enrolledAt: record.enrolledAt,
   };
   await saveMembership(deps.folder, membership);
   return { membership, authority, ledger };
+}
+
+/**
+ * Nothing of worth is said to a ledger before it has served, in this very attempt, the chain that begins at the
+ * pinned genesis and continues what is known of it.
+ */
+async function authenticate(
+  { verifier }: JoinDeps,
+  {
+    genesis,
+    ledger,
+    authority,
+  }: { genesis: string; ledger: LedgerPort; authority: AuthorityFollower },
+  signal: AbortSignal,
+): Promise<void> {
+  const { items } = await ledger.authority({}, { signal });
+  Authority.replay(verifier, items, genesis);
+  await authority.grow(items);
+  await authority.refresh({ maxAgeMs: 0, timeoutMs: LIMITS.attemptMsMax });
+}
+
+/** The newest one in the log that an admin signed for this very key and that is still good. */
+async function findAdmission(
+  { keys, verifier, clock }: JoinDeps,
+  { ledger, authority }: { ledger: LedgerPort; authority: AuthorityFollower },
+  signal: AbortSignal,
+): Promise<Envelope | undefined> {
+  const node = keys.nodeId;
+  const nowSeconds = Math.floor(clock.nowMs() / 1000);
+  let found: Envelope | undefined;
+  let cursor: string | undefined;
+  for (let page = 0; page < LIMITS.admissionPages; page++) {
+    const query = { kind: 'admission', node, ...(cursor === undefined ? {} : { cursor }) } as const;
+    const { items, nextCursor } = await ledger.listEntries(query, { signal });
+    for (const { envelope } of items) {
+      if (isForNode(verifier, { envelope, authority: authority.current, node, nowSeconds }))
+        found = envelope;
+    }
+    if (nextCursor === null) break;
+    cursor = nextCursor;
+  }
+  return found;
+}
+
+function isForNode(
+  verifier: Verifier,
+  wanted: { envelope: Envelope; authority: Authority; node: string; nowSeconds: number },
+): boolean {
+  const { envelope, authority, node, nowSeconds } = wanted;
+  try {
+    const profile = { profile: 'accept', nowSeconds } as const;
+    return verifyAdmission(verifier, { envelope, authority, ...profile }).payload.node === node;
+  } catch (error) {
+    // Expired, of a revoked admin, or not what the ledger says it is: as good as not there.
+    if (error instanceof HyphaError) return false;
+    throw error;
+  }
 }
 
 /** A key that enrolled before gets that record, whatever token it brings now. */

@@ -1,4 +1,4 @@
-import type { AuthorityPage, Envelope, NodeView } from '@hypha/protocol';
+import type { AuthorityPage, Envelope, LogEntry, NodeView, Page } from '@hypha/protocol';
 
 interface Cancellable {
   readonly signal?: AbortSignal;
@@ -18,4 +18,24 @@ export interface LedgerPort {
   ): Promise<{ readonly seq: number }>;
   /** One page of updates behind `since`, oldest first; all from genesis without it. */
   authority(query?: { since?: number }, options?: Cancellable): Promise<AuthorityPage>;
+  /** One page of admissions or enrolments that name this node, oldest first. */
+  listEntries(
+    query: {
+      readonly kind: 'admission' | 'enrol';
+      readonly node: string;
+      readonly cursor?: string;
+    },
+    options?: Cancellable,
+  ): Promise<Page<LogEntry>>;
+}
+
+/** What proves that something stands in the log. */
+export interface LogProofs {
+  /** C2SP note of the newest head. */
+  checkpoint(options?: Cancellable): Promise<{ readonly checkpoint: string }>;
+  /** Siblings in hex, lowest first. */
+  inclusion(
+    query: { readonly digest: string; readonly size: number },
+    options?: Cancellable,
+  ): Promise<{ readonly index: number; readonly proof: readonly string[] }>;
 }

@@ -4,6 +4,10 @@ export const IDENTITY_LIMITS = {
   attemptMsMax: 10_000,
   retryMsMin: 500,
   retryMsMax: 30_000,
+  /** While an admin is waited for. */
+  pendingRetryMsMax: 10_000,
+  /** Pages of the log read for an admission. */
+  admissionPages: 10,
   /** Undelivered reports are kept in segments, the oldest dropped whole: about 11 hours at one per 10 s. */
   reportsPerSegment: 128,
   segments: 32,

@@ -15,6 +15,8 @@ import { z } from 'zod';
 export const Membership = z.strictObject({
   v: z.literal(1),
   node: NodeId,
+  /** The id of the first key of this machine, when it has had others: names what outlives a key. */
+  origin: NodeId.optional(),
   /** Name, labels and realms are the admission's, never the node's own. */
   name: Name,
   labels: Labels,

@@ -8,6 +8,8 @@ import {
   signerFromPem,
   writePrivateFile,
 } from '@hypha/protocol/node';
+import { findMembership } from './membership.ts';
+import { adoptNextKey } from './rekey.ts';
 import { SealKeys } from './seal-keys.ts';
 import { SecretVersions } from './secret-versions.ts';
 
@@ -23,6 +25,8 @@ export interface NodeKeys {
   /** X25519: what secrets are sealed to. A key of its own: never one key for two uses. */
   readonly sealKeys: SealKeys;
   readonly versions: SecretVersions;
+  /** The id of the first key of this machine: names what outlives a key, as the addresses of its containers. */
+  readonly origin: NodeId;
 }
 
 /**
@@ -39,6 +43,7 @@ export async function openNodeKeys(folder: string, nowMs: () => number): Promise
     seal: join(folder, SEAL_FILE),
     versions: join(folder, VERSIONS_FILE),
   };
+  await adoptNextKey(folder, files.identity);
   let identity = await findPrivateFile(files.identity);
   let sealKeys = await readKey(files.seal, () => SealKeys.find(files.seal, nowMs));
   if (sealKeys === undefined) {
@@ -56,7 +61,9 @@ export async function openNodeKeys(folder: string, nowMs: () => number): Promise
   const pem = identity;
   const signer = await readKey(files.identity, () => signerFromPem(pem));
   const versions = await readKey(files.versions, () => SecretVersions.open(files.versions));
-  return { nodeId: nodeIdOf(nodeVerifier, signer.publicKey), signer, sealKeys, versions };
+  const nodeId = nodeIdOf(nodeVerifier, signer.publicKey);
+  const origin = (await findMembership(folder))?.origin ?? nodeId;
+  return { nodeId, signer, sealKeys, versions, origin };
 }
 
 async function readKey<T>(path: string, read: () => T | Promise<T>): Promise<T> {

@@ -3,12 +3,17 @@ import {
   type AuthorityPage,
   base64,
   base64url,
+  type EnrolPayload,
   type Envelope,
+  envelopeDigest,
   fromBase64,
   HyphaError,
   keyIdOf,
+  type LogEntry,
   type NodeView,
+  type Page,
   verifyEnrolment,
+  verifyEnrolStatement,
   verifyReport,
 } from '@hypha/protocol';
 import { nodeVerifier } from '@hypha/protocol/node';
@@ -20,6 +25,8 @@ export class MemoryLedger implements LedgerPort {
   /** node id → record. */
   readonly nodes = new Map<string, NodeView>();
   readonly spentTokens = new Set<string>();
+  /** What the log has of them, whomever they name. */
+  readonly admissions: Envelope[] = [];
   readonly reportSeqs: number[] = [];
   /** Calls by name, in order. */
   readonly calls: string[] = [];
@@ -47,16 +54,19 @@ export class MemoryLedger implements LedgerPort {
 
   async enrol(envelope: Envelope): Promise<NodeView> {
     return this.#answer('enrol', () => {
+      const statement = verifyEnrolStatement(nodeVerifier, {
+        envelope,
+        authority: this.authorityState,
+      });
+      const known = this.nodes.get(statement.node);
+      if (known !== undefined) return this.#comeBack(known, statement.payload);
       const { node, publicKey, payload, admission } = verifyEnrolment(nodeVerifier, {
         envelope,
         authority: this.authorityState,
         profile: 'accept',
         nowSeconds: Math.floor(Date.now() / 1000),
       });
-      const known = this.nodes.get(node);
-      if (known !== undefined) return known;
-      if (!this.#challenges.delete(payload.challenge))
-        throw new HyphaError('E_CHALLENGE', 'challenge is not open');
+      this.#spend(payload.challenge);
       if (this.spentTokens.has(admission.digest))
         throw new HyphaError('E_TOKEN', 'token was spent');
       this.spentTokens.add(admission.digest);
@@ -75,6 +85,32 @@ export class MemoryLedger implements LedgerPort {
       this.nodes.set(node, record);
       return record;
     });
+  }
+
+  async listEntries(query: {
+    readonly kind: 'admission' | 'enrol';
+    readonly node: string;
+  }): Promise<Page<LogEntry>> {
+    return this.#answer('listEntries', () => {
+      const items = this.admissions.map((envelope, index) => {
+        const digest = envelopeDigest(nodeVerifier, envelope, 'admission');
+        return { index, at: 0, kind: 'admission', digest, leafHash: digest, envelope };
+      });
+      return { items: query.kind === 'admission' ? items : [], nextCursor: null };
+    });
+  }
+
+  #comeBack(known: NodeView, { sealKey, challenge }: EnrolPayload): NodeView {
+    if (known.sealKey === sealKey) return known;
+    this.#spend(challenge);
+    const next = { ...known, sealKey };
+    this.nodes.set(known.id, next);
+    return next;
+  }
+
+  #spend(challenge: string): void {
+    if (!this.#challenges.delete(challenge))
+      throw new HyphaError('E_CHALLENGE', 'challenge is not open');
   }
 
   async report(node: string, reports: readonly Envelope[]): Promise<{ readonly seq: number }> {
