@@ -50,7 +50,7 @@ export type SupervisorConfig = Readonly<z.infer<typeof SupervisorConfig>>;
 /** Environment prefix: `HYPHA_REDIS_ACL_STATES` and so on; flags: `--states`. */
 const AclConfig = z.strictObject({
   /** State folders of the nodes that share the Redis: a JSON list. */
-  states: z.array(z.string().min(1)).min(1).max(64),
+  states: z.array(z.string().min(1)).max(64),
   /** What Redis is given as `--aclfile`. */
   aclFile: z.string().min(1),
   logLevel: z.enum(LOG_LEVELS).default('info' satisfies LogLevel),

@@ -50,9 +50,10 @@ export async function joinNode(session: Session, token: string, flags: JoinFlags
     // A name may be longer than a socket's path.
     const hash = createHash('sha256').update(name).digest('hex').slice(0, 8);
     const redisSocket = join(state.sockets, `node-${hash}.sock`);
-    const redis = redisProcess({
+    const redis = await redisProcess({
+      nodes: [state.node(name)],
       dataDir: join(state.root, `redis-${name}`),
-      socket: redisSocket,
+      ...{ socket: redisSocket, signal: stop },
       logFile: join(state.logs, `redis-${name}.log`),
     });
     await processes.start(redis, { readyMsMax: READY_MS_MAX, signal: stop });

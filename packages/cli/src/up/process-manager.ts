@@ -28,6 +28,12 @@ export interface RunningProcess {
   readonly pid: number;
 }
 
+/**
+ * A core dump would hold keys and passwords; what a service writes is nobody else's business. The process
+ * id stays the same.
+ */
+const CLOSED_SHIM = 'ulimit -c 0; umask 077; exec "$@"';
+
 const RESTART_MS_MIN = 200;
 const RESTART_MS_MAX = 10_000;
 /** A life this long counts as healthy: the next restart is quick again. */
@@ -140,7 +146,8 @@ class ManagedProcess {
   #spawn(): void {
     const log = openSync(this.#spec.logFile, 'a', 0o600);
     const startedAt = performance.now();
-    const child = spawn(this.#spec.command, this.#spec.args, {
+    const args = ['-c', CLOSED_SHIM, this.name, this.#spec.command, ...this.#spec.args];
+    const child = spawn('/bin/sh', args, {
       stdio: this.#spec.announces ? ['ignore', log, log, 'ipc'] : ['ignore', log, log],
       env: childEnvironment(this.#spec.env),
       // Its own group: Ctrl-C in a terminal reaches us alone, and we stop things in order.

@@ -76,13 +76,17 @@ async function startFleet(
   const keys = ensureKeys(state);
   const genesis = ensureGenesis(state, keys.root, session.nowSeconds());
   const redisSocket = join(state.sockets, 'redis.sock');
-  const redis = redisProcess({
-    dataDir: state.redis,
-    socket: redisSocket,
-    logFile: join(state.logs, 'redis.log'),
-  });
+  const names = Array.from({ length: options.nodes }, (_, index) => `node-${index + 1}`);
+  const startRedis = async () =>
+    start(
+      await redisProcess({
+        nodes: names.map((name) => state.node(name)),
+        ...{ dataDir: state.redis, socket: redisSocket, signal },
+        logFile: join(state.logs, 'redis.log'),
+      }),
+    );
   session.output.note('starting ledger, coordinator and redis');
-  await Promise.all([start(ledgerProcess(state, portBase)), start(redis)]);
+  await Promise.all([start(ledgerProcess(state, portBase)), startRedis()]);
   const ledgerClient = new LedgerClient({ baseUrl: ledger });
   await ensureAuthority(ledgerClient, keys, genesis, session.nowSeconds());
   await start(
@@ -91,7 +95,6 @@ async function startFleet(
       key: keyFile(state, 'coordinator'),
     }),
   );
-  const names = Array.from({ length: options.nodes }, (_, index) => `node-${index + 1}`);
   if (names.length > 0) session.output.note(`starting ${names.join(', ')}`);
   await Promise.all(
     names.map(async (name, index) => {

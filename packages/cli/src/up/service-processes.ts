@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { StateLayout } from '../state-layout.ts';
 import type { ProcessSpec } from './process-manager.ts';
+import { REDIS_USERS_FILE } from './redis-process.ts';
 
 const entryPoint = (service: string) =>
   fileURLToPath(import.meta.resolve(`@hypha/${service}/main`));
@@ -79,6 +80,7 @@ export function supervisorProcess(state: StateLayout, options: SupervisorOptions
     state: state.node(name),
     port,
     redis: redisSocket,
+    'redis-users': join(state.node(name), REDIS_USERS_FILE),
     runners,
     'storage-bytes': storageBytes,
     sals,
