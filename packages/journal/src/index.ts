@@ -10,6 +10,7 @@ export { JOURNAL_LIMITS } from './journal-limits.ts';
 export type { JournalSweeper } from './journal-sweeper.ts';
 export type { DesiredWorld, ProvisionalEntry, RecordBook, ResourceEntry } from './record-book.ts';
 export type { ProvisionalState, RecordState, RecordStatus } from './record-swap.ts';
+export type { ReplayHorizon } from './replay-horizon.ts';
 export type { Admission, Admitted } from './run-admission.ts';
 export type { RunEntry, RunSource } from './run-entry.ts';
 export type { RunFilter, RunReader } from './run-reader.ts';

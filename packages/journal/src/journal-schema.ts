@@ -21,6 +21,10 @@ export interface JournalTables {
 interface MetaTable {
   id: 1;
   createdAt: number;
+  /** 1 once `createdAt` was compared with a clock that can be trusted. */
+  dated: number;
+  /** What expired before this was forgotten, epoch seconds. */
+  forgottenSeconds: number;
   receiptSeq: number;
   receiptDigest: string | null;
 }
@@ -220,6 +224,14 @@ export const MIGRATIONS: readonly Migration[] = [
       `create table runSecret (run text not null, name text not null, version text not null,
         primary key (run, name)) strict`,
       'create index runSecretByVersion on runSecret (name, version)',
+    ],
+  },
+  {
+    name: '0003-replay-horizon',
+    up: [
+      // A journal that is in use has admitted work by its clock.
+      'alter table meta add column dated integer not null default 1',
+      'alter table meta add column forgottenSeconds integer not null default 0',
     ],
   },
 ];

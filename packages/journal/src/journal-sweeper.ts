@@ -12,12 +12,6 @@ export class JournalSweeper {
     this.#store = store;
   }
 
-  /** Replay rows past their time: what they guard is expired for good. */
-  async dropReplays(nowSeconds: number): Promise<void> {
-    const query = this.#store.db.deleteFrom('replay').where('keepUntilSeconds', '<', nowSeconds);
-    await this.#store.write([{ query }]);
-  }
-
   /**
    * Runs that ended before `endedBefore` are dropped whole (design §10), once the coordinator has all of them
    * and receipts up to `receiptSeq` are where they belong. Returns how many.

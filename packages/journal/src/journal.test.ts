@@ -88,10 +88,47 @@ test('replay memory is dropped only after its time', async () => {
   const first = admissionOf();
   await fixture.journal.admit(first);
   const { id } = first.payload;
-  await fixture.journal.sweeper.dropReplays(first.payload.exp + 600);
+  await fixture.journal.horizon.forget(first.payload.exp + 600);
   await expect(fixture.journal.admit(admissionOf({ id }))).rejects.toThrow(refusal('E_REPLAY'));
-  await fixture.journal.sweeper.dropReplays(first.payload.exp + 601);
-  await expect(fixture.journal.admit(admissionOf({ id }))).resolves.toBeDefined();
+  await fixture.journal.horizon.forget(first.payload.exp + 601);
+  const later = admissionOf({ id, exp: first.payload.exp + 10 });
+  await expect(fixture.journal.admit(later)).resolves.toBeDefined();
+});
+
+test('what was forgotten stays refused, also when the clock goes back and the journal is opened again', async () => {
+  const first = admissionOf();
+  await fixture.journal.admit(first);
+  await fixture.journal.horizon.forget(first.payload.exp + 601);
+  await fixture.journal.horizon.forget(0);
+  await fixture.reopen();
+  const { id } = first.payload;
+  await expect(fixture.journal.admit(admissionOf({ id }))).rejects.toThrow(refusal('E_EXPIRED'));
+});
+
+test('a journal that began under a wrong clock refuses what was signed before it began in truth', async () => {
+  const hourMs = 3_600_000;
+  await fixture.journal.horizon.date(fixture.nowMs + hourMs);
+  await fixture.reopen();
+  const early = admissionOf({ iat: NOW_SECONDS + 1800 });
+  await expect(fixture.journal.admit(early)).rejects.toThrow(refusal('E_REPLAY'));
+  const late = admissionOf({ iat: NOW_SECONDS + 3600 });
+  await expect(fixture.journal.admit(late)).resolves.toBeDefined();
+  // Only the first clock that can be trusted dates it.
+  await fixture.journal.horizon.date(fixture.nowMs + 10 * hourMs);
+  const next = admissionOf({ iat: NOW_SECONDS + 3601 });
+  await expect(fixture.journal.admit(next)).resolves.toBeDefined();
+});
+
+test('a journal that began under a clock that was ahead does not refuse work until then', async () => {
+  await fixture.journal.horizon.date(fixture.nowMs - 365 * 86_400_000);
+  await expect(
+    fixture.journal.admit(admissionOf({ iat: NOW_SECONDS - 86_400 })),
+  ).resolves.toBeDefined();
+});
+
+test('clocks that agree leave the beginning of a journal as it is', async () => {
+  await fixture.journal.horizon.date(fixture.nowMs + 50_000);
+  await expect(fixture.journal.admit(admissionOf({ iat: NOW_SECONDS }))).resolves.toBeDefined();
 });
 
 test('generations of a deployment only grow, also past a destroy', async () => {

@@ -16,6 +16,7 @@ import { JournalSweeper } from './journal-sweeper.ts';
 import { MarkBook } from './mark-book.ts';
 import { ReceiptChain } from './receipt-chain.ts';
 import { RecordBook } from './record-book.ts';
+import { ReplayHorizon } from './replay-horizon.ts';
 import { ReservationBook } from './reservation-book.ts';
 import { type Admission, type Admitted, RunAdmission } from './run-admission.ts';
 import type { RunEntry } from './run-entry.ts';
@@ -59,6 +60,7 @@ export class Journal {
   readonly runs: RunReader;
   readonly cursors: DeliveryCursors;
   readonly sweeper: JournalSweeper;
+  readonly horizon: ReplayHorizon;
   readonly secrets: SecretBook;
   readonly #store: Store<JournalTables>;
   readonly #admission: RunAdmission;
@@ -71,7 +73,7 @@ export class Journal {
   constructor(
     store: Store<JournalTables>,
     stored: {
-      createdAt: number;
+      horizon: ReplayHorizon;
       reservations: ReservationBook;
       records: RecordBook;
       marks: MarkBook;
@@ -80,7 +82,7 @@ export class Journal {
     options: JournalOptions,
   ) {
     const { node, signer, verifier, nowMs, authoritySeq, useOf } = options;
-    const { createdAt, reservations, records, marks } = stored;
+    const { horizon, reservations, records, marks } = stored;
     this.#store = store;
     this.#reservations = reservations;
     this.#lanes = new RunLanes(stored.unfinished);
@@ -88,6 +90,7 @@ export class Journal {
     this.runs = new RunReader(store);
     this.cursors = new DeliveryCursors(store);
     this.sweeper = new JournalSweeper(store);
+    this.horizon = horizon;
     this.secrets = new SecretBook(store, nowMs);
     const { runs: reader } = this;
     const onChanged: JournalListener = (entry, events) => this.#announce(entry, events);
@@ -99,7 +102,7 @@ export class Journal {
       secrets: this.secrets,
       verifier,
       node,
-      createdAt,
+      horizon,
       nowMs,
       unfinished: () => this.#lanes.size,
       onAdmitted: onChanged,
@@ -214,11 +217,14 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
   try {
     const begin = store.db
       .insertInto('meta')
-      .values({ id: 1, createdAt: options.nowMs(), receiptSeq: 0, receiptDigest: null })
+      .values({
+        ...{ id: 1, receiptSeq: 0, receiptDigest: null },
+        ...{ createdAt: options.nowMs(), dated: 0, forgottenSeconds: 0 },
+      })
       .onConflict((row) => row.column('id').doNothing());
     await store.write([{ query: begin }]);
-    const [meta, reservations, records, marks, unfinished] = await Promise.all([
-      store.db.selectFrom('meta').select('createdAt').executeTakeFirstOrThrow(),
+    const [horizon, reservations, records, marks, unfinished] = await Promise.all([
+      ReplayHorizon.open(store),
       store.db.selectFrom('reservation').selectAll().execute(),
       RecordBook.open(store),
       MarkBook.open(store),
@@ -230,8 +236,7 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
       source,
       limits,
     }));
-    const { createdAt } = meta;
-    const stored = { createdAt, records, marks, unfinished };
+    const stored = { horizon, records, marks, unfinished };
     return new Journal(store, { ...stored, reservations: new ReservationBook(reserved) }, options);
   } catch (error) {
     await store.close();

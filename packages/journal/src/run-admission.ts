@@ -11,6 +11,7 @@ import { z } from 'zod';
 import { JOURNAL_LIMITS } from './journal-limits.ts';
 import type { JournalTables } from './journal-schema.ts';
 import type { MarkBook } from './mark-book.ts';
+import type { ReplayHorizon } from './replay-horizon.ts';
 import type { Reservation, ReservationBook } from './reservation-book.ts';
 import { type RunEntry, type RunSource, runEntryOf } from './run-entry.ts';
 import { RunHead } from './run-head.ts';
@@ -50,7 +51,7 @@ interface AdmissionDeps {
   readonly secrets: SecretBook;
   readonly verifier: Verifier;
   readonly node: string;
-  readonly createdAt: number;
+  readonly horizon: ReplayHorizon;
   readonly nowMs: () => number;
   readonly unfinished: () => number;
   readonly onAdmitted: (entry: RunEntry, events: readonly JournalEvent[]) => void;
@@ -70,7 +71,7 @@ export class RunAdmission {
     this.#deps = deps;
   }
 
-  /** Throws `E_REPLAY`, `E_SUPERSEDED`, `E_CONFLICT`, `E_CAPACITY`, `E_SECRET`, `E_RATE`. */
+  /** Throws `E_EXPIRED`, `E_REPLAY`, `E_SUPERSEDED`, `E_CONFLICT`, `E_CAPACITY`, `E_SECRET`, `E_RATE`. */
   async admit(admission: Admission): Promise<Admitted> {
     const { digest } = admission;
     const first = this.#underWay.get(digest);
@@ -111,17 +112,8 @@ export class RunAdmission {
     if (this.#deps.unfinished() >= JOURNAL_LIMITS.unfinishedRunsMax) {
       throw new HyphaError('E_RATE', `cannot accept ${payload.id}: too many runs are unfinished`);
     }
-    // Whatever was signed before may have run: nothing here remembers.
-    if (payload.iat < Math.floor(this.#deps.createdAt / 1000)) {
-      throw new HyphaError(
-        'E_REPLAY',
-        `${payload.id} was signed before this node's journal began`,
-        {
-          where: { path: 'iat' },
-          hint: 'sign again; if this is unexpected, compare the clocks of signer and node',
-        },
-      );
-    }
+    // Whatever this journal cannot tell may have run.
+    this.#deps.horizon.check(payload);
     const [first] = used;
     if (first !== undefined) {
       const path = first.value.startsWith('id ') ? 'id' : 'nonce';
