@@ -1,7 +1,6 @@
-import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { startRedis } from '@hypha/testkit';
 import { Queue, QueueEvents, Worker } from 'bullmq';
-import type { Fleet } from '../../test/fixtures/fleet.ts';
 import { SignedRuns } from '../../test/fixtures/signed-runs.ts';
 import { type Budget, round, sample, timesRow } from './measure.ts';
 import { ownFleet } from './own-fleet.ts';
@@ -13,13 +12,13 @@ const FLOOR = 'BullMQ add→finished';
 /** A Redis that is gone already is not waited for. */
 const CLOSE_MS_MAX = 2_000;
 
-/** BullMQ on the fleet's own Redis: what a queue costs without signature, journal or sandbox. */
+/** BullMQ on a Redis like the fleet's: what a queue costs without signature, journal or sandbox. */
 async function openBullmq(
   own: AsyncDisposableStack,
-  fleet: Fleet,
   concurrency: number,
 ): Promise<(count: number) => Promise<void>> {
-  const connection = { path: join(fleet.state, 'run', 'redis.sock'), maxRetriesPerRequest: null };
+  const redis = own.use(await startRedis({ appendfsync: 'everysec' }));
+  const connection = { path: redis.socket, maxRetriesPerRequest: null };
   const queue = new Queue('floor', { connection });
   const events = new QueueEvents('floor', { connection });
   const worker = new Worker('floor', async () => null, { connection, concurrency });
@@ -52,7 +51,7 @@ export const noopRun: Budget = {
     const noop = (index: number) =>
       runs.sign({ deployment: 'bench', generation: index + 1, source: NOOP });
     const samples = await sample(RUNS, (index) => runs.complete(noop(index)), WARM_RUNS);
-    const add = await openBullmq(own, fleet, 1);
+    const add = await openBullmq(own, 1);
     const floor = { name: FLOOR, samples: await sample(RUNS, () => add(1), WARM_RUNS) };
     return timesRow('noop-run', samples, floor);
   },
@@ -76,7 +75,7 @@ export const runsThroughput: Budget = {
     const perSecond = await rate(RUNS, () =>
       Promise.all(envelopes.map((envelope) => runs.complete(envelope))),
     );
-    const add = await openBullmq(own, fleet, 2);
+    const add = await openBullmq(own, 2);
     await add(WARM_RUNS);
     const floorPerSecond = await rate(RUNS, () => add(RUNS));
     return {

@@ -33,13 +33,17 @@ export async function isRedisInstalled(): Promise<boolean> {
   );
 }
 
-export async function startRedis(): Promise<RedisServer> {
+/** @param options.appendfsync what it survives: with `everysec` a power cut loses a second */
+export async function startRedis(
+  options: { readonly appendfsync?: 'always' | 'everysec' } = {},
+): Promise<RedisServer> {
+  const { appendfsync = 'always' } = options;
   const folder = await openTempDir('redis');
   const port = await findPortBase(1);
   const socket = join(folder.path, 'redis.sock');
   const argv = [
     ...['--port', `${port}`, '--bind', '127.0.0.1', '--unixsocket', socket],
-    ...['--dir', folder.path, '--appendonly', 'yes', '--appendfsync', 'always', '--save', ''],
+    ...['--dir', folder.path, '--appendonly', 'yes', '--appendfsync', appendfsync, '--save', ''],
     ...['--maxmemory-policy', 'noeviction', '--daemonize', 'no', '--logfile', 'redis.log'],
   ];
   let child: ChildProcess | undefined;
