@@ -15,3 +15,8 @@ export function readEnvironment(): CliEnvironment {
 export function childEnvironment(extra: Readonly<Record<string, string>> = {}): NodeJS.ProcessEnv {
   return { ...process.env, ...extra };
 }
+
+/** What the operator named: `--secret token=env:TOKEN`. */
+export function findVariable(name: string): string | undefined {
+  return process.env[name];
+}

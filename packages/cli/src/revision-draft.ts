@@ -6,6 +6,7 @@ import {
   type Json,
   type NodeView,
   type ScriptPayload,
+  type SecretValues,
 } from '@hypha/protocol';
 import { nodeVerifier } from '@hypha/protocol/node';
 import { parseBytes } from '@hypha/sal/quantity';
@@ -14,6 +15,7 @@ import { fetchAuthority } from './commands/authority.ts';
 import { listNodes } from './commands/node.ts';
 import type { CompiledScript } from './compile/index.ts';
 import { parseInteger, parsePairs } from './option-parsers.ts';
+import { sealForNodes } from './seal-keys.ts';
 import { type Session, selectNodes } from './session.ts';
 import { nodeAddress, type ViaFlags } from './via.ts';
 
@@ -32,6 +34,7 @@ export interface ApplyFlags extends ViaFlags {
   readonly storage?: string;
   readonly onFailure?: 'undo' | 'keep';
   readonly deleteData?: string;
+  readonly secret?: string[];
 }
 
 export interface SignedWork {
@@ -53,12 +56,14 @@ interface Before {
 
 const GENERATION_MAX = Number.MAX_SAFE_INTEGER;
 
+/** @param values what the script is given: both are signed, the secrets sealed */
 export async function draftApply(
   session: Session,
   script: CompiledScript,
-  input: Record<string, Json>,
+  values: { readonly input: Record<string, Json>; readonly secrets: SecretValues },
   flags: ApplyFlags,
 ): Promise<SignedWork> {
+  const { input, secrets } = values;
   const realm = flags.realm ?? script.deployment.realm ?? 'default';
   const deployment = flags.name ?? script.deployment.name;
   if (deployment === undefined) {
@@ -86,6 +91,7 @@ export async function draftApply(
     mode: 'apply',
     source: script.source,
     input,
+    secrets,
     caps: script.caps,
     limits: { resources },
   });
@@ -119,11 +125,12 @@ async function draft(
     mode: 'apply' | 'destroy';
     source?: string;
     input?: Record<string, Json>;
+    secrets?: SecretValues;
     caps: readonly string[];
     limits?: { resources: ScriptPayload['limits']['resources'] };
   },
 ): Promise<SignedWork> {
-  const { before, targets, ...rest } = revision;
+  const { before, targets, secrets = {}, ...rest } = revision;
   const generation =
     flags.generation === undefined
       ? before.generation + 1
@@ -143,7 +150,8 @@ async function draft(
     },
     systemEntropy(session.nowMs()),
   );
-  return { payload, nodeNames: targets.map(({ name }) => name) };
+  const sealed = await sealForNodes(session, payload, secrets);
+  return { payload: { ...payload, secrets: sealed }, nodeNames: targets.map(({ name }) => name) };
 }
 
 /** The chain as far as it can be seen: with the ledger away, only genesis, which every node knows. */

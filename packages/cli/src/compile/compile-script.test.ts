@@ -49,7 +49,11 @@ test('a script becomes one readable module with its data read and its capabiliti
     'lib/page.html': '<h1>Grüße</h1>\n',
   });
   const { source, deployment, caps, sha256 } = compiled;
-  expect(deployment).toEqual({ name: 'web', realm: 'shop', input: { image: { type: 'image' } } });
+  expect(deployment).toMatchObject({
+    name: 'web',
+    realm: 'shop',
+    input: { image: { type: 'image' } },
+  });
   expect(caps).toEqual(['container', 'volume']);
   expect(sha256).toMatch(/^[0-9a-f]{64}$/);
   expect(source).toContain('async function deploy(input) {');
@@ -249,6 +253,7 @@ test.for([
   ['no data at all', `() => 1`, undefined],
 ] as const)('a deployment with %s names what is wrong', async ([, deployment, path]) => {
   const files = { 'web.ts': `export const deployment = ${deployment};\n${MAIN}` };
-  if (path === undefined) expect((await compile(files)).deployment).toEqual({ input: {} });
+  if (path === undefined)
+    expect((await compile(files)).deployment).toEqual({ input: {}, secrets: [] });
   else expect(await problemOf(files)).toMatchObject({ code: 'E_ARGUMENT', where: { path } });
 });

@@ -5,12 +5,15 @@ import { SandboxPool } from '@hypha/sandbox';
 import { type DeploymentMeta, parseDeploymentMeta } from './deployment-meta.ts';
 import { bundleScript, type ScriptBundle } from './script-bundle.ts';
 import { readCapabilities } from './script-exports.ts';
+import { findSecretVariables } from './secret-variables.ts';
 import { mapPlace } from './source-map.ts';
 
 export interface CompiledScript extends ScriptBundle {
   readonly deployment: DeploymentMeta;
   /** What the script imports from 'hypha' takes these. */
   readonly caps: readonly string[];
+  /** Variables of containers that get a secret, for a warning. */
+  readonly secretVariables: readonly string[];
   /** Hex, of the UTF-8 bytes of `source`. */
   readonly sha256: string;
 }
@@ -29,7 +32,13 @@ export async function compileScript(file: string): Promise<CompiledScript> {
   const caps = readCapabilities(bundle, basename(file));
   const deployment = parseDeploymentMeta(await readDeployment(bundle));
   const sha256 = createHash('sha256').update(bundle.source).digest('hex');
-  return { ...bundle, deployment, caps, sha256 };
+  return {
+    ...bundle,
+    deployment,
+    caps,
+    secretVariables: findSecretVariables(bundle.source),
+    sha256,
+  };
 }
 
 async function readDeployment({ source, sourceMap }: ScriptBundle) {
