@@ -10,10 +10,12 @@ import {
 import { readKeyFile } from '@hypha/protocol/node';
 import { type Command, Option } from 'commander';
 import { collectBundle } from '../audit-bundle.ts';
+import { findVariable } from '../config.ts';
 import { EXIT } from '../exit-code.ts';
 import { collect } from '../option-parsers.ts';
 import { type ApplyFlags, draftApply, draftDestroy, type SignedWork } from '../revision-draft.ts';
 import { watchRuns } from '../run-watch.ts';
+import { readSecretValues } from '../secret-values.ts';
 import { type Session, sessionOf } from '../session.ts';
 import { findSimulated, simulatedNote } from '../simulated-kinds.ts';
 import { submitWork } from '../submission.ts';
@@ -48,6 +50,10 @@ async function describeWork(
       `  within  ${milliCpus / 1000} cpu, ${memoryBytes / 2 ** 20} MiB memory, ${storageBytes / 2 ** 30} GiB storage`,
     );
     output.note(`  input   ${JSON.stringify(payload.input)}`);
+    const sealed = Object.keys(payload.secrets).length;
+    if (sealed > 0) {
+      output.note(`  secrets sealed for ${sealed} ${sealed === 1 ? 'node' : 'nodes'}`);
+    }
   }
   if (payload.deleteData.length > 0)
     output.note(`  DELETES the data of ${payload.deleteData.join(', ')}`);
@@ -144,10 +150,20 @@ function sendOptions(command: Command): Command {
     .option('--out <file>', 'with --sign-only: where to write it');
 }
 
+function warningOf(variable: string): string {
+  return `warning: the secret in env ${variable} can be read by every process of its container; files are safer`;
+}
+
 export function applyCommand(program: Command): void {
   sendOptions(program.command('apply <file>'))
     .description('sign a deployment script and run it')
     .option('-i, --input <k=v>', 'input of the script; repeat for more', collect, [])
+    .option(
+      '--secret <name=source>',
+      'value of a secret: env:X, file:P, cmd:COMMAND or keep; repeat for more',
+      collect,
+      [],
+    )
     .option('--name <deployment>', 'instead of the name in the script')
     .option('--label <k=v>', 'place on nodes with this label; repeat for more', collect, [])
     .option('--count <n>', 'on how many nodes')
@@ -167,7 +183,10 @@ export function applyCommand(program: Command): void {
       const { compileScript, parseInput } = await import('../compile/index.ts');
       const script = await compileScript(resolve(file));
       const input = parseInput(script.deployment.input, flags.input ?? []);
-      const work = await draftApply(session, script, input, flags);
+      const { deployment, secretVariables } = script;
+      const secrets = await readSecretValues(flags.secret ?? [], deployment.secrets, findVariable);
+      const work = await draftApply(session, script, { input, secrets }, flags);
+      for (const variable of secretVariables) session.output.note(warningOf(variable));
       if (flags.show === true) {
         const { source } = script;
         return session.output.item(work.payload, [
