@@ -3,9 +3,10 @@ import { getSystemErrorMessage } from 'node:util';
 import { HyphaError } from '@hypha/protocol';
 import { OpenFileError } from '@hypha/protocol/node';
 import { Command, CommanderError } from 'commander';
-import { applyCommand, destroyCommand, submitCommand } from './commands/apply.ts';
+import { applyCommand, destroyCommand } from './commands/apply.ts';
 import { auditCommand } from './commands/audit.ts';
 import { authorityCommand } from './commands/authority.ts';
+import { cosignCommand } from './commands/cosign.ts';
 import { deploymentCommand } from './commands/deployment.ts';
 import { doctorCommand } from './commands/doctor.ts';
 import { explainCommand } from './commands/explain.ts';
@@ -14,6 +15,7 @@ import { nodeCommand } from './commands/node.ts';
 import { logsCommand, resourceCommand } from './commands/resource.ts';
 import { runCommand } from './commands/run.ts';
 import { statusCommand } from './commands/status.ts';
+import { submitCommand } from './commands/submit.ts';
 import { upCommand } from './commands/up.ts';
 import { ConfigError } from './context.ts';
 import { EXIT, exitCodeOf } from './exit-code.ts';
@@ -34,7 +36,7 @@ function buildProgram(): Command {
     .exitOverride();
   const commands = [
     ...[upCommand, statusCommand, keyCommand, authorityCommand, nodeCommand],
-    ...[applyCommand, submitCommand, destroyCommand, deploymentCommand, runCommand],
+    ...[applyCommand, cosignCommand, submitCommand, destroyCommand, deploymentCommand, runCommand],
     ...[resourceCommand, logsCommand, auditCommand, explainCommand, doctorCommand],
   ];
   for (const add of commands) add(program);

@@ -36,3 +36,15 @@ export function parseInteger(
     { hint: HELP },
   );
 }
+
+const UNIT_SECONDS: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3600, d: 86_400 };
+
+/** `90`, `90s`, `15m`, `2h` or `1d` to whole seconds, at least 1. */
+export function parseDuration(text: string, what: string): number {
+  const [, digits, unit = 's'] = /^(\d{1,9})([smhd])?$/.exec(text) ?? [];
+  const seconds = Number(digits) * (UNIT_SECONDS[unit] ?? 1);
+  if (Number.isSafeInteger(seconds) && seconds > 0) return seconds;
+  throw new HyphaError('E_ARGUMENT', `${what}: expected a time like 90s or 15m, got ${text}`, {
+    hint: HELP,
+  });
+}

@@ -1,6 +1,13 @@
 /** Follows runs live until each has finished, through lost connections. */
 import { followStream, type RunsClient, runEventsPath } from '@hypha/client';
-import { EMPTY_RUN_FOLD, foldRunEvent, JournalEvent, Problem, type RunView } from '@hypha/protocol';
+import {
+  EMPTY_RUN_FOLD,
+  foldRunEvent,
+  HyphaError,
+  JournalEvent,
+  Problem,
+  type RunView,
+} from '@hypha/protocol';
 import { EXIT } from './exit-code.ts';
 import { describeError } from './output.ts';
 import { describeEvent } from './run-narrative.ts';
@@ -12,32 +19,82 @@ export interface WatchedRun {
   /** Shown before each line when there are several; empty otherwise. */
   readonly label: string;
   readonly reader: RunsClient;
+  /**
+   * Checks the end that is claimed before it is shown; throws when it does not hold. Absent for a reader who
+   * takes the word of whoever is asked.
+   */
+  readonly prove?: (claimed: RunView['state'], signal: AbortSignal) => Promise<void>;
 }
+
+/** Until when runs may be silent. Absent: for ever. */
+export interface WatchDeadline {
+  /** Epoch milliseconds. */
+  readonly atMs: number;
+  /** In how long that is, milliseconds. */
+  readonly inMs: number;
+  /** Who took the work, for the error: `the coordinator`. */
+  readonly takenBy: string;
+}
+
+/** `setTimeout` takes no more; a deadline further off is none. */
+const TIMER_MS_MAX = 2 ** 31 - 1;
 
 /**
  * Shows steps as they become durable. Ctrl-C detaches: the runs go on. Answers the exit code: 0 when
  * all succeeded (or were left running on purpose), 1 otherwise.
+ * @throws HyphaError `E_UNAVAILABLE` when a run has not ended by the deadline; what `prove` throws
  */
-export async function watchRuns(session: Session, runs: readonly WatchedRun[]): Promise<number> {
+export async function watchRuns(
+  session: Session,
+  runs: readonly WatchedRun[],
+  deadline?: WatchDeadline,
+): Promise<number> {
   const detach = new AbortController();
   const onInterrupt = () => detach.abort();
   process.once('SIGINT', onInterrupt);
+  const signal =
+    deadline === undefined
+      ? detach.signal
+      : AbortSignal.any([
+          detach.signal,
+          AbortSignal.timeout(Math.min(Math.max(0, deadline.inMs), TIMER_MS_MAX)),
+        ]);
   try {
-    const ends = await Promise.all(runs.map((run) => watchRun(session, run, detach.signal)));
+    // All of them end before a failure is told: one that is lied about must not hide the others.
+    const settled = await Promise.allSettled(runs.map((run) => watchRun(session, run, signal)));
     if (detach.signal.aborted) {
       session.output.note('detached; the work goes on. To come back:');
       for (const { run } of runs) session.output.note(`  hypha run events ${run}`);
       return EXIT.ok;
     }
+    const ends = settled.map(endOf);
+    const silent = runs.filter((_run, index) => ends[index] === undefined);
+    if (deadline !== undefined && silent.length > 0) throw noReceipt(deadline, silent);
     return ends.every((end) => end === 'succeeded') ? EXIT.ok : EXIT.failedRun;
   } finally {
     process.off('SIGINT', onInterrupt);
   }
 }
 
+function endOf<T>(settled: PromiseSettledResult<T>): T {
+  if (settled.status === 'rejected') throw settled.reason;
+  return settled.value;
+}
+
+function noReceipt({ atMs, takenBy }: WatchDeadline, silent: readonly WatchedRun[]): HyphaError {
+  return new HyphaError(
+    'E_UNAVAILABLE',
+    `no receipt by ${new Date(atMs).toISOString()}: ${takenBy} accepted it and nothing came back`,
+    {
+      details: silent.map(({ run, label }) => (label === '' ? run : `${run} on ${label}`)),
+      hint: `if it ran after all, its receipt comes: hypha run events ${silent[0]?.run ?? 'RUN'}; send it another way: --via node`,
+    },
+  );
+}
+
 async function watchRun(
   session: Session,
-  { run, label, reader }: WatchedRun,
+  { run, label, reader, prove }: WatchedRun,
   signal: AbortSignal,
 ): Promise<RunView['state'] | undefined> {
   const { output } = session;
@@ -70,6 +127,7 @@ async function watchRun(
     const journaled = JournalEvent.parse(JSON.parse(data));
     const { body } = journaled;
     fold = foldRunEvent(fold, journaled);
+    if (body.type === 'finished' && !(await isProven(prove, body.state, signal))) return undefined;
     const text = describeEvent(body, output, fold);
     if (text !== undefined) say(text);
     if (body.type !== 'finished') continue;
@@ -78,6 +136,21 @@ async function watchRun(
     return body.state;
   }
   return undefined;
+}
+
+/** False when there was no time left for it. */
+async function isProven(
+  prove: WatchedRun['prove'],
+  claimed: RunView['state'],
+  signal: AbortSignal,
+): Promise<boolean> {
+  try {
+    await prove?.(claimed, signal);
+    return true;
+  } catch (error) {
+    if (signal.aborted) return false;
+    throw error;
+  }
 }
 
 /** A run the node refused, or that never reached it, ends without a journal. */

@@ -1,32 +1,30 @@
-import { readFileSync, writeFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import {
-  Envelope,
+  type Authority,
+  type Envelope,
   HyphaError,
-  parseStrictJson,
-  type SubmissionAccepted,
+  isHyphaError,
+  type Signer,
   signScript,
 } from '@hypha/protocol';
-import { readKeyFile } from '@hypha/protocol/node';
 import { type Command, Option } from 'commander';
-import { collectBundle } from '../audit-bundle.ts';
+import { fetchAuthority } from '../authority-chain.ts';
 import { findVariable } from '../config.ts';
-import { EXIT } from '../exit-code.ts';
 import { collect } from '../option-parsers.ts';
 import { type ApplyFlags, draftApply, draftDestroy, type SignedWork } from '../revision-draft.ts';
-import { watchRuns } from '../run-watch.ts';
 import { readSecretValues } from '../secret-values.ts';
 import { type Session, sessionOf } from '../session.ts';
+import { reportSignatures, showReport } from '../signature-report.ts';
+import { writeSigningFile } from '../signing-file.ts';
+import { chooseSigner } from '../signing-key.ts';
 import { findSimulated, simulatedNote } from '../simulated-kinds.ts';
-import { submitWork } from '../submission.ts';
-import { viaOptions } from '../via.ts';
-import { reportVerdict } from './audit.ts';
+import { type DeliveryFlags, deliverWork, deliveryOptions } from '../work-delivery.ts';
 
-interface SendFlags extends ApplyFlags {
-  detach?: true;
+interface SendFlags extends ApplyFlags, DeliveryFlags {
   signOnly?: true;
+  unsigned?: true;
   out?: string;
-  key?: string;
+  key: string[];
 }
 
 /** Says on stderr what is about to be signed, so that a person can stop it. */
@@ -51,9 +49,8 @@ async function describeWork(
     );
     output.note(`  input   ${JSON.stringify(payload.input)}`);
     const sealed = Object.keys(payload.secrets).length;
-    if (sealed > 0) {
+    if (sealed > 0)
       output.note(`  secrets sealed for ${sealed} ${sealed === 1 ? 'node' : 'nodes'}`);
-    }
   }
   if (payload.deleteData.length > 0)
     output.note(`  DELETES the data of ${payload.deleteData.join(', ')}`);
@@ -61,93 +58,64 @@ async function describeWork(
 
 async function send(session: Session, work: SignedWork, flags: SendFlags): Promise<void> {
   await describeWork(session, work, flags);
-  const signer = flags.key === undefined ? session.operator() : readKeyFile(resolve(flags.key));
-  const envelope = signScript(work.payload, [signer]);
-  if (flags.signOnly === true) return writeEnvelope(envelope, flags.out);
-  await submitAndWatch(session, envelope, flags);
-}
-
-function writeEnvelope(envelope: Envelope, file: string | undefined): void {
-  const text = `${JSON.stringify(envelope)}\n`;
-  if (file === undefined) process.stdout.write(text);
-  else writeFileSync(file, text);
-}
-
-async function submitAndWatch(
-  session: Session,
-  envelope: Envelope,
-  flags: SendFlags,
-): Promise<void> {
-  const { output } = session;
-  const { accepted, readers } = await submitWork(session, envelope, flags);
-  if (accepted.existing === true) output.note('accepted before: these are the same runs');
-  if (flags.detach === true) return output.item(accepted, fieldsOf(accepted));
-  const several = readers.length > 1;
-  process.exitCode = await watchRuns(
-    session,
-    readers.map(({ run, name, reader }) => ({ run, label: several ? name : '', reader })),
-  );
-  for (const { run, reader } of readers) {
-    if (process.exitCode !== EXIT.ok) break;
-    await showResult(session, run, reader);
+  const envelope = signScript(work.payload, signersOf(session, flags));
+  if (flags.signOnly === true || flags.unsigned === true) {
+    return await writeWork(session, work, envelope, flags.out ?? '-');
   }
-}
-
-function fieldsOf(accepted: SubmissionAccepted): (readonly [string, string])[] {
-  return [
-    ['revision', accepted.revision],
-    ...accepted.runs.map(({ run, node }) => ['run', `${run} on ${node}`] as const),
-  ];
-}
-
-/** What the script returned, and the receipt checked down to genesis. */
-async function showResult(
-  session: Session,
-  run: string,
-  reader: Awaited<ReturnType<typeof submitWork>>['readers'][number]['reader'],
-): Promise<void> {
-  const { output } = session;
-  const view = await reader.run(run);
-  if (view.simulated) output.note('simulated: steps marked so made nothing real');
-  const result = await reader.output(run).catch(() => undefined);
-  if (output.format === 'table') {
-    if (result !== undefined) output.line(`output        ${JSON.stringify(result.output)}`);
-    output.line(`run           ${run}`);
-    return verifyQuietly(session, run, reader);
-  }
-  output.item({ ...view, output: result?.output ?? null }, []);
-}
-
-async function verifyQuietly(
-  session: Session,
-  run: string,
-  reader: Awaited<ReturnType<typeof submitWork>>['readers'][number]['reader'],
-): Promise<void> {
   try {
-    const bundle = await collectBundle(session, reader, run);
-    if (reportVerdict(session, bundle, session.context.genesis) !== EXIT.ok) {
-      process.exitCode = EXIT.refused;
-    }
+    await deliverWork(session, { envelope }, flags);
   } catch (error) {
-    // The work is done and recorded; a ledger that is away only delays the proof.
-    if (!(error instanceof HyphaError)) throw error;
-    session.output.note(
-      `receipt not verified yet: ${error.message}; later: hypha audit export ${run}`,
-    );
+    if (!isHyphaError(error, 'E_SIG_THRESHOLD')) throw error;
+    throw new HyphaError(error.code, error.message, {
+      cause: error,
+      hint: 'name more keys with --key, or let others sign: --sign-only --out FILE, then hypha cosign FILE --key KEY and hypha submit FILE',
+    });
+  }
+}
+
+function signersOf(session: Session, { key, unsigned }: SendFlags): Signer[] {
+  if (unsigned === true) return [];
+  return key.length === 0 ? [session.operator()] : key.map((name) => chooseSigner(session, name));
+}
+
+/** With the authority, so that whoever signs it on a machine without a network sees who has to. */
+async function writeWork(
+  session: Session,
+  { payload }: SignedWork,
+  envelope: Envelope,
+  target: string,
+): Promise<void> {
+  const authority = await knownAuthority(session);
+  const updates = authority === undefined ? {} : { authority: [...authority.updates] };
+  const file = { submission: { envelope, ...updates }, isBare: false };
+  const report = reportSignatures(file, { kind: 'script', payload }, authority, target);
+  writeSigningFile(target, file);
+  showReport(session.output, report, target);
+}
+
+async function knownAuthority(session: Session): Promise<Authority | undefined> {
+  try {
+    return await fetchAuthority(session);
+  } catch (error) {
+    if (isHyphaError(error, 'E_UNAVAILABLE')) return undefined;
+    throw error;
   }
 }
 
 function sendOptions(command: Command): Command {
-  return viaOptions(command)
+  return deliveryOptions(command)
     .option('--node <name>', 'run on this node; repeat for more', collect, [])
     .option('--realm <realm>', 'realm of the deployment')
     .option('--generation <n>', 'number of this revision; default: one above the last')
     .option('--message <text>', 'why, kept in the revision', '')
-    .option('--key <file-or-name>', 'operator key to sign with')
+    .option('--key <file-or-name>', 'operator key to sign with; repeat for more', collect, [])
     .option('--ttl <seconds>', 'how long the signature is good', '900')
-    .option('--detach', 'do not wait for the end')
-    .option('--sign-only', 'print the signed envelope, send nothing')
-    .option('--out <file>', 'with --sign-only: where to write it');
+    .option(
+      '--sign-only',
+      'write it for others to sign or send (hypha cosign, submit), send nothing',
+    )
+    .option('--unsigned', 'the same without our signature: for keys that are kept elsewhere')
+    .option('--out <file>', 'with --sign-only or --unsigned: where to write it');
 }
 
 function warningOf(variable: string): string {
@@ -206,23 +174,4 @@ export function destroyCommand(program: Command): void {
       const session = sessionOf(command);
       await send(session, await draftDestroy(session, name, flags), flags);
     });
-}
-
-export function submitCommand(program: Command): void {
-  viaOptions(program.command('submit <file>'))
-    .description('send an envelope that was signed elsewhere (- for stdin)')
-    .option('--detach', 'do not wait for the end')
-    .action(async (file: string, flags: SendFlags, command: Command) => {
-      const session = sessionOf(command);
-      const bytes = new Uint8Array(readFileSync(file === '-' ? 0 : file));
-      await submitAndWatch(session, readEnvelope(bytes), flags);
-    });
-}
-
-function readEnvelope(bytes: Uint8Array): Envelope {
-  try {
-    return Envelope.parse(parseStrictJson(bytes));
-  } catch (cause) {
-    throw new HyphaError('E_ENVELOPE', 'cannot read the envelope', { cause });
-  }
 }
