@@ -1,0 +1,140 @@
+/**
+ * Whether a run ended as the coordinator says. Only the node's own receipt counts: signed by the key that an
+ * admin let in, over exactly the envelope that was sent from here.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import {
+  fromBase64,
+  HyphaError,
+  isHyphaError,
+  nodeIdOf,
+  type ReceiptPayload,
+  runIdOf,
+  type SubmissionAccepted,
+  verifyReceipt,
+} from '@hypha/protocol';
+import { nodeVerifier } from '@hypha/protocol/node';
+import { fetchAuthority } from './authority-chain.ts';
+import { findEnrolment } from './node-enrolment.ts';
+import type { Session } from './session.ts';
+import type { SubmittedRun } from './submission.ts';
+
+const RECEIPT_POLL_MS = 200;
+
+/** What was sent: who was asked, and the digest of the envelope. */
+export interface SentWork {
+  readonly digest: string;
+  readonly aud: { readonly nodes: readonly string[]; readonly count: number };
+}
+
+/**
+ * The runs have to be those of this envelope on nodes it names, at least as many as it asks for.
+ * @throws HyphaError `E_CONFLICT`: whoever answered tells of other work
+ */
+export function checkAccepted(sent: SentWork, { runs }: SubmissionAccepted): void {
+  const refuse = (what: string) => {
+    throw new HyphaError(
+      'E_CONFLICT',
+      `the answer is not about the envelope ${sent.digest}: ${what}`,
+      {
+        hint: 'do not believe this coordinator; send to the node itself: --via node',
+      },
+    );
+  };
+  for (const { run, node } of runs) {
+    if (!sent.aud.nodes.includes(node)) refuse(`${node} was not asked`);
+    if (run !== runIdOf(nodeVerifier, sent.digest, node)) refuse(`${run} is another run`);
+  }
+  const { size } = new Set(runs.map(({ node }) => node));
+  if (size < sent.aud.count) refuse(`it names ${size} nodes, ${sent.aud.count} were asked for`);
+}
+
+/**
+ * Waits for the receipt and checks it.
+ * @param claimed how the run ended, as whoever was asked tells it
+ * @throws HyphaError `E_UNAVAILABLE` when it does not come before the signal aborts, or cannot be checked;
+ *   `E_CONFLICT` when it says otherwise; the codes of a receipt or an enrolment that does not hold
+ */
+export async function proveEnd(
+  session: Session,
+  sent: SentWork,
+  { run, node, name, reader }: SubmittedRun,
+  claimed: string,
+  signal: AbortSignal,
+): Promise<ReceiptPayload> {
+  const publicKey = await findNodeKey(session, node);
+  const envelope = await waitForReceipt(
+    () => reader.receipt(run, { signal }),
+    signal,
+    `${name} (${run})`,
+  );
+  const { payload } = verifyReceipt(nodeVerifier, { envelope, publicKey });
+  const isOther = payload.run !== run || payload.envelopeDigest !== sent.digest;
+  if (isOther || payload.state !== claimed) {
+    const said = isOther ? `is of ${payload.run}` : `says ${payload.state}`;
+    throw new HyphaError('E_CONFLICT', `claimed is that ${run} ${claimed}, its receipt ${said}`, {
+      hint: 'do not believe this coordinator; ask the node itself: --via node',
+    });
+  }
+  return payload;
+}
+
+async function waitForReceipt<T>(
+  ask: () => Promise<T>,
+  signal: AbortSignal,
+  what: string,
+): Promise<T> {
+  for (;;) {
+    try {
+      return await ask();
+    } catch (error) {
+      if (signal.aborted) {
+        throw new HyphaError('E_UNAVAILABLE', `no receipt of ${what} came in time`, {
+          cause: error,
+        });
+      }
+      const isEarly = isHyphaError(error) && (error.code === 'E_NOT_FOUND' || error.retryable);
+      if (!isEarly) throw error;
+      await delay(RECEIPT_POLL_MS, undefined, { signal }).catch(() => undefined);
+    }
+  }
+}
+
+/**
+ * The key a node signs with, by its enrolment in the log. With the ledger away, a node this context pins is
+ * still known by its id, which is the hash of its key: then anyone may say the key.
+ */
+async function findNodeKey(session: Session, node: string): Promise<Uint8Array> {
+  try {
+    const authority = await fetchAuthority(session);
+    const { publicKey } = await findEnrolment(session, authority, node);
+    if (!authority.isNodeRevoked(node)) return publicKey;
+    throw new HyphaError('E_KEY_REVOKED', `node ${node} was revoked: its receipts prove nothing`);
+  } catch (error) {
+    if (!isHyphaError(error, 'E_UNAVAILABLE')) throw error;
+    const pinned = session.context.nodes.some(({ id }) => id === node);
+    const key = pinned ? await keyByCoordinator(session, node) : undefined;
+    if (key !== undefined) return key;
+    throw error;
+  }
+}
+
+async function keyByCoordinator(session: Session, node: string): Promise<Uint8Array | undefined> {
+  const coordinator = session.coordinator();
+  try {
+    for (let cursor: string | undefined; ; ) {
+      const page = await coordinator.listNodes({
+        limit: 500,
+        ...(cursor === undefined ? {} : { cursor }),
+      });
+      const found = page.items.find(({ id }) => id === node);
+      const publicKey = found === undefined ? undefined : fromBase64(found.publicKey);
+      if (publicKey !== undefined && nodeIdOf(nodeVerifier, publicKey) === node) return publicKey;
+      if (page.nextCursor === null) return undefined;
+      cursor = page.nextCursor;
+    }
+  } catch (error) {
+    if (isHyphaError(error)) return undefined;
+    throw error;
+  }
+}

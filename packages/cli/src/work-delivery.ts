@@ -1,0 +1,155 @@
+/** Sends signed work, shows it live, and says it succeeded only when the node's receipt proves it. */
+import {
+  digestOf,
+  HyphaError,
+  isHyphaError,
+  type Submission,
+  type SubmissionAccepted,
+} from '@hypha/protocol';
+import { nodeVerifier } from '@hypha/protocol/node';
+import type { Command } from 'commander';
+import { collectBundle } from './audit-bundle.ts';
+import { reportVerdict } from './commands/audit.ts';
+import { EXIT } from './exit-code.ts';
+import { parseDuration } from './option-parsers.ts';
+import { checkAccepted, proveEnd, type SentWork } from './receipt-proof.ts';
+import { type WatchDeadline, watchRuns } from './run-watch.ts';
+import type { Session } from './session.ts';
+import { payloadOf } from './signed-payload.ts';
+import { readScriptPayload, type SubmittedRun, submitWork } from './submission.ts';
+import { type ViaFlags, viaOptions } from './via.ts';
+
+export interface DeliveryFlags extends ViaFlags {
+  readonly detach?: true;
+  readonly timeout?: string;
+}
+
+/** After the last moment a run can have ended, for its receipt to be signed and carried here. */
+const CARRY_MS = 60_000;
+
+export function deliveryOptions(command: Command): Command {
+  return viaOptions(command)
+    .option('--detach', 'do not wait for the end')
+    .option(
+      '--timeout <time>',
+      'wait so long for the receipts, like 90s; default: until none can come any more',
+    );
+}
+
+/** Sets the exit code: 0 only for what is proven to have succeeded. */
+export async function deliverWork(
+  session: Session,
+  submission: Submission,
+  flags: DeliveryFlags,
+): Promise<void> {
+  const { output } = session;
+  const deadline = deadlineOf(session, submission, flags);
+  const { accepted, readers } = await submitWork(session, submission, flags);
+  const sent = sentWork(submission);
+  if (sent !== undefined) checkAccepted(expectedOf(sent, flags), accepted);
+  if (accepted.existing === true) output.note('accepted before: these are the same runs');
+  if (flags.detach === true) return output.item(accepted, fieldsOf(accepted));
+  const several = readers.length > 1;
+  const code = await watchRuns(
+    session,
+    readers.map((submitted) => ({
+      run: submitted.run,
+      reader: submitted.reader,
+      label: several ? submitted.name : '',
+      prove: async (claimed, signal) => {
+        if (sent !== undefined) await prove(session, sent, submitted, claimed, flags, signal);
+      },
+    })),
+    deadline,
+  );
+  process.exitCode = code;
+  if (code !== EXIT.ok) return;
+  for (const submitted of readers) await showResult(session, submitted);
+}
+
+async function prove(
+  session: Session,
+  sent: SentWork,
+  submitted: SubmittedRun,
+  claimed: string,
+  flags: DeliveryFlags,
+  signal: AbortSignal,
+): Promise<void> {
+  try {
+    await proveEnd(session, sent, submitted, claimed, signal);
+  } catch (error) {
+    // Asked itself, a node stands alone (G8): nobody stands between that could tell of what never was.
+    if (flags.via !== 'node' || !isHyphaError(error, 'E_UNAVAILABLE')) throw error;
+    session.output.note(`not proven yet, the node says so: ${error.message}`);
+  }
+}
+
+/** An envelope that is no script is refused by whoever gets it, and proves nothing. */
+function sentWork({ envelope }: Submission): SentWork | undefined {
+  const payload = readScriptPayload(envelope);
+  if (payload === undefined) return undefined;
+  const digest = digestOf(nodeVerifier, envelope.payloadType, payloadOf(envelope));
+  return { digest, aud: payload.aud };
+}
+
+/** Sent to nodes one by one, each that is asked runs it. */
+function expectedOf(sent: SentWork, flags: DeliveryFlags): SentWork {
+  if (flags.via !== 'node') return sent;
+  const count = flags.nodeUrl === undefined ? sent.aud.nodes.length : 1;
+  return { ...sent, aud: { ...sent.aud, count } };
+}
+
+/** Admission ends at `exp`, and a run that was admitted then lasts as long as it may. */
+function deadlineOf(
+  session: Session,
+  { envelope }: Submission,
+  { timeout, via }: DeliveryFlags,
+): WatchDeadline {
+  const nowMs = session.nowMs();
+  const payload = readScriptPayload(envelope);
+  const lastMs = payload === undefined ? nowMs : payload.exp * 1000 + payload.limits.wallMs;
+  const atMs =
+    timeout === undefined
+      ? Math.max(nowMs, lastMs) + CARRY_MS
+      : nowMs + parseDuration(timeout, '--timeout') * 1000;
+  const takenBy = via === 'node' ? 'the node' : 'the coordinator';
+  return { atMs, inMs: atMs - nowMs, takenBy };
+}
+
+function fieldsOf(accepted: SubmissionAccepted): (readonly [string, string])[] {
+  return [
+    ['revision', accepted.revision],
+    ...accepted.runs.map(({ run, node }) => ['run', `${run} on ${node}`] as const),
+  ];
+}
+
+/** What the script returned, and the receipt checked down to genesis. */
+async function showResult(session: Session, { run, reader }: SubmittedRun): Promise<void> {
+  const { output } = session;
+  const view = await reader.run(run);
+  if (view.simulated) output.note('simulated: steps marked so made nothing real');
+  const result = await reader.output(run).catch(() => undefined);
+  if (output.format !== 'table') {
+    return output.item({ ...view, output: result?.output ?? null }, []);
+  }
+  if (result !== undefined) output.line(`output        ${JSON.stringify(result.output)}`);
+  output.line(`run           ${run}`);
+  await auditQuietly(session, run, reader);
+}
+
+async function auditQuietly(
+  session: Session,
+  run: string,
+  reader: SubmittedRun['reader'],
+): Promise<void> {
+  try {
+    const bundle = await collectBundle(session, reader, run);
+    if (reportVerdict(session, bundle, session.context.genesis) !== EXIT.ok) {
+      process.exitCode = EXIT.refused;
+    }
+  } catch (error) {
+    // The receipt holds; a ledger that is away only delays its place in the log.
+    if (!(error instanceof HyphaError)) throw error;
+    session.output.note(`not in the log yet: ${error.message}; later: hypha audit export ${run}`);
+  }
+}
