@@ -1,3 +1,4 @@
+import { Sha256Hex } from '@hypha/protocol';
 import { LOG_LEVELS, type LogLevel, listenerKeys, loadConfig } from '@hypha/service';
 import { z } from 'zod';
 
@@ -15,7 +16,12 @@ export const SupervisorConfig = z.strictObject({
   coordinator: HttpUrl.optional(),
   /** File of certificates (PEM) to trust at https services. Default: those of the system. */
   tlsCa: z.string().min(1).optional(),
-  /** Of `hypha node add`; needed until the node has enrolled once. */
+  /**
+   * Hex digest of the genesis to trust. With `ledger` and `coordinator` it takes the place of a join token: the
+   * node waits until an admin has admitted its fingerprint.
+   */
+  genesis: Sha256Hex.optional(),
+  /** Of `hypha node add`; it or `genesis` is needed until the node has enrolled once. */
   joinToken: z.string().min(1).max(65_536).optional(),
   /** Absolute path of a unix socket, or `redis://…`. */
   redis: z

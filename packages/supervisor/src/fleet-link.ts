@@ -7,6 +7,7 @@ import {
   type NodeSample,
   ReportBuffer,
   Reporter,
+  SealKeyPublisher,
 } from '@hypha/identity';
 import type { Journal } from '@hypha/journal';
 import {
@@ -34,6 +35,8 @@ interface FleetLinkDeps {
   readonly keys: NodeKeys;
   readonly boot: Boot;
   readonly joinToken: string | undefined;
+  /** To trust without a token. */
+  readonly genesis: string | undefined;
   readonly ledgerUrl: string | undefined;
   readonly coordinatorUrl: string | undefined;
   /** Certificates (PEM) to trust at https services; undefined: the system's. */
@@ -165,6 +168,7 @@ export class FleetLink implements AuthorityView {
 
   async #join(): Promise<Joined> {
     const { folder, log, ...deps } = this.#deps;
+    let said: string | undefined;
     return await joinFleet(
       {
         ...deps,
@@ -172,7 +176,13 @@ export class FleetLink implements AuthorityView {
         connect: (baseUrl) => new LedgerClient({ baseUrl, signer: deps.keys.signer, ca: deps.ca }),
         onFailure: ({ error, attempt, retryInMs }) => {
           this.#hindrance = error instanceof HyphaError ? error.message : 'internal error';
-          log.warn({ err: error, attempt, retryInMs }, 'node not joined yet');
+          // An admin may take a day: the same reason is said once.
+          const level = said === this.#hindrance ? 'debug' : 'warn';
+          said = this.#hindrance;
+          log[level](
+            { err: error, attempt, retryInMs, node: deps.keys.nodeId },
+            'node not joined yet',
+          );
         },
         onAuthorityFailure: (err) => {
           // A ledger that is away is routine; one that forks or rolls back is an attack or a disaster.
@@ -185,7 +195,7 @@ export class FleetLink implements AuthorityView {
   }
 
   #openDelivery({ membership }: Joined): CoordinatorLink {
-    const { journal, keys, ca, clock, log } = this.#deps;
+    const { journal, keys, ca, clock, log, facts, boot } = this.#deps;
     const { signer } = keys;
     const ledger = new LedgerClient({ baseUrl: membership.ledger, signer, ca });
     const coordinator = new CoordinatorClient({ baseUrl: membership.coordinator, signer, ca });
@@ -206,7 +216,17 @@ export class FleetLink implements AuthorityView {
       name: 'delivery of receipts to the ledger',
       work: (signal) => deliverReceipts(journal, ledger, signal),
     });
-    this.#loops = [events, receipts];
+    const publisher = new SealKeyPublisher({ keys, ledger, facts, boot, clock });
+    const sealKey = new RetryLoop({
+      clock,
+      log,
+      name: 'publishing the sealing key',
+      work: async (signal) => {
+        await publisher.publish(signal);
+        return false;
+      },
+    });
+    this.#loops = [events, receipts, sealKey];
     for (const loop of this.#loops) loop.start();
     return {
       coordinator,

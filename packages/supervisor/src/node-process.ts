@@ -2,12 +2,13 @@ import { openNodeKeys, readBoot } from '@hypha/identity';
 import type { NodeId } from '@hypha/protocol';
 import { nodeVerifier } from '@hypha/protocol/node';
 import type { SecretFiles } from '@hypha/sal';
-import { ConfigError, createLogger, runService } from '@hypha/service';
+import { ConfigError, createLogger, readCa, runService } from '@hypha/service';
 import { systemClock } from './clock.ts';
 import { readConfig, type SupervisorConfig } from './config.ts';
 import type { NodeSals } from './node-inventory.ts';
 import type { RedisUsers } from './redis-users.ts';
 import { findRedisUsers } from './redis-users-file.ts';
+import { rekeyAtStart } from './rekey-at-start.ts';
 import { SecretFolder } from './secret-folder.ts';
 import { SecretVault } from './secret-vault.ts';
 import { openStateFolder, type StateFolder } from './state-folder.ts';
@@ -48,13 +49,21 @@ export async function runNodeProcess({ runnerFile, openSals }: NodeProcess): Pro
     const config = readConfig();
     const log = createLogger({ name: process.title, level: config.logLevel });
     const folder = await openStateFolder(config.state);
-    const keys = await openNodeKeys(folder.identity, systemClock.nowMs);
+    const keys = await rekeyAtStart(
+      {
+        ...{ folder, log, clock: systemClock, verifier: nodeVerifier },
+        keys: await openNodeKeys(folder.identity, systemClock.nowMs),
+        ledgerUrl: config.ledger,
+        ca: readCa(config.tlsCa),
+      },
+      signal,
+    );
     const secrets = new SecretVault({
       ...{ keys, log, clock: systemClock },
       folder: new SecretFolder(folder.secrets),
       sealKeyAgeMs: config.sealKeyDays * DAY_MS,
     });
-    const host = await openSals({ config, folder, node: keys.nodeId, secrets, signal });
+    const host = await openSals({ config, folder, node: keys.origin, secrets, signal });
     try {
       const supervisor = await Supervisor.start({
         ...{ config, folder, keys, host, secrets, log },

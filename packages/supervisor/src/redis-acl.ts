@@ -20,8 +20,8 @@ await runService(async () => {
   const nodes = await Promise.all(
     states.map(async (state) => {
       const folder = await openStateFolder(state);
-      const { nodeId } = await openNodeKeys(folder.identity, () => systemClock.nowMs());
-      return { node: nodeId, users: await ensureRedisUsers(folder.redisUsers, nodeId) };
+      const { origin } = await openNodeKeys(folder.identity, () => systemClock.nowMs());
+      return { node: origin, users: await ensureRedisUsers(folder.redisUsers, origin) };
     }),
   );
   await writePrivateFile(aclFile, redisAcl(nodes));

@@ -100,7 +100,7 @@ export class Supervisor {
     const { config, folder, keys, boot, host, secrets, verifier, clock, log } = parts;
     const { journal, inventory, cgroup2 } = opened;
     const { sals } = host;
-    const node = keys.nodeId;
+    const node = keys.origin;
     this.#parts = parts;
     this.#journal = journal;
     this.#cgroup2 = cgroup2;
@@ -122,6 +122,7 @@ export class Supervisor {
     this.#fleet = new FleetLink({
       ...{ folder, keys, boot, journal, verifier, clock, log },
       joinToken: config.joinToken,
+      genesis: config.genesis,
       ledgerUrl: config.ledger,
       coordinatorUrl: config.coordinator,
       ca: readCa(config.tlsCa),
@@ -263,7 +264,7 @@ export class Supervisor {
           ? {}
           : { HYPHA_RUNNER_REDIS_USER: user.name, HYPHA_RUNNER_REDIS_PASSWORD: user.password }),
         HYPHA_RUNNER_QUEUE_NAME: QUEUE_NAME,
-        HYPHA_RUNNER_QUEUE_PREFIX: queuePrefix(keys.nodeId),
+        HYPHA_RUNNER_QUEUE_PREFIX: queuePrefix(keys.origin),
         HYPHA_RUNNER_NODE: keys.nodeId,
         HYPHA_RUNNER_SALS: JSON.stringify(host.runnerConfig),
         HYPHA_RUNNER_LOG_LEVEL: config.logLevel,
