@@ -122,6 +122,7 @@ async function compose(deps: {
     source: ledgerSource(client),
     authority,
     fleet,
+    onNodes: () => inbox.closeRevoked(),
     clock,
     log,
     pollMs: config.ledgerPollMs,

@@ -1,5 +1,5 @@
-import type { SubmissionAccepted } from '@hypha/protocol';
-import { generateKey } from '@hypha/protocol/node';
+import { nodeIdOf, type SubmissionAccepted } from '@hypha/protocol';
+import { generateKey, nodeVerifier } from '@hypha/protocol/node';
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import { journalOf, STARTED } from './testing/fake-node.ts';
 import { TestFleet } from './testing/test-fleet.ts';
@@ -159,4 +159,47 @@ test('a revoked node loses its inbox and does not get it back', async () => {
     code: 'E_NO_PLACEMENT',
     details: { nodes: [{ code: 'E_KEY_REVOKED' }] },
   });
+});
+
+test('a node that another key has replaced loses its inbox, its outbox and its work to that one', async () => {
+  const node = await fleet.addNode('renewed');
+  await node.open();
+  const next = await fleet.addNode('renewed', { replaces: node });
+  await vi.waitFor(() => expect(node.lost).toBe('ended'), { timeout: 10_000 });
+  await expect(node.open()).rejects.toMatchObject({ code: 'E_UNAUTHENTICATED' });
+  await expect(node.acknowledge(`run_${'a'.repeat(26)}`)).rejects.toMatchObject({
+    code: 'E_UNAUTHENTICATED',
+  });
+  await next.open();
+  const views = (await fleet.coordinator.listNodes({ limit: 500 })).items;
+  expect(views.find(({ id }) => id === node.id)).toMatchObject({
+    state: 'revoked',
+    replacedBy: next.id,
+  });
+  expect(views.filter(({ name }) => name === 'renewed')).toMatchObject([
+    { id: next.id, state: 'ready' },
+  ]);
+  const submit = (deployment: string, id: string) =>
+    fleet.coordinator.submit({ envelope: fleet.script({ deployment, nodes: [id] }).envelope });
+  await expect(submit('renewed', node.id)).rejects.toMatchObject({
+    details: { nodes: [{ code: 'E_KEY_REVOKED' }] },
+  });
+  expect((await submit('renewed', next.id)).runs).toHaveLength(1);
+});
+
+test('a node that waits to be admitted is nobody here', async () => {
+  const { signer } = generateKey();
+  const id = nodeIdOf(nodeVerifier, signer.publicKey);
+  await expect(fleet.requestToJoin(signer)).rejects.toMatchObject({ code: 'E_PENDING' });
+  expect((await fleet.ledger.listNodes({ state: 'pending' })).items).toMatchObject([{ id }]);
+  const client = fleet.coordinatorAs(signer);
+  await expect(client.listNodes()).rejects.toMatchObject({ code: 'E_UNAUTHENTICATED' });
+  await expect(
+    client.inbox(id, { signal: AbortSignal.timeout(10_000) }).next(),
+  ).rejects.toMatchObject({ code: 'E_UNAUTHENTICATED' });
+  await expect(
+    fleet.coordinator.submit({
+      envelope: fleet.script({ deployment: 'early', nodes: [id] }).envelope,
+    }),
+  ).rejects.toMatchObject({ code: 'E_NO_PLACEMENT' });
 });

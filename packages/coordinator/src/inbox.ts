@@ -69,14 +69,17 @@ export class Inbox {
 
   /** Closes the inboxes of nodes that may no longer have one, and tells the others of new updates. */
   authorityGrew(): void {
-    const { bell, fleet, log } = this.#deps;
+    this.closeRevoked();
+    for (const node of this.#open.keys()) this.#deps.bell.ring(inboxTopic(node));
+  }
+
+  /** Ends the streams of nodes that the authority revoked, or whose place another key has taken. */
+  closeRevoked(): void {
+    const { fleet, log } = this.#deps;
     for (const [node, connection] of this.#open) {
-      if (fleet.find(node)?.state === 'revoked') {
-        log.warn({ nodeId: node }, 'inbox of a revoked node closed');
-        connection.abort();
-      } else {
-        bell.ring(inboxTopic(node));
-      }
+      if (fleet.find(node)?.state !== 'revoked' || connection.signal.aborted) continue;
+      log.warn({ nodeId: node }, 'inbox of a revoked node closed');
+      connection.abort();
     }
   }
 

@@ -128,6 +128,7 @@ export class LedgerFollower {
     try {
       await this.#readAuthority(signal);
       await fleet.learn(await source.listNodes(signal));
+      this.#deps.onNodes();
       if (this.#failures > 0) log.info({ failures: this.#failures }, 'ledger is back');
       this.#failures = 0;
       this.#freshAt = askedAt;
@@ -149,6 +150,8 @@ export interface LedgerFollowerDeps {
   readonly source: LedgerSource;
   readonly authority: AuthorityMirror;
   readonly fleet: Fleet;
+  /** The ledger's nodes were read; `fleet` has them. */
+  readonly onNodes: () => void;
   readonly clock: Clock;
   readonly log: Logger;
   readonly pollMs: number;

@@ -195,25 +195,46 @@ export class TestFleet {
   /** An enrolled node whose inbox is not open yet. */
   async addNode(
     name: string,
-    options: { labels?: Record<string, string>; realms?: string[]; free?: ResourceLimits } = {},
+    options: {
+      labels?: Record<string, string>;
+      realms?: string[];
+      free?: ResourceLimits;
+      /** Whose name it takes. */
+      replaces?: FakeNode;
+    } = {},
   ): Promise<FakeNode> {
-    const { labels = {}, realms = ['*'], free } = options;
+    const { labels = {}, realms = ['*'], free, replaces } = options;
     const { payload: admission, token } = buildAdmissionPayload(
       nodeVerifier,
-      { name, realms, labels, lifetimeSeconds: 600 },
+      { name, realms, labels, lifetimeSeconds: 600, replaces: replaces?.id },
       entropy(),
     );
     const signed = signAdmission(admission, this.admin);
     await this.ledger.appendEntry(signed);
     const { signer } = generateKey();
+    const view = await this.#enrol(signer, { admission: signed, token: base64url(token) });
+    const node = new FakeNode({ view, signer, url: () => this.coordinatorProcess.url });
+    this.#nodes.push(node);
+    await this.report(node, free ?? view.free);
+    return node;
+  }
+
+  /** A statement without an admission: the ledger keeps it for an admin. */
+  requestToJoin(signer: Signer): Promise<NodeView> {
+    return this.#enrol(signer, {});
+  }
+
+  async #enrol(
+    signer: Signer,
+    permission: { admission?: Envelope; token?: string },
+  ): Promise<NodeView> {
     const { challenge } = await this.ledger.challenge();
-    const enrolment = signEnrolment(
+    const statement = signEnrolment(
       {
         v: 1,
         publicKey: base64(signer.publicKey),
         sealKey: base64(new Uint8Array(randomBytes(32))),
-        admission: signed,
-        token: base64url(token),
+        ...permission,
         challenge,
         bootId: 'boot-1',
         iat: nowSeconds(),
@@ -221,11 +242,7 @@ export class TestFleet {
       },
       signer,
     );
-    const view = await this.ledger.enrol(enrolment);
-    const node = new FakeNode({ view, signer, url: () => this.coordinatorProcess.url });
-    this.#nodes.push(node);
-    await this.report(node, free ?? view.free);
-    return node;
+    return await this.ledger.enrol(statement);
   }
 
   /** A sign of life at the ledger, as a node's identity sends it. */
