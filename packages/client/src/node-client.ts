@@ -1,4 +1,4 @@
-import { NodeFacts, type Page, pageOf, ResourceView } from '@hypha/protocol';
+import { NodeFactsView, type Page, pageOf, ResourceView } from '@hypha/protocol';
 import type { StreamEvent } from './event-stream.ts';
 import { apiPath } from './hypha-client.ts';
 import type { PageQuery } from './page-query.ts';
@@ -56,11 +56,11 @@ export class NodeClient extends RunsClient {
     });
   }
 
-  facts(options: Cancellable = {}): Promise<NodeFacts> {
+  facts(options: Cancellable = {}): Promise<NodeFactsView> {
     return this.http.request({
       method: 'GET',
       path: '/v1/facts',
-      answer: NodeFacts,
+      answer: NodeFactsView,
       ...options,
     });
   }

@@ -25,6 +25,7 @@ export * from './json-value.ts';
 export * from './limits.ts';
 export * from './merkle.ts';
 export * from './node-payloads.ts';
+export * from './node-protection.ts';
 export * from './payload-builders.ts';
 export * from './receipt-payload.ts';
 export * from './replay-memory.ts';

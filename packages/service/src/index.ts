@@ -37,7 +37,7 @@ export {
   readableRealms,
 } from './caller.ts';
 export { EventQueue, formatEvent, type ServerEvent } from './event-stream.ts';
-export { type ListenerConfig, listenerKeys, readCa } from './listener.ts';
+export { isLoopback, type ListenerConfig, listenerKeys, readCa } from './listener.ts';
 export * from './process.ts';
 export type { RouteAuth } from './request-auth.ts';
 export {

@@ -1,7 +1,7 @@
 import { getCompileCacheDir } from 'node:module';
 import type { Boot, NodeKeys } from '@hypha/identity';
 import { type Journal, openJournal } from '@hypha/journal';
-import { isTerminal, type Verifier } from '@hypha/protocol';
+import { isTerminal, type Protection, type Verifier } from '@hypha/protocol';
 import { COMMAND_ENV, detectCgroups, removeFenceGroup } from '@hypha/sal';
 import {
   addRunRoutes,
@@ -21,6 +21,7 @@ import { Dispatcher } from './dispatcher.ts';
 import { FleetLink } from './fleet-link.ts';
 import { HopelessRuns } from './hopeless-runs.ts';
 import { NodeInventory, type NodeSals } from './node-inventory.ts';
+import { readProtection } from './node-protection.ts';
 import { Reconciler } from './reconciler.ts';
 import type { RedisUsers } from './redis-users.ts';
 import { ResourceReader } from './resource-reader.ts';
@@ -242,9 +243,22 @@ export class Supervisor {
       node: keys.nodeId,
       admission,
       resources: new ResourceReader({ journal, sals: host.sals, reconciler: this.#reconciler }),
-      facts: () => this.#inventory.facts(),
+      facts: async () => ({
+        ...(await this.#inventory.facts()),
+        protection: await this.#readProtection(),
+      }),
     });
     return admission;
+  }
+
+  async #readProtection(): Promise<Protection[]> {
+    const { config, folder, host } = this.#parts;
+    const runners = await new RunnerRecords(folder.runners).list();
+    return await readProtection({
+      ...{ config, folder },
+      hasRealSals: host.sals.list.some(({ status }) => status.state === 'real'),
+      runners: runners.flatMap(({ pid }) => pid ?? []),
+    });
   }
 
   #runnerCommand() {

@@ -1,7 +1,7 @@
 import {
   LIMITS,
   Name,
-  NodeFacts,
+  NodeFactsView,
   pageOf,
   ResourceView,
   Submission,
@@ -32,7 +32,7 @@ interface NodeRoutesDeps {
   readonly node: string;
   readonly admission: NodeAdmission;
   readonly resources: ResourceReader;
-  readonly facts: () => Promise<NodeFacts>;
+  readonly facts: () => Promise<NodeFactsView>;
 }
 
 /** What only a node serves, and submissions (design §9). */
@@ -96,8 +96,8 @@ export function addNodeRoutes(server: HyphaServer, deps: NodeRoutesDeps): void {
     method: 'GET',
     path: '/v1/facts',
     auth: { roles: READERS },
-    summary: 'What this node is, and which SALs work on it.',
-    answer: NodeFacts,
+    summary: 'What this node is, which SALs work on it, and what protects it.',
+    answer: NodeFactsView,
     handle: facts,
   });
 }
