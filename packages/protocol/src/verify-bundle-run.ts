@@ -32,9 +32,16 @@ export function checkBundleJournal(
   return journal.length;
 }
 
+export interface BundleAcceptance {
+  /** By the node's clock, epoch milliseconds. */
+  readonly atMs: number;
+  /** The node's clock showed a time before the envelope was signed, by this many seconds. */
+  readonly behindSeconds: number;
+}
+
 /**
- * The node accepted exactly this envelope, while it was valid and its keys were. Answers when, epoch
- * milliseconds of the node.
+ * The node accepted exactly this envelope, while it was valid and its keys were. That its clock was behind is
+ * no fault: it accepted by what the ledger last signed, and nothing can be accepted before it exists.
  * @throws HyphaError `E_CONFLICT`, and the codes of `verifyScript` as they were due then
  */
 export function checkBundleAccepted(
@@ -47,27 +54,29 @@ export function checkBundleAccepted(
     readonly node: string;
     readonly realms: readonly string[];
   },
-): number {
+): BundleAcceptance {
   const { submission, authority, node, realms } = known;
   const event = findEvent(bundle, 'accepted');
   const accepted = findBody(bundle, 'accepted');
   const { payload, digest, keyids, envelope } = submission;
-  const { realm, deployment, generation, mode, exp } = payload;
+  const { realm, deployment, generation, mode, iat, nbf, exp } = payload;
   const expected = { realm, deployment, generation, mode, node, envelopeDigest: digest };
   expectFields('accepted', expected, accepted ?? {});
   expectSame('accepted.keyids', 'its signers', accepted?.keyids.join(), keyids.join());
   const atMs = event?.at ?? 0;
   const at = Math.floor(atMs / 1000);
+  const signedAt = Math.max(iat, nbf);
+  const begin = signedAt - LIMITS.skewSeconds;
   // It was judged a moment before it was written down.
-  const judgedAt = at >= exp && at < exp + LIMITS.skewSeconds ? exp - 1 : at;
+  const end = at < exp + LIMITS.skewSeconds ? Math.min(at, exp - 1) : at;
   verifyScript(verifier, {
     envelope,
     authority,
     profile: 'admit',
-    nowSeconds: judgedAt,
+    nowSeconds: at < begin ? signedAt : end,
     node: { id: node, realms },
   });
-  return atMs;
+  return { atMs, behindSeconds: Math.max(0, begin - at) };
 }
 
 /** The receipt says of the run what the journal says. Throws `E_CONFLICT`. */

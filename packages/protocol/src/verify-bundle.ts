@@ -228,12 +228,14 @@ function checkRun(
     () => checkBundleJournal(verifier, bundle, run),
     (count) => `the ${count} journal events form one unbroken chain`,
   );
-  audit.check(
+  const { behindSeconds } = audit.check(
     'accepted',
     () => checkBundleAccepted(verifier, bundle, { submission, authority, node, realms }),
-    (atMs) =>
+    ({ atMs }) =>
       `the journal starts with accepting exactly this envelope, at ${dateOf(atMs)}, while it and its keys were valid`,
   );
+  if (behindSeconds > 0)
+    audit.remark(`the clock of the node was at least ${behindSeconds} s behind when it accepted`);
   const { payload } = audit.check(
     'receipt',
     () => checkReceipt(verifier, source, enrolment),
