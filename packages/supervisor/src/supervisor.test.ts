@@ -1,3 +1,4 @@
+import { existsSync, readFileSync } from 'node:fs';
 import { HyphaError } from '@hypha/protocol';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { NodeFixture, until } from './testing/node-fixture.ts';
@@ -202,6 +203,34 @@ test('logs, facts and single resources can be read', async () => {
   await expect(fixture.api.resource({ ...name, name: 'unseen' })).rejects.toMatchObject({
     code: 'E_NOT_FOUND',
   });
+});
+
+test('a node says what protects it, by what its processes are', async () => {
+  const { protection } = await fixture.api.facts();
+  const stateOf = (what: string) => protection.find((each) => each.what === what);
+  expect(stateOf('redis users')).toMatchObject({ ok: true });
+  expect(stateOf('redis connection')).toMatchObject({ ok: true });
+  expect(stateOf('state folder')).toMatchObject({ ok: true });
+  expect(stateOf('tls')).toMatchObject({ ok: true });
+  const isFullyConfined = process.geteuid?.() === 0 && existsSync('/usr/bin/setpriv');
+  expect(stateOf('sandbox')).toMatchObject({ ok: isFullyConfined });
+});
+
+test('a runner is given neither a key nor the place of one, and no password by its arguments', async () => {
+  const started = [...fixture.supervisor.log.matchAll(/"pid":(\d+),"msg":"runner started"/g)];
+  const pid = started.at(-1)?.[1] ?? '';
+  const read = (file: string) => readFileSync(`/proc/${pid}/${file}`, 'utf8');
+  const environment = read('environ');
+  expect(environment).toContain('HYPHA_RUNNER_REDIS_PASSWORD=');
+  const password = /HYPHA_RUNNER_REDIS_PASSWORD=([^\0]+)/.exec(environment)?.[1] ?? '';
+  const token = /HYPHA_RUNNER_TOKEN=([^\0]+)/.exec(environment)?.[1] ?? '';
+  expect(password).not.toBe('');
+  for (const secret of [password, token]) {
+    expect(read('cmdline')).not.toContain(secret);
+    expect(fixture.supervisor.log).not.toContain(secret);
+  }
+  expect(environment).not.toMatch(/PRIVATE KEY|\.pem|identity/);
+  expect(environment.split('\0').filter((line) => /KEY|JOIN|LEDGER/.test(line))).toEqual([]);
 });
 
 test('a revoked key gets no further work in, and a signed read needs a known key', async () => {
