@@ -1,6 +1,7 @@
 import { HyphaError } from '@hypha/protocol';
 import { addressKey } from './address-key.ts';
 import type { ListenerConfig } from './listener.ts';
+import { overloaded } from './request-turns.ts';
 import { TokenBuckets } from './token-buckets.ts';
 
 /** A bucket holds what comes in this many seconds. */
@@ -39,10 +40,7 @@ export class RequestLimits {
   /** Runs `answer` unless too many are being answered. Throws `E_UNAVAILABLE`. */
   async answer<T>(answer: () => Promise<T>): Promise<T> {
     if (this.#atOnce >= this.#atOnceMax) {
-      throw new HyphaError('E_UNAVAILABLE', `${this.#atOnceMax} requests are being answered`, {
-        hint: 'wait and try again',
-        details: { retryAfterMs: 1000 },
-      });
+      throw overloaded(this.#atOnceMax);
     }
     this.#atOnce++;
     try {

@@ -28,6 +28,7 @@ import {
   type ReadRequest,
   readRequest,
 } from './request-reader.ts';
+import { RequestTurns } from './request-turns.ts';
 import type { Route, StreamRoute } from './route.ts';
 
 /** Bounds of one server. Milliseconds end the names of times. */
@@ -91,6 +92,7 @@ class Server implements HyphaServer {
   readonly #log: Logger;
   readonly #listener: Listener;
   readonly #limits: RequestLimits;
+  readonly #turns: RequestTurns;
   readonly #authenticator: RequestAuthenticator;
   readonly #metrics: ServiceMetrics = createServiceMetrics();
   readonly #routes: DescribedRoute[] = [];
@@ -114,7 +116,12 @@ class Server implements HyphaServer {
       clientErrorHandler: answerBrokenConnection,
       frameworkErrors: (error, request, reply) => this.#refuse(error, request, reply),
     });
-    this.#fastify.addHook('onRequest', (request, _reply, done) => done(this.#findFault(request)));
+    this.#turns = new RequestTurns(config.requestsAtOnce);
+    this.#fastify.addHook('onRequest', (request, _reply, done) => {
+      const fault = this.#findFault(request);
+      if (fault === undefined) this.#turns.wait(done);
+      else done(fault);
+    });
     acceptOnlyJson(this.#fastify);
     this.#fastify.setErrorHandler((error, request, reply) => this.#refuse(error, request, reply));
     this.#fastify.setNotFoundHandler((request, reply) =>
