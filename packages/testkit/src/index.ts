@@ -27,5 +27,6 @@ export { findPortBase } from './free-ports.ts';
 export { findLeftovers, type LeftoverQuery } from './leftovers.ts';
 export { isRedisInstalled, type RedisServer, startRedis } from './redis-server.ts';
 export { openTempDir, type TempDir } from './temp-dir.ts';
+export { createTestCa, isOpensslInstalled, type TestCa } from './test-ca.ts';
 export { TestLog } from './test-log.ts';
 export { waitFor } from './wait-for.ts';
