@@ -10,10 +10,11 @@ import {
 } from '@hypha/protocol';
 import type { Command } from 'commander';
 import { fetchAuthority } from './authority-chain.ts';
-import { describeChange } from './authority-change.ts';
+import { describeChange, type NamedKey } from './authority-change.ts';
+import { addSignature, cosignatureBy } from './cosignature.ts';
 import { collect } from './option-parsers.ts';
 import type { Session } from './session.ts';
-import { countSignatures, describeGroup } from './signature-count.ts';
+import { countSignatures, describeGroup, signersOf } from './signature-count.ts';
 import { reportSignatures, showReport } from './signature-report.ts';
 import { type SigningFile, writeSigningFile } from './signing-file.ts';
 import { chooseSigner } from './signing-key.ts';
@@ -60,12 +61,16 @@ export async function updateAuthority(
   signers: () => Signer[],
 ): Promise<SentUpdate | undefined> {
   const payload = buildAuthorityPayload(authority, change, session.nowSeconds());
-  const envelope = signAuthority(payload, chosenSigners(session, flags, signers));
+  const item = { kind: 'authority', payload } as const;
+  const chosen = chosenSigners(session, flags, signers, signersOf(item, authority) ?? []);
+  const envelope = chosen.reduce(
+    (before, signer) => addSignature(before, cosignatureBy(signer, before), item, authority),
+    signAuthority(payload, []),
+  );
   const file: SigningFile = {
     submission: { envelope, authority: [...authority.updates] },
     isBare: false,
   };
-  const item = { kind: 'authority', payload } as const;
   if (flags.signOnly === true || flags.unsigned === true) {
     const target = flags.out ?? '-';
     const report = reportSignatures(file, item, authority, target);
@@ -101,10 +106,16 @@ export function showSent(session: Session, change: AuthorityChange, sent: SentUp
   ]);
 }
 
-function chosenSigners(session: Session, flags: UpdateFlags, signers: () => Signer[]): Signer[] {
+/** Keys that were named have to fit; of those that only happen to be here, the ones that do are used. */
+function chosenSigners(
+  session: Session,
+  flags: UpdateFlags,
+  signers: () => Signer[],
+  fitting: readonly NamedKey[],
+): Signer[] {
   if (flags.unsigned === true) return [];
   if (flags.key.length > 0) return flags.key.map((key) => chooseSigner(session, key));
-  return signers();
+  return signers().filter((signer) => fitting.some(({ keyid }) => keyid === signer.keyid));
 }
 
 /** Throws `E_ARGUMENT` when `--out` stands alone: nothing would be written there. */

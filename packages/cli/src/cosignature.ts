@@ -97,17 +97,19 @@ function checkHolds(
   });
 }
 
-/** Throws for a signature that is there already and does not hold under the key it names. */
+/** Throws for a signature that is there already and would have the whole envelope refused. */
 export function checkSignatures(
   envelope: Envelope,
   item: SignedPayload,
   authority: Authority | undefined,
 ): void {
-  const signers = signersOf(item, authority) ?? [];
+  const signers = signersOf(item, authority);
+  if (signers === undefined) return;
   for (const { keyid, sig } of envelope.signatures) {
-    const key = signers.find((signer) => signer.keyid === keyid);
-    if (key === undefined) continue;
-    checkHolds(envelope, { publicKey: key.publicKey, signature: readSignature(sig) }, keyid);
+    checkHasPart(keyid, item, authority);
+    const publicKey = signers.find((signer) => signer.keyid === keyid)?.publicKey;
+    if (publicKey === undefined) continue;
+    checkHolds(envelope, { publicKey, signature: readSignature(sig) }, keyid);
   }
 }
 

@@ -19,8 +19,11 @@ export class Session {
   readonly env: CliEnvironment;
   readonly flags: GlobalFlags;
   #context: Context | undefined;
+  readonly #reader: Signer | undefined;
 
-  constructor(flags: GlobalFlags, env: CliEnvironment) {
+  /** @param reader signs every request, whatever the context says */
+  constructor(flags: GlobalFlags, env: CliEnvironment, reader?: Signer) {
+    this.#reader = reader;
     this.flags = flags;
     this.env = env;
     this.output = new Output(flags.output);
@@ -59,6 +62,16 @@ export class Session {
 
   nodeAt(url: string): NodeClient {
     return new NodeClient({ baseUrl: url, ca: this.ca, ...this.#readingKey() });
+  }
+
+  /** The same, reading with a key that still may when this one is revoked; itself when there is none. */
+  withoutKey(keyid: string): Session {
+    const { admin, operator } = this.context.keys;
+    const signers = [admin, operator].flatMap((file) =>
+      file === undefined ? [] : readKeyFile(resolve(file)),
+    );
+    const other = signers.find((signer) => signer.keyid !== keyid);
+    return other === undefined ? this : new Session(this.flags, this.env, other);
   }
 
   /** The key scripts are signed with. */
@@ -101,6 +114,7 @@ export class Session {
    * which is enough for what is public: submissions, genesis, authority and log.
    */
   #readingKey(): { signer?: Signer } {
+    if (this.#reader !== undefined) return { signer: this.#reader };
     const { operator, admin } = this.context.keys;
     const file = operator ?? admin;
     return file === undefined ? {} : { signer: readKeyFile(resolve(file)) };

@@ -10,6 +10,7 @@ import {
 import { type Command, Option } from 'commander';
 import { fetchAuthority } from '../authority-chain.ts';
 import { findVariable } from '../config.ts';
+import { checkSignatures } from '../cosignature.ts';
 import { collect } from '../option-parsers.ts';
 import { type ApplyFlags, draftApply, draftDestroy, type SignedWork } from '../revision-draft.ts';
 import { readSecretValues } from '../secret-values.ts';
@@ -88,7 +89,9 @@ async function writeWork(
   const authority = await knownAuthority(session);
   const updates = authority === undefined ? {} : { authority: [...authority.updates] };
   const file = { submission: { envelope, ...updates }, isBare: false };
-  const report = reportSignatures(file, { kind: 'script', payload }, authority, target);
+  const item = { kind: 'script', payload } as const;
+  checkSignatures(envelope, item, authority);
+  const report = reportSignatures(file, item, authority, target);
   writeSigningFile(target, file);
   showReport(session.output, report, target);
 }

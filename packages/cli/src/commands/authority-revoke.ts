@@ -1,45 +1,107 @@
-import { type Authority, HyphaError, type KeyRecord, NodeId } from '@hypha/protocol';
+import {
+  type Authority,
+  type AuthorityChange,
+  HyphaError,
+  type KeyRecord,
+  NodeId,
+  type Signer,
+} from '@hypha/protocol';
 import type { Command } from 'commander';
-import { changeAuthority, type UpdateFlags, updateOptions } from '../authority-update.ts';
+import { fetchAuthority } from '../authority-chain.ts';
+import { describeChange } from '../authority-change.ts';
+import {
+  checkUpdateFlags,
+  showSent,
+  type UpdateFlags,
+  updateAuthority,
+  updateOptions,
+} from '../authority-update.ts';
+import { parseDuration } from '../option-parsers.ts';
+import { RevocationWatch } from '../revocation-watch.ts';
 import { type Session, selectNodes, sessionOf } from '../session.ts';
+import type { PartOf } from '../signed-work.ts';
 import { usualSigners } from './authority-changes.ts';
 import { listNodes } from './node.ts';
 
+/** Longer than a node needs to be called unreachable. */
+export const WAIT_FOR_NODES = '90s';
+
 interface RevokeOptions extends UpdateFlags {
   reason: string;
+  wait?: true;
+  timeout: string;
+}
+
+function revokeOptions(command: Command): Command {
+  return updateOptions(command)
+    .option('--reason <text>', 'kept in the chain', 'revoked by hand')
+    .option('--wait', 'until every reachable node knows; then tell what it stopped and had touched')
+    .option('--timeout <time>', 'with --wait: how long', WAIT_FOR_NODES);
 }
 
 export function revokeCommands(authority: Command): void {
-  updateOptions(authority.command('revoke <name-or-keyid>'))
+  revokeOptions(authority.command('revoke <name-or-keyid>'))
     .description('a key, by the name of its grant or its keyid, may do nothing from now on')
-    .option('--reason <text>', 'kept in the chain', 'revoked by hand')
     .action(async (wanted: string, options: RevokeOptions, command: Command) => {
       const session = sessionOf(command);
-      await changeAuthority(
-        session,
-        (state) => ({
-          type: 'revoke',
-          keyid: findGrant(state, wanted).keyid,
-          reason: options.reason,
-        }),
-        options,
-        (_change, state) => usualSigners(session, findGrant(state, wanted).grant.role),
-      );
+      checkUpdateFlags(options);
+      const state = await fetchAuthority(session);
+      const { keyid, grant } = findGrant(state, wanted);
+      const change = { type: 'revoke', keyid, reason: options.reason } as const;
+      await revoke(session, state, change, options, () => usualSigners(session, grant.role));
     });
 
-  updateOptions(authority.command('revoke-node <name-or-id>'))
+  revokeOptions(authority.command('revoke-node <name-or-id>'))
     .description('a node may report, receive and prove nothing from now on')
-    .option('--reason <text>', 'kept in the chain', 'revoked by hand')
     .action(async (wanted: string, options: RevokeOptions, command: Command) => {
       const session = sessionOf(command);
+      checkUpdateFlags(options);
       const node = await nodeIdOf(session, wanted);
-      await changeAuthority(
-        session,
-        () => ({ type: 'revoke-node', node, reason: options.reason }),
-        options,
-        () => usualSigners(session, 'operator'),
-      );
+      const change = { type: 'revoke-node', node, reason: options.reason } as const;
+      const state = await fetchAuthority(session);
+      await revoke(session, state, change, options, () => usualSigners(session, 'operator'));
     });
+}
+
+type Revocation = Extract<AuthorityChange, { type: 'revoke' | 'revoke-node' }>;
+
+async function revoke(
+  session: Session,
+  state: Authority,
+  change: Revocation,
+  options: RevokeOptions,
+  signers: () => Signer[],
+): Promise<void> {
+  if (options.wait !== true || options.signOnly === true || options.unsigned === true) {
+    const sent = await updateAuthority(session, state, change, options, signers);
+    if (sent !== undefined) showSent(session, change, sent);
+    return;
+  }
+  const timeoutMs = parseDuration(options.timeout, '--timeout') * 1000;
+  await watchRevocation(session, change, timeoutMs, async () => {
+    const sent = await updateAuthority(session, state, change, options, signers);
+    return sent?.seq ?? state.seq;
+  });
+}
+
+/** @param send makes it so; answers the seq of the update. Sets the exit code. */
+export async function watchRevocation(
+  session: Session,
+  change: Revocation,
+  timeoutMs: number,
+  send: () => Promise<number>,
+): Promise<void> {
+  // A revoked key cannot even read any more.
+  const reader = change.type === 'revoke' ? session.withoutKey(change.keyid) : session;
+  const isPart: PartOf =
+    change.type === 'revoke'
+      ? ({ keyids }) => keyids.includes(change.keyid)
+      : ({ node }) => node === change.node;
+  const watch = await RevocationWatch.begin(reader, isPart);
+  const seq = await send();
+  session.output.note(`update ${seq}: ${describeChange(change)}`);
+  const except = change.type === 'revoke-node' ? { except: change.node } : {};
+  process.exitCode = await watch.finish(seq, { timeoutMs, ...except });
 }
 
 /** An id needs nobody to look it up: a node whose record is gone can be revoked too. */

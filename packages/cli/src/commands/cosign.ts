@@ -57,14 +57,17 @@ async function cosign(session: Session, file: string, options: CosignOptions): P
   const pinned = pinnedGenesis(session, options.genesis);
   const authority = carriedAuthority(signingFile, pinned);
   checkSignatures(envelope, item, authority);
-  if (options.show === true) return output.item(item.payload, showFields(item));
+  if (options.show === true) {
+    output.item(item.payload, showFields(item));
+    return;
+  }
   await describeOnStderr(session, item);
   if (options.pae === true) {
     process.stdout.write(bytesToSign(envelope));
     return;
   }
   if (authority !== undefined && pinned === undefined) {
-    output.note(`  fleet   genesis ${authority.genesisHash}: nothing here pins it, compare it`);
+    output.note(`  fleet       genesis ${authority.genesisHash}: nothing here pins it, compare it`);
   }
   const added = chosenSignatures(session, envelope, options);
   const signed = added.reduce(

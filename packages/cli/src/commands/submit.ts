@@ -4,11 +4,13 @@ import type { Command } from 'commander';
 import { fetchAuthority } from '../authority-chain.ts';
 import { describeChange } from '../authority-change.ts';
 import { sendUpdate, showSent } from '../authority-update.ts';
+import { parseDuration } from '../option-parsers.ts';
 import { type Session, sessionOf } from '../session.ts';
 import { countSignatures, describeGroup, isGenesis } from '../signature-count.ts';
 import { readSignedPayload } from '../signed-payload.ts';
 import { readSigningFile } from '../signing-file.ts';
 import { type DeliveryFlags, deliverWork, deliveryOptions } from '../work-delivery.ts';
+import { WAIT_FOR_NODES, watchRevocation } from './authority-revoke.ts';
 
 export function submitCommand(program: Command): void {
   deliveryOptions(program.command('submit <file>'))
@@ -20,7 +22,7 @@ export function submitCommand(program: Command): void {
       const { submission } = readSigningFile(file);
       switch (submission.envelope.payloadType) {
         case PAYLOAD_TYPES.authority:
-          return await submitUpdate(session, submission.envelope);
+          return await submitUpdate(session, submission.envelope, flags);
         case PAYLOAD_TYPES.admission:
           return await submitAdmission(session, submission.envelope);
         default:
@@ -30,8 +32,12 @@ export function submitCommand(program: Command): void {
     });
 }
 
-/** The ledger has it, durably, when this ends; nodes learn of it by themselves. */
-async function submitUpdate(session: Session, envelope: Envelope): Promise<void> {
+/** The ledger has it, durably, when this ends. Nodes learn of it by themselves; a revocation waits for that. */
+async function submitUpdate(
+  session: Session,
+  envelope: Envelope,
+  { detach, timeout = WAIT_FOR_NODES }: DeliveryFlags,
+): Promise<void> {
   const item = readSignedPayload(envelope);
   if (item.kind !== 'authority' || isGenesis(item)) {
     throw new HyphaError(
@@ -52,7 +58,11 @@ async function submitUpdate(session: Session, envelope: Envelope): Promise<void>
       hint: 'the others sign the file first: hypha cosign FILE --key KEY',
     });
   }
-  showSent(session, change, await sendUpdate(session, envelope, authority.extend([envelope])));
+  const send = () => sendUpdate(session, envelope, authority.extend([envelope]));
+  const isRevocation = change.type === 'revoke' || change.type === 'revoke-node';
+  if (detach === true || !isRevocation) return showSent(session, change, await send());
+  const timeoutMs = parseDuration(timeout, '--timeout') * 1000;
+  await watchRevocation(session, change, timeoutMs, async () => (await send()).seq);
 }
 
 async function submitAdmission(session: Session, envelope: Envelope): Promise<void> {

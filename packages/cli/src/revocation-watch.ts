@@ -1,0 +1,121 @@
+/** After a revocation: who knows of it, what it stopped, and what is left to do by hand. */
+import { setTimeout as delay } from 'node:timers/promises';
+import { isHyphaError, isTerminal, type NodeView, type RunView } from '@hypha/protocol';
+import { EXIT } from './exit-code.ts';
+import { ago } from './output.ts';
+import { type NodeKnowledge, showRevocation } from './revocation-report.ts';
+import { allPages, type Session } from './session.ts';
+import { type PartOf, WorkReader } from './signed-work.ts';
+
+const POLL_MS = 500;
+
+/** Looks before the update is sent: what is running then is what can be stopped. */
+export class RevocationWatch {
+  readonly #session: Session;
+  readonly #isPart: PartOf;
+  readonly #work: WorkReader;
+  #runs: readonly RunView[];
+
+  private constructor(session: Session, isPart: PartOf, work: WorkReader, runs: RunView[]) {
+    this.#session = session;
+    this.#isPart = isPart;
+    this.#work = work;
+    this.#runs = runs;
+  }
+
+  /** With the coordinator away nothing is known to run: a revocation must not wait for it. */
+  static async begin(session: Session, isPart: PartOf): Promise<RevocationWatch> {
+    const work = new WorkReader(session);
+    const runs = await unlessAway(session, () => work.listActive(isPart));
+    return new RevocationWatch(session, isPart, work, runs ?? []);
+  }
+
+  /**
+   * Waits until every reachable node has this update, live on stderr, then reports. Answers the exit code.
+   * @param seq of the revocation
+   * @param except a node that has not to know: the revoked one
+   */
+  async finish(
+    seq: number,
+    { timeoutMs, except }: { readonly timeoutMs: number; readonly except?: string },
+  ): Promise<number> {
+    const deadline = performance.now() + timeoutMs;
+    const told = new Set<string>();
+    for (;;) {
+      const nodes = (await this.#nodes(seq)).filter(({ id }) => id !== except);
+      await this.#tellRuns();
+      for (const node of nodes.filter(({ id, knows }) => knows && !told.has(id))) {
+        told.add(node.id);
+        this.#session.output.note(`${node.name} knows`);
+      }
+      const isOver = isComplete(nodes, this.#runs);
+      if (isOver || performance.now() >= deadline) {
+        await this.#report(seq, nodes, isOver);
+        return isOver ? EXIT.ok : EXIT.unavailable;
+      }
+      await delay(POLL_MS);
+    }
+  }
+
+  async #nodes(seq: number): Promise<NodeKnowledge[]> {
+    const ledger = this.#session.ledger();
+    const nodes = await allPages((cursor) =>
+      ledger.listNodes({ limit: 500, ...(cursor === undefined ? {} : { cursor }) }),
+    );
+    const nowMs = this.#session.nowMs();
+    return nodes
+      .filter(({ state }) => state !== 'pending' && state !== 'revoked')
+      .map((node) => knowledgeOf(node, seq, nowMs));
+  }
+
+  async #tellRuns(): Promise<void> {
+    const before = new Map(this.#runs.map(({ run, state }) => [run, state]));
+    const again = await unlessAway(this.#session, () => this.#work.readAgain(this.#runs));
+    this.#runs = again ?? this.#runs;
+    for (const { run, state, problem, realm, deployment } of this.#runs) {
+      if (before.get(run) === state) continue;
+      const code = problem === null ? '' : ` (${problem.code})`;
+      this.#session.output.note(`${run} of ${realm}/${deployment}: ${state}${code}`);
+    }
+  }
+
+  async #report(seq: number, nodes: NodeKnowledge[], complete: boolean): Promise<void> {
+    const touched = await unlessAway(this.#session, () => this.#work.listTouched(this.#isPart));
+    const sealed = (touched ?? []).filter(({ secrets }) => secrets.length > 0);
+    showRevocation(this.#session, {
+      ...{ authoritySeq: seq, complete, nodes },
+      touched: touched ?? null,
+      stopped: this.#runs.filter(({ problem }) => problem?.code === 'E_KEY_REVOKED'),
+      active: this.#runs.filter(({ state }) => !isTerminal(state)),
+      rotate: Object.fromEntries(sealed.map(({ deployment, secrets }) => [deployment, secrets])),
+    });
+  }
+}
+
+function knowledgeOf(node: NodeView, seq: number, nowMs: number): NodeKnowledge {
+  const { id, name, state, authoritySeq, lastReportAt } = node;
+  const knows = authoritySeq !== undefined && authoritySeq >= seq;
+  const behind = authoritySeq === undefined ? 'has never reported' : `is at update ${authoritySeq}`;
+  const silent = `unreachable since ${lastReportAt === null ? 'it enrolled' : new Date(lastReportAt).toISOString()} (${ago(lastReportAt, nowMs)})`;
+  const why = knows ? '' : state === 'unreachable' ? silent : behind;
+  return { id, name, state, authoritySeq: authoritySeq ?? null, knows, why };
+}
+
+function isComplete(nodes: readonly NodeKnowledge[], runs: readonly RunView[]): boolean {
+  const reachable = nodes.filter(({ state }) => state !== 'unreachable');
+  const isGoingOn = runs.some(
+    ({ state, node }) => !isTerminal(state) && reachable.some(({ id }) => id === node),
+  );
+  return reachable.every(({ knows }) => knows) && !isGoingOn;
+}
+
+/** Undefined while the coordinator is away: nodes hear of a revocation from the ledger all the same. */
+async function unlessAway<T>(session: Session, ask: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await ask();
+  } catch (error) {
+    if (!isHyphaError(error) || !error.retryable) throw error;
+    session.output.note(`the coordinator is away: ${error.message}`);
+    return undefined;
+  }
+}
