@@ -2,7 +2,7 @@
 import { createRequire } from 'node:module';
 import { sep } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { detectConfinement, type HostWrapper } from './confinement.ts';
+import { type Confinement, detectConfinement, type HostWrapper } from './confinement.ts';
 import { SANDBOX_LIMITS } from './limits.ts';
 
 export interface HostCommand {
@@ -45,6 +45,11 @@ function packagesFolder(file: string): string {
 }
 
 const MAIN = fileURLToPath(new URL('./host/main.ts', import.meta.url));
+
+/** What the hosts of this user on this machine are not given. */
+export async function detectHosts(): Promise<Confinement> {
+  return (await confineHosts(process.execPath)).confinement;
+}
 
 /** @param node absolute path of the Node binary */
 export async function confineHosts(node: string): Promise<HostWrapper> {

@@ -1,15 +1,12 @@
+import { existsSync, readdirSync, statSync } from 'node:fs';
+import { join } from 'node:path';
 import type { MachineReport } from '@hypha/sal-host';
+import type { Confinement } from '@hypha/sandbox';
 import type { Command } from 'commander';
-import { sessionOf } from '../session.ts';
+import { keyDirOf } from '../context.ts';
+import { type Finding, findOnNodes } from '../node-findings.ts';
+import { type Session, sessionOf } from '../session.ts';
 import { findRedisServer } from '../up/redis-process.ts';
-
-interface Finding {
-  readonly what: string;
-  /** `ok`, `simulated`: works without being real; `warn`: works, with a weaker promise; `missing`. */
-  readonly state: 'ok' | 'simulated' | 'warn' | 'missing';
-  readonly detail: string;
-  readonly hint?: string;
-}
 
 const DETECT_MS_MAX = 30_000;
 
@@ -64,14 +61,40 @@ function fenceFinding({ cgroups }: MachineReport): Finding {
 function rightsFinding({ isRoot }: MachineReport): Finding {
   return {
     what: 'rights',
-    state: isRoot ? 'warn' : 'simulated',
+    state: isRoot ? 'ok' : 'simulated',
     detail: isRoot
-      ? 'root: runners share it with the supervisor until they run as a user of their own'
+      ? 'root: volumes and containers can be real'
       : 'not root: volumes and containers are simulated',
   };
 }
 
-function findings(machine: MachineReport): Finding[] {
+/** As a runner started by this user would have its hosts. */
+function sandboxFinding({ lacks }: Confinement): Finding {
+  return {
+    what: 'sandbox',
+    state: lacks.length === 0 ? 'ok' : 'warn',
+    detail: lacks.length === 0 ? 'hosts get a user and a network of their own' : lacks.join('; '),
+  };
+}
+
+function keyFinding(session: Session): Finding {
+  const dir = keyDirOf(session.flags, session.env);
+  const files = existsSync(dir) ? readdirSync(dir).map((name) => join(dir, name)) : [];
+  const open = [dir, ...files].find((path) => existsSync(path) && isOpen(path));
+  if (open === undefined) return { what: 'keys', state: 'ok', detail: `${dir}: yours alone` };
+  return {
+    what: 'keys',
+    state: 'warn',
+    detail: `others may use ${open}`,
+    hint: `chmod go= ${open}`,
+  };
+}
+
+function isOpen(path: string): boolean {
+  return (statSync(path).mode & 0o077) !== 0;
+}
+
+function findOnMachine(machine: MachineReport): Finding[] {
   return [
     nodeFinding(),
     redisFinding(),
@@ -107,12 +130,24 @@ const COLOURS = { ok: 'green', simulated: 'yellow', warn: 'yellow', missing: 're
 export function doctorCommand(program: Command): void {
   program
     .command('doctor')
-    .description('what works on this machine, what does not, and why')
+    .description('what works on this machine and protects its nodes, what does not, and why')
     .action(async (_options: unknown, command: Command) => {
-      const { output } = sessionOf(command);
+      const session = sessionOf(command);
+      const { output } = session;
       // Only here: the drivers would slow every other command down.
       const { detectMachine } = await import('@hypha/sal-host');
-      const found = findings(await detectMachine(AbortSignal.timeout(DETECT_MS_MAX)));
+      const { detectHosts } = await import('@hypha/sandbox');
+      const [machine, confinement, nodes] = await Promise.all([
+        detectMachine(AbortSignal.timeout(DETECT_MS_MAX)),
+        detectHosts(),
+        findOnNodes(session),
+      ]);
+      const found = [
+        ...findOnMachine(machine),
+        sandboxFinding(confinement),
+        keyFinding(session),
+        ...nodes,
+      ];
       output.list(
         found,
         [
