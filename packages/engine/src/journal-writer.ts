@@ -6,7 +6,17 @@ import type { RunRecord } from './run-record.ts';
 import { EngineHalt, RunFailure } from './saga-error.ts';
 
 /** The journal's answers that end the run, not the runner. */
-const REFUSALS: readonly ErrorCode[] = ['E_CANCELLED', 'E_OUTPUT', 'E_SIZE', 'E_CONFLICT'];
+const REFUSALS: readonly ErrorCode[] = [
+  'E_CANCELLED',
+  'E_OUTPUT',
+  'E_SIZE',
+  'E_CONFLICT',
+  // What the authority took back while the run went on.
+  'E_KEY_REVOKED',
+  'E_SCOPE',
+  'E_SIG_THRESHOLD',
+  'E_AUDIENCE',
+];
 
 /**
  * Writes a run's journal. What has no effect behind it (outcomes, log lines, reads) may wait in memory and

@@ -30,8 +30,9 @@ export interface RunJournal {
   /** Everything recorded before this epoch, in order. */
   readonly recorded: readonly JournalEvent[];
   /**
-   * Appends in order, all or none; durable when it resolves. Throws `E_CANCELLED`, `E_OUTPUT`, `E_SIZE`
-   * or `E_CONFLICT` when the run may not go on: it is then undone. Any other error (`E_STALE_EPOCH`: another
+   * Appends in order, all or none; durable when it resolves. Throws `E_CANCELLED`, `E_OUTPUT`, `E_SIZE`,
+   * `E_CONFLICT`, `E_KEY_REVOKED`, `E_SCOPE`, `E_SIG_THRESHOLD` or `E_AUDIENCE` when the run may not go on:
+   * it is then undone. Any other error (`E_STALE_EPOCH`: another
    * runner owns the run) means the journal is lost to this runner: the engine stops at once and touches
    * nothing.
    */

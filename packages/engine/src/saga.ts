@@ -1,4 +1,4 @@
-import { HyphaError, hex, Problem, utf8, type Verifier } from '@hypha/protocol';
+import { HyphaError, hex, isHyphaError, Problem, utf8, type Verifier } from '@hypha/protocol';
 import type { Sals } from '@hypha/sal';
 import { ENGINE_ABI, ENGINE_LIMITS } from './engine-limits.ts';
 import { JournalWriter } from './journal-writer.ts';
@@ -18,7 +18,10 @@ export interface SagaInput {
   readonly openGuest: () => Promise<Guest>;
   readonly clock: Clock;
   readonly verifier: Verifier;
-  /** Aborted when the run was cancelled: the call in flight is aborted and the run undone. */
+  /**
+   * Aborted when the run was cancelled, or may not go on for the `HyphaError` that is its reason: the call in
+   * flight is aborted and the run undone.
+   */
   readonly cancel: AbortSignal;
   /** Aborted when this process is to end: the call in flight is finished and the run released. */
   readonly drain: AbortSignal;
@@ -148,8 +151,11 @@ function stopSignal(input: SagaInput, record: RunRecord, over: AbortSignal): Abo
   const { clock, grant, cancel } = input;
   const stop = new AbortController();
   const { wallMs } = grant.payload.limits;
-  const onCancel = () =>
-    stop.abort(new HyphaError('E_CANCELLED', `${grant.run} was cancelled before its commit`));
+  const onCancel = () => {
+    const cancelled = () =>
+      new HyphaError('E_CANCELLED', `${grant.run} was cancelled before its commit`);
+    stop.abort(isHyphaError(cancel.reason) ? cancel.reason : cancelled());
+  };
   if (cancel.aborted) onCancel();
   else cancel.addEventListener('abort', onCancel, { once: true, signal: over });
   const nowMs = clock.nowMs();

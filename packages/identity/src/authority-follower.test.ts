@@ -1,8 +1,8 @@
-import { readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Authority, type AuthorityChange, HyphaError, isHyphaError } from '@hypha/protocol';
 import { nodeVerifier } from '@hypha/protocol/node';
-import { createFleet, openTempDir, signUpdate, waitFor } from '@hypha/testkit';
+import { createFleet, openTempDir, signUpdate } from '@hypha/testkit';
 import { describe, expect, test } from 'vitest';
 import { ImpatientClock } from '../test/impatient-clock.ts';
 import { MemoryLedger } from '../test/memory-ledger.ts';
@@ -177,19 +177,49 @@ describe('an authority follower', () => {
     expect(codes()).toEqual(['E_AUTHORITY']);
   });
 
-  test('follows in the background until it is told to stop', async () => {
+  test('keeps both updates when the ledger has two at one number, once', async () => {
     await using folder = await openTempDir();
-    const { deps: patient, ledger, codes } = setUp(folder.path);
-    const deps = { ...patient, clock: new ImpatientClock() };
+    const { deps, ledger } = setUp(folder.path);
     const follower = await AuthorityFollower.open(deps, never);
-    const stopping = new AbortController();
-    const running = follower.run(1, stopping.signal);
-    ledger.fault = new HyphaError('E_UNAVAILABLE', 'away');
-    await waitFor(() => codes().length >= 2);
-    ledger.fault = undefined;
-    ledger.authorityState = grow(fleet.authority, 'a');
-    await waitFor(() => follower.current.isNodeRevoked(NODE('a')));
-    stopping.abort();
-    await running;
+    const ours = await follower.grow(grow(fleet.authority, 'a').updates);
+    const theirs = grow(grow(fleet.authority, 'b'), 'c');
+    for (const authorityState of [grow(fleet.authority, 'b'), theirs]) {
+      ledger.authorityState = authorityState;
+      const { code } = await follower.read(never).then(
+        () => ({ code: 'none' }),
+        (error: HyphaError) => error,
+      );
+      expect(['E_LOG_FORK', 'E_AUTHORITY']).toContain(code);
+    }
+    const names = await readdir(join(folder.path, 'evidence'));
+    expect(names).toEqual([expect.stringMatching(/^authority-fork-/)]);
+    const kept = JSON.parse(await readFile(join(folder.path, 'evidence', names[0] ?? ''), 'utf8'));
+    expect(kept).toMatchObject({
+      ours: ours.updates.at(-1),
+      theirs: theirs.updates.at(-2),
+    });
+  });
+
+  test('keeps nothing of an update that no sound signer made', async () => {
+    await using folder = await openTempDir();
+    const { deps } = setUp(folder.path);
+    const follower = await AuthorityFollower.open(deps, never);
+    await follower.grow(grow(fleet.authority, 'a').updates);
+    // Signed by an operator, who may change nothing.
+    const bogus = signUpdate(fleet.authority, revokeNode('b'), [fleet.operator]);
+    await expect(follower.grow([bogus])).rejects.toMatchObject({ code: 'E_AUTHORITY' });
+    expect(await readdir(folder.path)).toEqual(['authority.json']);
+  });
+
+  test('tells of a newer state once it is on disk', async () => {
+    await using folder = await openTempDir();
+    const { deps } = setUp(folder.path);
+    const follower = await AuthorityFollower.open(deps, never);
+    const told: number[] = [];
+    follower.onGrown(({ seq }) => told.push(seq));
+    const next = grow(fleet.authority, 'a');
+    await follower.grow(next.updates);
+    await follower.grow(next.updates);
+    expect(told).toEqual([next.seq]);
   });
 });

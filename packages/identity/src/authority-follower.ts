@@ -6,14 +6,27 @@
  * Invariants: F1 what is used is on disk first, so a restart never knows less. F2 the chain only grows.
  */
 import { join } from 'node:path';
-import { Authority, Envelope, HyphaError, parseStrictJson, type Verifier } from '@hypha/protocol';
+import { EvidenceFolder } from '@hypha/client';
+import {
+  Authority,
+  Envelope,
+  envelopeDigest,
+  HyphaError,
+  isHyphaError,
+  parseStrictJson,
+  type Verifier,
+} from '@hypha/protocol';
 import { findPrivateFile, writePrivateFile } from '@hypha/protocol/node';
 import { z } from 'zod';
 import type { Clock } from './clock.ts';
+import { LedgerPoll } from './ledger-poll.ts';
 import type { LedgerPort } from './ledger-port.ts';
-import { IDENTITY_LIMITS as LIMITS, retryDelayMs } from './limits.ts';
+import { IDENTITY_LIMITS as LIMITS } from './limits.ts';
 
 const ChainFile = z.strictObject({ v: z.literal(1), updates: z.array(Envelope).min(1) });
+
+/** Details of the refusal of an update that is on another branch. */
+const Fork = z.object({ reason: z.literal('fork'), seq: z.int(), digest: z.string() });
 
 export interface AuthorityFollowerDeps {
   readonly folder: string;
@@ -29,17 +42,18 @@ export interface AuthorityFollowerDeps {
 export class AuthorityFollower {
   readonly #deps: AuthorityFollowerDeps;
   #current: Authority;
-  /** Monotonic time at which the copy was last known to be the ledger's newest. */
-  #freshAtMs: number;
-  #failures = 0;
-  #retryAtMs = Number.NEGATIVE_INFINITY;
-  #reading: Promise<void> | undefined;
+  readonly #poll: LedgerPoll;
+  readonly #evidence: EvidenceFolder;
+  readonly #listeners = new Set<(authority: Authority) => void>();
   #growing: Promise<unknown> = Promise.resolve();
 
   private constructor(deps: AuthorityFollowerDeps, current: Authority, freshAtMs: number) {
     this.#deps = deps;
     this.#current = current;
-    this.#freshAtMs = freshAtMs;
+    const { clock, onFailure } = deps;
+    const read = (signal: AbortSignal) => this.read(signal);
+    this.#poll = new LedgerPoll({ read, clock, onFailure, freshAtMs });
+    this.#evidence = new EvidenceFolder(join(deps.folder, 'evidence'), () => clock.nowMs());
   }
 
   /**
@@ -62,80 +76,100 @@ export class AuthorityFollower {
     return this.#current;
   }
 
+  /** Told of every newer state once it is on disk. Must not throw. */
+  onGrown(listener: (authority: Authority) => void): void {
+    this.#listeners.add(listener);
+  }
+
   /**
-   * Takes updates from anywhere; those known already are skipped. On disk when it resolves.
+   * Takes updates from anywhere; those known already are skipped. On disk when it resolves. An update that a
+   * sound signer put beside one that is known is kept as evidence.
    * @throws HyphaError the codes of `Authority.extend`; nothing is taken then
    */
   async grow(updates: readonly Envelope[]): Promise<Authority> {
     const growing = this.#growing.then(async () => {
-      const next = this.#current.extend(updates);
+      let next: Authority;
+      try {
+        next = this.#current.extend(updates);
+      } catch (error) {
+        await this.#keepRival(updates, error);
+        throw error;
+      }
       if (next === this.#current) return next;
       await writeChain(this.#deps.folder, next);
       this.#current = next;
+      for (const listener of this.#listeners) listener(next);
       return next;
     });
     this.#growing = growing.catch(() => undefined);
     return await growing;
   }
 
-  /**
-   * Best effort to be at most `maxAgeMs` behind the ledger. Waits at most `timeoutMs`, and not at all while
-   * the ledger is known to be away. Never rejects; answers whether the copy is that fresh.
-   */
+  /** As `LedgerPoll.refresh`. */
   async refresh(wanted: {
     readonly maxAgeMs: number;
     readonly timeoutMs: number;
   }): Promise<boolean> {
-    const { clock } = this.#deps;
-    const isFresh = () => clock.monotonicMs() - this.#freshAtMs <= wanted.maxAgeMs;
-    if (isFresh()) return true;
-    if (this.#reading === undefined && clock.monotonicMs() < this.#retryAtMs) return false;
-    await this.#readWithin(wanted.timeoutMs, new AbortController().signal);
-    return isFresh();
+    return await this.#poll.refresh(wanted);
   }
 
-  /** Keeps up with the ledger until the signal aborts. */
-  async run(pollMs: number, signal: AbortSignal): Promise<void> {
-    const { clock } = this.#deps;
-    while (!signal.aborted) {
-      await this.#readWithin(LIMITS.attemptMsMax, signal);
-      const delayMs = this.#failures === 0 ? pollMs : this.#retryAtMs - clock.monotonicMs();
-      await clock.sleep(Math.max(0, delayMs), signal);
-    }
-  }
-
-  /** Leaves the reading to itself after that time, or when the signal aborts. */
-  async #readWithin(timeoutMs: number, signal: AbortSignal): Promise<void> {
-    const done = new AbortController();
-    const limit = this.#deps.clock.sleep(timeoutMs, AbortSignal.any([signal, done.signal]));
-    await Promise.race([this.#read(), limit]);
-    done.abort();
-  }
-
-  /** One reading at a time; callers share it. Never rejects. */
-  #read(): Promise<void> {
-    this.#reading ??= this.#readOnce().finally(() => {
-      this.#reading = undefined;
-    });
-    return this.#reading;
-  }
-
-  async #readOnce(): Promise<void> {
-    const { clock, ledger, onFailure } = this.#deps;
-    const askedAtMs = clock.monotonicMs();
+  /**
+   * Reads what the ledger has behind the copy. Answers whether that was all.
+   * @throws HyphaError `E_LOG_FORK` when the ledger has another chain; the codes of `grow`; `E_UNAVAILABLE`
+   */
+  async read(signal: AbortSignal): Promise<boolean> {
+    const { ledger } = this.#deps;
     try {
-      const signal = AbortSignal.timeout(LIMITS.attemptMsMax);
       const { authority, complete } = await readOn(ledger, this.#current, signal);
       await this.grow(authority.updates);
-      this.#failures = 0;
-      this.#retryAtMs = Number.NEGATIVE_INFINITY;
-      if (complete) this.#freshAtMs = askedAtMs;
+      return complete;
     } catch (error) {
-      this.#failures++;
-      this.#retryAtMs = clock.monotonicMs() + retryDelayMs(this.#failures, clock.jitter());
-      onFailure(error);
+      if (isHyphaError(error, 'E_LOG_FORK') || findFork(error) !== undefined)
+        await this.#keepFork(signal);
+      throw error;
     }
   }
+
+  /** The ledger's own update at the first place where its chain is another one, as evidence. Best effort. */
+  async #keepFork(signal: AbortSignal): Promise<void> {
+    const { ledger, onFailure } = this.#deps;
+    try {
+      let since = 0;
+      for (let page = 0; page < LIMITS.authorityPages; page++) {
+        const { items } = await ledger.authority({ since }, { signal });
+        if (items.length === 0) return;
+        // Throws at the first that is another one, and that is kept.
+        await this.grow(items);
+        since += items.length;
+      }
+    } catch (error) {
+      if (!isHyphaError(error, 'E_AUTHORITY')) onFailure(error);
+    }
+  }
+
+  /** Anybody can make up an update; only one that would have been valid in its place proves something. */
+  async #keepRival(updates: readonly Envelope[], error: unknown): Promise<void> {
+    const fork = findFork(error);
+    if (fork === undefined) return;
+    const { seq, digest } = fork;
+    const { verifier } = this.#deps;
+    const rival = updates.find(
+      (update) => envelopeDigest(verifier, update, 'authority') === digest,
+    );
+    const ours = this.#current.updates[seq];
+    if (rival === undefined || ours === undefined || seq === 0) return;
+    try {
+      this.#current.at(seq - 1).apply(rival);
+    } catch {
+      return;
+    }
+    const reason = `two authority updates have the number ${seq}`;
+    await this.#evidence.keep({ kind: 'authority-fork', reason, ours, theirs: rival });
+  }
+}
+
+function findFork(error: unknown): z.infer<typeof Fork> | undefined {
+  return isHyphaError(error, 'E_AUTHORITY') ? Fork.safeParse(error.details).data : undefined;
 }
 
 /** Reads pages behind `known`. `complete`: up to the head the ledger named. */

@@ -8,6 +8,7 @@ export {
 } from './journal.ts';
 export { JOURNAL_LIMITS } from './journal-limits.ts';
 export type { JournalSweeper } from './journal-sweeper.ts';
+export type { SignedReceipt } from './receipt-chain.ts';
 export type { DesiredWorld, ProvisionalEntry, RecordBook, ResourceEntry } from './record-book.ts';
 export type { ProvisionalState, RecordState, RecordStatus } from './record-swap.ts';
 export type { ReplayHorizon } from './replay-horizon.ts';

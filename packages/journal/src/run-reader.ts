@@ -1,6 +1,7 @@
 import { type BodyOf, type Envelope, HyphaError, type JournalEvent } from '@hypha/protocol';
 import type { Store } from '@hypha/store';
 import type { JournalTables } from './journal-schema.ts';
+import type { SignedReceipt } from './receipt-chain.ts';
 import { RUN_COLUMNS, type RunEntry, runEntryOf } from './run-entry.ts';
 
 export interface RunFilter {
@@ -136,15 +137,18 @@ export class RunReader {
   }
 
   /** In the order they were signed. */
-  async listReceipts(after: number, limit: number): Promise<{ seq: number; envelope: Envelope }[]> {
+  async listReceipts(after: number, limit: number): Promise<SignedReceipt[]> {
     const rows = await this.#store.db
       .selectFrom('receipt')
-      .select(['seq', 'envelope'])
+      .select(['seq', 'digest', 'envelope'])
       .where('seq', '>', after)
       .orderBy('seq')
       .limit(limit)
       .execute();
-    return rows.map(({ seq, envelope }) => ({ seq, envelope: JSON.parse(envelope) as Envelope }));
+    return rows.map(({ envelope, ...row }) => ({
+      ...row,
+      envelope: JSON.parse(envelope) as Envelope,
+    }));
   }
 }
 

@@ -57,6 +57,8 @@ export const NodeFacts = z.strictObject({
       reason: z.string().max(1024).optional(),
     }),
   ),
+  /** What a person has to look into: the clock, the ledger. Absent when there is nothing. */
+  alarms: z.array(z.string().max(1024)).max(16).optional(),
 });
 export type NodeFacts = z.infer<typeof NodeFacts>;
 

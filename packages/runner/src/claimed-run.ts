@@ -59,8 +59,7 @@ function findRefusal(
       profile: 'execute',
       // This profile reads no clock (design §8).
       nowSeconds: 0,
-      // Which realms a node serves was part of its admission, and was checked with the run's.
-      node: { id: claim.node.id, realms: ['*'] },
+      node: claim.node,
     });
     return undefined;
   } catch (error) {

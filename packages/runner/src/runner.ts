@@ -5,7 +5,13 @@
  */
 import { type Clock, type Fault, type Guest, runSaga } from '@hypha/engine';
 import { type ClaimAnswer, connectJournal, type JournalConnection } from '@hypha/journal/client';
-import { type ErrorCode, HyphaError, isHyphaError, type Verifier } from '@hypha/protocol';
+import {
+  type ErrorCode,
+  fromProblem,
+  HyphaError,
+  isHyphaError,
+  type Verifier,
+} from '@hypha/protocol';
 import type { Sals } from '@hypha/sal';
 import type { Logger } from '@hypha/service/process';
 import { openClaim } from './claimed-run.ts';
@@ -94,7 +100,8 @@ class Runner {
       reconnectMsMax: reconnectMs,
       onNotice: (notice) => {
         if (notice.notice === 'drain') return this.#startDrain();
-        this.#cancels.get(notice.run)?.abort();
+        const reason = notice.notice === 'refuse' ? fromProblem(notice.problem) : undefined;
+        this.#cancels.get(notice.run)?.abort(reason);
       },
       onLost: (error) => this.#failure.reject(error),
     });

@@ -1,6 +1,5 @@
 import type { GivenSecret, Journal, RunEntry, RunSource } from '@hypha/journal';
 import {
-  type Authority,
   checkScriptSyntax,
   type Envelope,
   HyphaError,
@@ -15,6 +14,7 @@ import {
   verifyScript,
 } from '@hypha/protocol';
 import type { Clock } from './clock.ts';
+import type { FleetLog, LogView } from './fleet-log.ts';
 import type { SecretVault } from './secret-vault.ts';
 
 /** What an enrolled node knows of itself and of who may ask it. */
@@ -25,19 +25,9 @@ export interface Membership {
   readonly realms: readonly string[];
 }
 
-/** The authority this node follows. */
-export interface AuthorityView {
-  /** The newest known. Throws `E_UNAVAILABLE` before the node has enrolled. */
-  current(): Authority;
-  /** Asks the ledger unless that was done `maxAgeMs` ago; never throws, never waits long. */
-  refresh(maxAgeMs: number): Promise<void>;
-  /** Updates that came with work: taken as if they came from the ledger. Ignores what does not follow. */
-  offer(updates: readonly Envelope[]): Promise<void>;
-}
-
 interface AdmissionDeps {
   readonly journal: Journal;
-  readonly authority: AuthorityView;
+  readonly log: Pick<FleetLog, keyof LogView | 'explain'>;
   readonly verifier: Verifier;
   readonly clock: Clock;
   /** Throws `E_UNAVAILABLE` before the node has enrolled. */
@@ -47,6 +37,8 @@ interface AdmissionDeps {
   readonly secrets: Pick<SecretVault, 'take'>;
   /** How old the known authority may be when new work is judged, milliseconds. */
   readonly authorityAgeMs: number;
+  /** Monotonic time at which the journal was opened. */
+  readonly openedAtMs: number;
 }
 
 /**
@@ -61,13 +53,13 @@ export class NodeAdmission {
   }
 
   async submit(
-    { envelope, authority: stapled = [] }: Submission,
+    { envelope, authority: stapled = [], checkpoint }: Submission,
     source: RunSource,
   ): Promise<{ readonly entry: RunEntry; readonly existing: boolean }> {
-    const { journal, authority, verifier } = this.#deps;
+    const { journal, log, verifier } = this.#deps;
     const node = this.#deps.membership();
-    await authority.offer(stapled);
-    await authority.refresh(this.#deps.authorityAgeMs);
+    await log.offer(stapled, checkpoint);
+    await log.refresh(this.#deps.authorityAgeMs);
     let script: VerifiedScript;
     let secrets: GivenSecret[];
     try {
@@ -80,6 +72,7 @@ export class NodeAdmission {
       const known = await this.#findKnown(envelope, node, error);
       return { entry: known, existing: true };
     }
+    await this.#dateJournal();
     const { digest, payload, keyids } = script;
     return await journal.admit({
       run: runIdOf(verifier, digest, node.id),
@@ -87,7 +80,7 @@ export class NodeAdmission {
       envelope,
       payload,
       keyids,
-      authoritySeq: authority.current().seq,
+      authoritySeq: log.current().seq,
       source,
       capacity: await this.#deps.capacity(),
       secrets,
@@ -95,13 +88,14 @@ export class NodeAdmission {
   }
 
   #verify(envelope: Envelope, node: Membership, work: 'new' | 'known'): VerifiedScript {
-    const { authority, verifier, clock } = this.#deps;
+    const { log, verifier } = this.#deps;
     return verifyScript(verifier, {
       envelope,
-      authority: authority.current(),
+      authority: log.current(),
       profile: 'admit',
-      nowSeconds: Math.floor(clock.nowMs() / 1000),
+      nowSeconds: log.nowSeconds(),
       node,
+      checkpoint: log.newest(),
       // Ids and nonces are looked up by the journal, in the write that uses them up.
       replay: {
         hasDigest: () => work === 'known',
@@ -111,9 +105,17 @@ export class NodeAdmission {
     });
   }
 
+  /** A head of the log was fresh by this node's clock, so the clock can be trusted. */
+  async #dateJournal(): Promise<void> {
+    const { journal, log, clock, openedAtMs } = this.#deps;
+    if (journal.horizon.isDated) return;
+    await journal.horizon.date(log.nowSeconds() * 1000 - (clock.monotonicMs() - openedAtMs));
+  }
+
   /** Throws `refusal` when the work is not known, and its own when it does not verify at all. */
-  async #findKnown(envelope: Envelope, node: Membership, refusal: unknown): Promise<RunEntry> {
-    if (!isHyphaError(refusal)) throw refusal;
+  async #findKnown(envelope: Envelope, node: Membership, error: unknown): Promise<RunEntry> {
+    if (!isHyphaError(error)) throw error;
+    const refusal = this.#deps.log.explain(error, node);
     let digest: string;
     try {
       ({ digest } = openEnvelope(this.#deps.verifier, envelope, 'script'));

@@ -12,7 +12,6 @@ import {
 import type { Journal } from '@hypha/journal';
 import {
   type Authority,
-  type Envelope,
   HyphaError,
   isHyphaError,
   type JournalType,
@@ -21,11 +20,12 @@ import {
   type Verifier,
 } from '@hypha/protocol';
 import type { Logger } from '@hypha/service';
-import type { AuthorityView, Membership, NodeAdmission } from './admission.ts';
+import type { Membership, NodeAdmission } from './admission.ts';
 import type { Clock } from './clock.ts';
 import { EventDelivery } from './event-delivery.ts';
+import { FleetLog } from './fleet-log.ts';
 import { readInbox } from './inbox-reader.ts';
-import { deliverReceipts } from './receipt-delivery.ts';
+import { ReceiptDelivery } from './receipt-delivery.ts';
 import { RetryLoop } from './retry-loop.ts';
 import type { StateFolder } from './state-folder.ts';
 import { LIMITS } from './supervisor-limits.ts';
@@ -47,6 +47,8 @@ interface FleetLinkDeps {
   readonly verifier: Verifier;
   readonly clock: Clock;
   readonly log: Logger;
+  /** The authority was read or has grown: what was judged by an older one is to be judged again. */
+  readonly onAuthority: () => void;
 }
 
 const CHANGES_CAPACITY: ReadonlySet<JournalType> = new Set(['accepted', 'committed', 'finished']);
@@ -61,7 +63,9 @@ interface CoordinatorLink {
  * tells it and the ledger what happened. All of it goes on by itself while they come and go; nothing here
  * is needed for accepted work to finish (G8).
  */
-export class FleetLink implements AuthorityView {
+export class FleetLink {
+  /** Open once the node has joined. */
+  readonly fleetLog: FleetLog;
   readonly #deps: FleetLinkDeps;
   readonly #stopping = new AbortController();
   #joined: Joined | undefined;
@@ -70,8 +74,18 @@ export class FleetLink implements AuthorityView {
   #loops: readonly RetryLoop[] = [];
   #end: Promise<void> = Promise.resolve();
 
+  #receipts: ReceiptDelivery | undefined;
+
   constructor(deps: FleetLinkDeps) {
     this.#deps = deps;
+    const { verifier, clock, log } = deps;
+    const folder = deps.folder.identity;
+    this.fleetLog = new FleetLog({ folder, verifier, clock, log, authority: () => this.current() });
+  }
+
+  /** How long the oldest receipt waits to be in the ledger's log, seconds. */
+  get unprovenSeconds(): number {
+    return this.#receipts?.unprovenSeconds ?? 0;
   }
 
   /** Throws `E_UNAVAILABLE`, with the reason, before the node has enrolled. */
@@ -86,21 +100,6 @@ export class FleetLink implements AuthorityView {
 
   current(): Authority {
     return this.#getJoined().authority.current;
-  }
-
-  async refresh(maxAgeMs: number): Promise<void> {
-    const timeoutMs = LIMITS.authorityWaitMs;
-    await this.#joined?.authority.refresh({ maxAgeMs, timeoutMs });
-  }
-
-  async offer(updates: readonly Envelope[]): Promise<void> {
-    if (updates.length === 0) return;
-    try {
-      await this.#joined?.authority.grow(updates);
-    } catch (err) {
-      // What does not follow is no authority; the work that came with it is judged by what does.
-      this.#deps.log.warn({ err }, 'authority updates refused');
-    }
   }
 
   /** Joins in the background, then serves until `stop`. */
@@ -135,11 +134,15 @@ export class FleetLink implements AuthorityView {
     const { signal } = this.#stopping;
     const joined = await this.#join();
     const buffer = await ReportBuffer.open(folder.reports);
+    const ledger = this.#connect(joined.membership.ledger);
+    await this.fleetLog.open(joined.authority, ledger);
     this.#joined = joined;
+    joined.authority.onGrown(this.#deps.onAuthority);
+    this.#deps.onAuthority();
     log.info({ node: joined.membership.node, name: joined.membership.name }, 'node joined');
-    const { coordinator, acknowledge } = this.#openDelivery(joined);
+    const { coordinator, acknowledge } = this.#openDelivery(joined, ledger);
     await Promise.all([
-      joined.authority.run(LIMITS.authorityPollMs, signal),
+      this.fleetLog.run(signal),
       this.#reporter(joined, buffer).run(signal),
       this.#readInbox(joined, { coordinator, acknowledge }, admission),
     ]);
@@ -158,7 +161,7 @@ export class FleetLink implements AuthorityView {
     const deps = { client: coordinator.http, node: membership.node, submit, acknowledge, log };
     while (!signal.aborted) {
       try {
-        await readInbox({ ...deps, authority: this }, signal);
+        await readInbox({ ...deps, fleetLog: this.fleetLog }, signal);
       } catch (err) {
         log.error({ err }, 'inbox broken');
         await clock.sleep(LIMITS.deliveryMsMax, signal);
@@ -173,7 +176,7 @@ export class FleetLink implements AuthorityView {
       {
         ...deps,
         folder: folder.identity,
-        connect: (baseUrl) => new LedgerClient({ baseUrl, signer: deps.keys.signer, ca: deps.ca }),
+        connect: (baseUrl) => this.#connect(baseUrl),
         onFailure: ({ error, attempt, retryInMs }) => {
           this.#hindrance = error instanceof HyphaError ? error.message : 'internal error';
           // An admin may take a day: the same reason is said once.
@@ -194,10 +197,14 @@ export class FleetLink implements AuthorityView {
     );
   }
 
-  #openDelivery({ membership }: Joined): CoordinatorLink {
-    const { journal, keys, ca, clock, log, facts, boot } = this.#deps;
+  #connect(baseUrl: string): LedgerClient {
+    const { keys, ca } = this.#deps;
+    return new LedgerClient({ baseUrl, signer: keys.signer, ca });
+  }
+
+  #openDelivery({ membership }: Joined, ledger: LedgerClient): CoordinatorLink {
+    const { journal, keys, ca, clock, log, facts, boot, verifier } = this.#deps;
     const { signer } = keys;
-    const ledger = new LedgerClient({ baseUrl: membership.ledger, signer, ca });
     const coordinator = new CoordinatorClient({ baseUrl: membership.coordinator, signer, ca });
     const delivery = new EventDelivery({
       journal,
@@ -210,11 +217,14 @@ export class FleetLink implements AuthorityView {
       name: 'delivery to the coordinator',
       work: (signal) => delivery.deliver(signal),
     });
+    const { fleetLog } = this;
+    const delivered = new ReceiptDelivery({ journal, ledger, fleetLog, verifier, clock, log });
+    this.#receipts = delivered;
     const receipts = new RetryLoop({
       clock,
       log,
       name: 'delivery of receipts to the ledger',
-      work: (signal) => deliverReceipts(journal, ledger, signal),
+      work: (signal) => delivered.deliver(signal),
     });
     const publisher = new SealKeyPublisher({ keys, ledger, facts, boot, clock });
     const sealKey = new RetryLoop({

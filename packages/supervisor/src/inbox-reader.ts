@@ -7,12 +7,12 @@ import {
   toProblem,
 } from '@hypha/protocol';
 import type { Logger } from '@hypha/service';
-import type { AuthorityView } from './admission.ts';
+import type { LogView } from './fleet-log.ts';
 
 interface InboxReaderDeps {
   readonly client: Pick<HyphaClient, 'stream'>;
   readonly node: string;
-  readonly authority: AuthorityView;
+  readonly fleetLog: LogView;
   readonly submit: (
     submission: Submission,
   ) => Promise<{ readonly entry: { readonly run: string } }>;
@@ -29,7 +29,7 @@ export async function readInbox(deps: InboxReaderDeps, signal: AbortSignal): Pro
   let isOpen = false;
   const events = followStream(client, {
     path: inboxPath(node),
-    query: { authoritySeq: deps.authority.current().seq },
+    query: { authoritySeq: deps.fleetLog.current().seq },
     signal,
     // Whatever a coordinator answers today, the next one may be of another mind.
     persist: () => true,
@@ -57,9 +57,9 @@ function parseMessage(data: string): InboxMessage | undefined {
 }
 
 async function take(deps: InboxReaderDeps, message: InboxMessage): Promise<void> {
-  const { authority, submit, acknowledge, log } = deps;
+  const { fleetLog, submit, acknowledge, log } = deps;
   if (message.type === 'authority') {
-    await authority.offer(message.authority);
+    await fleetLog.offer(message.authority, message.checkpoint);
     return;
   }
   const { id: messageId, run } = message;

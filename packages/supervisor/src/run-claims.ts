@@ -4,6 +4,7 @@ import { type Envelope, HyphaError } from '@hypha/protocol';
 import type { SecretFiles } from '@hypha/sal';
 import type { Logger } from '@hypha/service';
 import type { Reconciler } from './reconciler.ts';
+import type { Revocations } from './revocations.ts';
 import { LIMITS } from './supervisor-limits.ts';
 
 type Claim = Extract<RunnerRequest, { method: 'claim' }>;
@@ -16,12 +17,14 @@ export interface NodeSelf {
   readonly id: string;
   readonly name: string;
   readonly labels: Readonly<Record<string, string>>;
+  readonly realms: readonly string[];
 }
 
 interface ClaimsDeps {
   readonly journal: Journal;
   readonly reconciler: Pick<Reconciler, 'makeWay' | 'leaveAlone'>;
   readonly secrets: SecretFiles;
+  readonly revocations: Pick<Revocations, 'checkMayAppend'>;
   readonly bootId: string;
   /** Throws `E_UNAVAILABLE` before the node has enrolled. */
   readonly self: () => NodeSelf;
@@ -71,7 +74,11 @@ export class RunClaims {
       epoch,
       envelope,
       authority: [...this.#deps.authority()],
-      node: { id: node.id, name: node.name, labels: { ...node.labels } },
+      node: {
+        ...{ id: node.id, name: node.name },
+        labels: { ...node.labels },
+        realms: [...node.realms],
+      },
       bootId,
       events,
       committed: records
@@ -97,13 +104,14 @@ export class RunClaims {
     return { files: Object.fromEntries(files) };
   }
 
-  /** Durable when it resolves. */
+  /** Durable when it resolves. Throws what the authority took back when it would be a further step. */
   async append(
     runner: string,
     { run, epoch, after, bodies }: Append,
   ): Promise<{ readonly seq: number }> {
     const { journal, reconciler } = this.#deps;
     const known = journal.findUnfinished(run);
+    this.#deps.revocations.checkMayAppend(run, bodies);
     const isOwner = known?.holder === runner && known.epoch === epoch;
     for (const body of bodies) {
       if (body.type === 'finished' && body.state === 'succeeded') {

@@ -1,4 +1,5 @@
 import { randomBytes, timingSafeEqual } from 'node:crypto';
+import type { SupervisorNotice } from '@hypha/journal/client';
 import { HyphaError } from '@hypha/protocol';
 import { type Fence, listFences, openFence } from '@hypha/sal';
 import type { Logger } from '@hypha/service';
@@ -13,7 +14,7 @@ const FENCE_PREFIX = 'runner-';
 export interface RunnerLine {
   /** Ends the connection; its end is reported as that of any other. */
   close(): void;
-  notify(notice: { readonly notice: 'drain' }): void;
+  notify(notice: SupervisorNotice): void;
 }
 
 interface Runner {
@@ -110,6 +111,11 @@ export class RunnerPool {
     runner.line = line;
     runner.fence.adopt(pid);
     this.#deps.log.info({ runner: id }, 'runner connected');
+  }
+
+  /** One that is not connected is not told; it learns it when it asks. */
+  notify(id: string, notice: SupervisorNotice): void {
+    this.#runners.get(id)?.line?.notify(notice);
   }
 
   /** The connection ended: whoever is behind it is as good as dead. */

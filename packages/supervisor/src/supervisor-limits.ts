@@ -49,6 +49,9 @@ export const LIMITS = {
   eventsPerItem: 200,
   runsPerBatch: 50,
   receiptsPerPage: 50,
+  /** A receipt that the ledger has taken waits for a head with it: looked for this often, and alarmed about. */
+  proofPollMs: 500,
+  proofMsMax: 60_000,
   /** Acknowledgements that wait; the coordinator repeats what it was not told. */
   acksMax: 1_000,
   /** Sealed journals are dropped whole after this (design §10). */

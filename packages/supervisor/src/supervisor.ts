@@ -1,7 +1,13 @@
 import { getCompileCacheDir } from 'node:module';
 import type { Boot, NodeKeys } from '@hypha/identity';
 import { type Journal, openJournal } from '@hypha/journal';
-import { isTerminal, type Protection, type Verifier } from '@hypha/protocol';
+import {
+  isTerminal,
+  type NodeFacts,
+  type Protection,
+  toProblem,
+  type Verifier,
+} from '@hypha/protocol';
 import { COMMAND_ENV, detectCgroups, removeFenceGroup } from '@hypha/sal';
 import {
   addRunRoutes,
@@ -20,11 +26,13 @@ import type { SupervisorConfig } from './config.ts';
 import { Dispatcher } from './dispatcher.ts';
 import { FleetLink } from './fleet-link.ts';
 import { HopelessRuns } from './hopeless-runs.ts';
+import { addLogGauges } from './log-gauges.ts';
 import { NodeInventory, type NodeSals } from './node-inventory.ts';
 import { readProtection } from './node-protection.ts';
 import { Reconciler } from './reconciler.ts';
 import type { RedisUsers } from './redis-users.ts';
 import { ResourceReader } from './resource-reader.ts';
+import { Revocations } from './revocations.ts';
 import { RunClaims } from './run-claims.ts';
 import { QUEUE_NAME, queuePrefix, RunQueue } from './run-queue.ts';
 import { RunTakeover } from './run-takeover.ts';
@@ -62,6 +70,7 @@ export class Supervisor {
   readonly #parts: SupervisorParts;
   readonly #journal: Journal;
   readonly #fleet: FleetLink;
+  readonly #revocations: Revocations;
   readonly #queue: RunQueue;
   readonly #dispatcher: Dispatcher;
   readonly #reconciler: Reconciler;
@@ -74,6 +83,8 @@ export class Supervisor {
   readonly #server: HyphaServer;
   readonly #cgroup2: string | undefined;
   #url = '';
+  /** Monotonic. */
+  readonly #openedAtMs: number;
 
   static async start(parts: SupervisorParts): Promise<Supervisor> {
     const { cgroup2 } = await detectCgroups();
@@ -105,6 +116,7 @@ export class Supervisor {
     this.#parts = parts;
     this.#journal = journal;
     this.#cgroup2 = cgroup2;
+    this.#openedAtMs = clock.monotonicMs();
     secrets.attach(journal);
     const user = parts.redisUsers?.supervisor;
     this.#queue = new RunQueue({ redis: config.redis, user, node, log });
@@ -127,8 +139,19 @@ export class Supervisor {
       ledgerUrl: config.ledger,
       coordinatorUrl: config.coordinator,
       ca: readCa(config.tlsCa),
-      facts: () => inventory.facts(),
-      sample: () => inventory.sample(journal, this.#fleet.authoritySeq),
+      facts: () => this.#facts(),
+      sample: async () => ({
+        ...(await inventory.sample(journal, this.#fleet.authoritySeq)),
+        facts: await this.#facts(),
+      }),
+      onAuthority: () => this.#revocations.kick(),
+    });
+    this.#revocations = new Revocations({
+      ...{ journal, verifier, log },
+      membership: () => this.#fleet.getMembership(),
+      authority: () => this.#fleet.current(),
+      notify: (runner, run, reason) =>
+        this.#pool.notify(runner, { notice: 'refuse', run, problem: toProblem(reason) }),
     });
     this.#pool = new RunnerPool({
       records: new RunnerRecords(folder.runners),
@@ -148,6 +171,7 @@ export class Supervisor {
         journal,
         reconciler: this.#reconciler,
         secrets,
+        revocations: this.#revocations,
         bootId: boot.bootId,
         self: () => this.#fleet.getMembership(),
         authority: () => this.#fleet.current().updates,
@@ -158,6 +182,7 @@ export class Supervisor {
       journal,
       clock,
       log,
+      signedTime: () => this.#fleet.fleetLog.signedTime,
       settle: () => {
         this.#dispatcher.refill();
         this.#settlement.sweep();
@@ -199,6 +224,7 @@ export class Supervisor {
     await this.#fleet.stop();
     await this.#gate.close();
     await this.#dispatcher.idle();
+    await this.#revocations.idle();
     await this.#queue.close();
     await this.#journal.close();
     await removeFenceGroup(this.#cgroup2, folder.fenceGroup).catch((err: unknown) =>
@@ -210,7 +236,11 @@ export class Supervisor {
     const { config } = this.#parts;
     const admission = this.#openAdmission();
     this.#journal.subscribe((entry, events) => {
-      const isNew = events.some(({ body }) => body.type === 'accepted');
+      const accepted = events.find(({ body }) => body.type === 'accepted')?.body;
+      const isNew = accepted !== undefined;
+      // The authority has grown between the verdict and the journal.
+      if (accepted?.type === 'accepted' && accepted.authoritySeq < this.#fleet.authoritySeq)
+        this.#revocations.kick();
       if (isNew || isTerminal(entry.state)) this.#dispatcher.kick();
       this.#fleet.kick();
     });
@@ -230,13 +260,14 @@ export class Supervisor {
     const journal = this.#journal;
     const admission = new NodeAdmission({
       journal,
-      authority: this.#fleet,
+      log: this.#fleet.fleetLog,
       verifier,
       clock,
       membership: () => this.#fleet.getMembership(),
       capacity: () => this.#inventory.capacity(),
       secrets,
       authorityAgeMs: LIMITS.authorityAgeMs,
+      openedAtMs: this.#openedAtMs,
     });
     addRunRoutes(this.#server, runSource(journal, keys.nodeId));
     addNodeRoutes(this.#server, {
@@ -244,11 +275,18 @@ export class Supervisor {
       admission,
       resources: new ResourceReader({ journal, sals: host.sals, reconciler: this.#reconciler }),
       facts: async () => ({
-        ...(await this.#inventory.facts()),
+        ...(await this.#facts()),
         protection: await this.#readProtection(),
       }),
     });
+    addLogGauges(this.#server, this.#fleet);
     return admission;
+  }
+
+  async #facts(): Promise<NodeFacts> {
+    const facts = await this.#inventory.facts();
+    const alarms = this.#fleet.fleetLog.alarms();
+    return alarms.length === 0 ? facts : { ...facts, alarms };
   }
 
   async #readProtection(): Promise<Protection[]> {

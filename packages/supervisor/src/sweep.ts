@@ -8,6 +8,8 @@ interface SweepDeps {
   readonly journal: Journal;
   readonly clock: Clock;
   readonly log: Logger;
+  /** Newest time the ledger signed, epoch seconds: it never goes back. */
+  readonly signedTime: () => number;
   /** Takes up what a lost message, job or event left behind. Cheap when there is nothing. */
   readonly settle: () => void;
 }
@@ -38,7 +40,8 @@ export class Sweep {
     const { journal, clock, log } = this.#deps;
     const { destination, topic } = LEDGER_RECEIPTS;
     try {
-      await journal.sweeper.dropReplays(Math.floor(clock.nowMs() / 1000));
+      // By what was signed, not by the clock: that may have jumped ahead.
+      await journal.horizon.forget(this.#deps.signedTime());
       const receiptSeq = await journal.cursors.read(destination, topic);
       const endedBefore = clock.nowMs() - LIMITS.retentionMs;
       const dropped = await journal.sweeper.dropRuns(endedBefore, receiptSeq);

@@ -87,6 +87,8 @@ export class TestFleet {
     try {
       await writeFile(join(folder, 'genesis.json'), JSON.stringify(fleet.authority.updates[0]));
       await fleet.startLedger();
+      const { publicKey } = await fleet.ledger.logKey();
+      await fleet.change({ type: 'set-ledger-key', publicKey });
       await fleet.grant(fleet.admin, 'admin');
       await fleet.grant(fleet.operator, 'operator');
       writeKeyFile(fleet.#coordinatorKeyFile, fleet.#coordinatorKey.pem);

@@ -68,6 +68,8 @@ export const ClaimAnswer = z.strictObject({
     id: z.string(),
     name: z.string(),
     labels: z.record(z.string(), z.string()),
+    /** It serves: part of its admission. */
+    realms: z.array(z.string()),
   }),
   bootId: z.string(),
   events: z.array(JournalEvent),
@@ -92,6 +94,8 @@ export type SupervisorAnswer = z.infer<typeof SupervisorAnswer>;
 export const SupervisorNotice = z.discriminatedUnion('notice', [
   /** Stop the run after the call in flight was aborted; undo follows (design §10). */
   z.strictObject({ notice: z.literal('cancel'), run: RunId }),
+  /** As `cancel`: the authority does not stand behind the run any more, and this is why. */
+  z.strictObject({ notice: z.literal('refuse'), run: RunId, problem: Problem }),
   /** Finish the step in flight, start no other, then exit. */
   z.strictObject({ notice: z.literal('drain') }),
 ]);

@@ -279,6 +279,8 @@ export class NodeFixture implements AsyncDisposable {
         notAfter: nowSeconds() + DAY_SECONDS,
       },
     });
+    const { publicKey } = await this.ledger.logKey();
+    await this.change({ type: 'set-ledger-key', publicKey });
     const admin = generateKey().signer;
     await this.change(grant('admin', admin.publicKey));
     await this.change(grant('operator', this.operator.publicKey));
