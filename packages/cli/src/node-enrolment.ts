@@ -18,7 +18,7 @@ const REPLACED_MAX = 16;
 /**
  * The newest enrolment of a node in the log that an admin of this authority stands behind. A node the ledger or
  * the coordinator made up has none.
- * @throws HyphaError `E_NOT_FOUND` when the log has no enrolment of it; why none of them holds otherwise
+ * @throws HyphaError `E_PENDING` when the log has no enrolment of it; why none of them holds otherwise
  */
 export async function findEnrolment(
   session: Session,
@@ -31,7 +31,7 @@ export async function findEnrolment(
     (cursor) => ledger.listEntries({ kind: 'enrol', node, cursor, limit: 500 }),
     1000,
   );
-  let refusal: unknown = new HyphaError('E_NOT_FOUND', `the log has no enrolment of ${node}`, {
+  let refusal: unknown = new HyphaError('E_PENDING', `the log has no enrolment of ${node}`, {
     hint: 'do not use this node: no admin ever admitted it; hypha node list',
   });
   for (const { envelope } of entries.toReversed()) {

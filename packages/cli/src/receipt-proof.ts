@@ -6,16 +6,19 @@ import { setTimeout as delay } from 'node:timers/promises';
 import {
   fromBase64,
   HyphaError,
+  hex,
   isHyphaError,
   nodeIdOf,
   type ReceiptPayload,
   runIdOf,
   type SubmissionAccepted,
+  utf8,
   verifyReceipt,
 } from '@hypha/protocol';
 import { nodeVerifier } from '@hypha/protocol/node';
 import { fetchAuthority } from './authority-chain.ts';
 import { findEnrolment } from './node-enrolment.ts';
+import type { ClaimedEnd } from './run-watch.ts';
 import type { Session } from './session.ts';
 import type { SubmittedRun } from './submission.ts';
 
@@ -50,8 +53,7 @@ export function checkAccepted(sent: SentWork, { runs }: SubmissionAccepted): voi
 }
 
 /**
- * Waits for the receipt and checks it.
- * @param claimed how the run ended, as whoever was asked tells it
+ * Waits for the receipt and checks it: then every event that was shown is the node's own, and so is the output.
  * @throws HyphaError `E_UNAVAILABLE` when it does not come before the signal aborts, or cannot be checked;
  *   `E_CONFLICT` when it says otherwise; the codes of a receipt or an enrolment that does not hold
  */
@@ -59,7 +61,7 @@ export async function proveEnd(
   session: Session,
   sent: SentWork,
   { run, node, name, reader }: SubmittedRun,
-  claimed: string,
+  claimed: ClaimedEnd,
   signal: AbortSignal,
 ): Promise<ReceiptPayload> {
   const publicKey = await findNodeKey(session, node);
@@ -69,14 +71,19 @@ export async function proveEnd(
     `${name} (${run})`,
   );
   const { payload } = verifyReceipt(nodeVerifier, { envelope, publicKey });
-  const isOther = payload.run !== run || payload.envelopeDigest !== sent.digest;
-  if (isOther || payload.state !== claimed) {
-    const said = isOther ? `is of ${payload.run}` : `says ${payload.state}`;
-    throw new HyphaError('E_CONFLICT', `claimed is that ${run} ${claimed}, its receipt ${said}`, {
-      hint: 'do not believe this coordinator; ask the node itself: --via node',
-    });
-  }
-  return payload;
+  const { run: ofRun, envelopeDigest, state, journalHead, outputSha256 } = payload;
+  const output =
+    claimed.output === undefined ? undefined : hex(nodeVerifier.sha256(utf8(claimed.output)));
+  const lies = [
+    ...(ofRun === run && envelopeDigest === sent.digest ? [] : [`its receipt is of ${ofRun}`]),
+    ...(state === claimed.state ? [] : [`told was ${claimed.state}, its receipt says ${state}`]),
+    ...(journalHead === claimed.journalHead ? [] : ['its receipt is of other events']),
+    ...(outputSha256 === output ? [] : ['its receipt is of another output']),
+  ];
+  if (lies.length === 0) return payload;
+  throw new HyphaError('E_CONFLICT', `what was told of ${run} is not true: ${lies.join('; ')}`, {
+    hint: 'do not believe this coordinator; ask the node itself: --via node',
+  });
 }
 
 async function waitForReceipt<T>(

@@ -2,12 +2,15 @@
 import { followStream, type RunsClient, runEventsPath } from '@hypha/client';
 import {
   EMPTY_RUN_FOLD,
+  eventHash,
   foldRunEvent,
+  GENESIS_HASH,
   HyphaError,
   JournalEvent,
   Problem,
   type RunView,
 } from '@hypha/protocol';
+import { nodeVerifier } from '@hypha/protocol/node';
 import { EXIT } from './exit-code.ts';
 import { describeError } from './output.ts';
 import { describeEvent } from './run-narrative.ts';
@@ -23,7 +26,16 @@ export interface WatchedRun {
    * Checks the end that is claimed before it is shown; throws when it does not hold. Absent for a reader who
    * takes the word of whoever is asked.
    */
-  readonly prove?: (claimed: RunView['state'], signal: AbortSignal) => Promise<void>;
+  readonly prove?: (claimed: ClaimedEnd, signal: AbortSignal) => Promise<void>;
+}
+
+/** How a run ended, as whoever was asked tells it. */
+export interface ClaimedEnd {
+  readonly state: RunView['state'];
+  /** Hash of the last event that was shown; undefined when they do not form one unbroken chain. */
+  readonly journalHead: string | undefined;
+  /** JSON text that was committed; undefined when nothing was. */
+  readonly output: string | undefined;
 }
 
 /** Until when runs may be silent. Absent: for ever. */
@@ -116,6 +128,8 @@ async function watchRun(
     },
   });
   let fold = EMPTY_RUN_FOLD;
+  let journalHead: string | undefined = GENESIS_HASH;
+  let committed: string | undefined;
   for await (const { event, data } of stream) {
     isLost = false;
     if (event === 'state') {
@@ -127,7 +141,12 @@ async function watchRun(
     const journaled = JournalEvent.parse(JSON.parse(data));
     const { body } = journaled;
     fold = foldRunEvent(fold, journaled);
-    if (body.type === 'finished' && !(await isProven(prove, body.state, signal))) return undefined;
+    journalHead = followHash(journalHead, journaled);
+    if (body.type === 'committed') committed = body.output;
+    if (body.type === 'finished') {
+      const claimed = { state: body.state, journalHead, output: committed };
+      if (!(await isProven(prove, claimed, signal))) return undefined;
+    }
     const text = describeEvent(body, output, fold);
     if (text !== undefined) say(text);
     if (body.type !== 'finished') continue;
@@ -138,10 +157,15 @@ async function watchRun(
   return undefined;
 }
 
+function followHash(head: string | undefined, event: JournalEvent): string | undefined {
+  const holds = event.prev === head && eventHash(nodeVerifier, event) === event.hash;
+  return holds ? event.hash : undefined;
+}
+
 /** False when there was no time left for it. */
 async function isProven(
   prove: WatchedRun['prove'],
-  claimed: RunView['state'],
+  claimed: ClaimedEnd,
   signal: AbortSignal,
 ): Promise<boolean> {
   try {

@@ -3,6 +3,8 @@ import {
   digestOf,
   HyphaError,
   isHyphaError,
+  Json,
+  type ReceiptPayload,
   type Submission,
   type SubmissionAccepted,
 } from '@hypha/protocol';
@@ -13,7 +15,7 @@ import { reportVerdict } from './commands/audit.ts';
 import { EXIT } from './exit-code.ts';
 import { parseDuration } from './option-parsers.ts';
 import { checkAccepted, proveEnd, type SentWork } from './receipt-proof.ts';
-import { type WatchDeadline, watchRuns } from './run-watch.ts';
+import { type ClaimedEnd, type WatchDeadline, watchRuns } from './run-watch.ts';
 import type { Session } from './session.ts';
 import { payloadOf } from './signed-payload.ts';
 import { readScriptPayload, type SubmittedRun, submitWork } from './submission.ts';
@@ -50,6 +52,7 @@ export async function deliverWork(
   if (accepted.existing === true) output.note('accepted before: these are the same runs');
   if (flags.detach === true) return output.item(accepted, fieldsOf(accepted));
   const several = readers.length > 1;
+  const ends = new Map<string, ProvenEnd>();
   const code = await watchRuns(
     session,
     readers.map((submitted) => ({
@@ -57,30 +60,38 @@ export async function deliverWork(
       reader: submitted.reader,
       label: several ? submitted.name : '',
       prove: async (claimed, signal) => {
-        if (sent !== undefined) await prove(session, sent, submitted, claimed, flags, signal);
+        if (sent === undefined) return;
+        const receipt = await prove(session, sent, submitted, claimed, flags, signal);
+        ends.set(submitted.run, { ...claimed, receipt });
       },
     })),
     deadline,
   );
   process.exitCode = code;
   if (code !== EXIT.ok) return;
-  for (const submitted of readers) await showResult(session, submitted);
+  for (const submitted of readers) await showResult(session, submitted, ends.get(submitted.run));
+}
+
+/** As told, and the receipt it was held against; undefined when a node was asked that nobody can vouch for now. */
+interface ProvenEnd extends ClaimedEnd {
+  readonly receipt: ReceiptPayload | undefined;
 }
 
 async function prove(
   session: Session,
   sent: SentWork,
   submitted: SubmittedRun,
-  claimed: string,
+  claimed: ClaimedEnd,
   flags: DeliveryFlags,
   signal: AbortSignal,
-): Promise<void> {
+): Promise<ReceiptPayload | undefined> {
   try {
-    await proveEnd(session, sent, submitted, claimed, signal);
+    return await proveEnd(session, sent, submitted, claimed, signal);
   } catch (error) {
     // Asked itself, a node stands alone (G8): nobody stands between that could tell of what never was.
     if (flags.via !== 'node' || !isHyphaError(error, 'E_UNAVAILABLE')) throw error;
     session.output.note(`not proven yet, the node says so: ${error.message}`);
+    return undefined;
   }
 }
 
@@ -124,15 +135,23 @@ function fieldsOf(accepted: SubmissionAccepted): (readonly [string, string])[] {
 }
 
 /** What the script returned, and the receipt checked down to genesis. */
-async function showResult(session: Session, { run, reader }: SubmittedRun): Promise<void> {
+async function showResult(
+  session: Session,
+  { run, reader }: SubmittedRun,
+  end: ProvenEnd | undefined,
+): Promise<void> {
   const { output } = session;
   const view = await reader.run(run);
   if (view.simulated) output.note('simulated: steps marked so made nothing real');
-  const result = await reader.output(run).catch(() => undefined);
+  const text = end?.output;
   if (output.format !== 'table') {
-    return output.item({ ...view, output: result?.output ?? null }, []);
+    // What the receipt says stands in front of what whoever was asked says.
+    const { state, steps } = end?.receipt ?? view;
+    const value = text === undefined ? null : Json.parse(JSON.parse(text));
+    output.item({ ...view, run, state, steps, output: value }, []);
+    return;
   }
-  if (result !== undefined) output.line(`output        ${JSON.stringify(result.output)}`);
+  if (text !== undefined) output.line(`output        ${text}`);
   output.line(`run           ${run}`);
   await auditQuietly(session, run, reader);
 }
