@@ -126,6 +126,11 @@ describe('a ledger that lies', () => {
     return { ...entry, envelope: { ...entry.envelope, payload: other } };
   };
 
+  const sevenEntries: Tamper = ({ path, body }) =>
+    path === '/v1/log/checkpoint'
+      ? { checkpoint: String(Object(body).checkpoint).replace(/\n(\d+)\n/, '\n7\n') }
+      : body;
+
   test.for([
     [
       'changes an outcome',
@@ -160,10 +165,7 @@ describe('a ledger that lies', () => {
     ],
     [
       'shows a checkpoint that was changed',
-      ({ path, body }) =>
-        path === '/v1/log/checkpoint'
-          ? { checkpoint: String(Object(body).checkpoint).replace(/\n(\d+)\n/, '\n7\n') }
-          : body,
+      sevenEntries,
       /E_CHECKPOINT: cannot believe the checkpoint: a signature of hypha\/\S+ does not hold/,
     ],
   ] as const)('and %s is found out', async ([, tamper, says]) => {
