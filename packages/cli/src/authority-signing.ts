@@ -4,10 +4,12 @@ import {
   base64,
   base64url,
   buildAdmissionPayload,
+  buildNodeAdmissionPayload,
   type Entropy,
   type Envelope,
   formatJoinToken,
   type Grant,
+  type NodeId,
   type Role,
   type Signer,
   signAdmission,
@@ -45,28 +47,42 @@ export function grantOf(options: {
   };
 }
 
+/** What an admin says of a node it lets in. */
+export interface NodePlace {
+  readonly name: string;
+  readonly labels: Record<string, string>;
+  readonly realms: string[];
+  /** The node whose name passes to the new key. */
+  readonly replaces?: NodeId | undefined;
+  readonly lifetimeSeconds: number;
+}
+
 /** A signed admission and the token that spends it (design §8). The secret is only in the token. */
-export function admitNode(options: {
-  admin: Signer;
-  name: string;
-  labels: Record<string, string>;
-  realms: string[];
-  nowMs: number;
-  lifetimeSeconds: number;
-  genesis: string;
-  ledger: string;
-  coordinator: string;
-}): { admission: Envelope; token: string; expiresAt: number } {
-  const { name, labels, realms, lifetimeSeconds, genesis, ledger, coordinator } = options;
-  const { payload, token } = buildAdmissionPayload(
-    nodeVerifier,
-    { name, labels, realms, lifetimeSeconds },
-    systemEntropy(options.nowMs),
-  );
-  const admission = signAdmission(payload, options.admin);
+export function admitNode(
+  options: NodePlace & {
+    readonly admin: Signer;
+    readonly nowMs: number;
+    readonly genesis: string;
+    readonly ledger: string;
+    readonly coordinator: string;
+  },
+): { admission: Envelope; token: string; expiresAt: number } {
+  const { admin, nowMs, genesis, ledger, coordinator, ...place } = options;
+  const { payload, token } = buildAdmissionPayload(nodeVerifier, place, systemEntropy(nowMs));
+  const admission = signAdmission(payload, admin);
   return {
     admission,
     token: formatJoinToken({ secret: base64url(token), genesis, ledger, coordinator, admission }),
     expiresAt: payload.exp,
   };
+}
+
+/** A signed admission of the one node with this fingerprint. */
+export function admitFingerprint(
+  node: NodeId,
+  options: NodePlace & { readonly admin: Signer; readonly nowMs: number },
+): { admission: Envelope; expiresAt: number } {
+  const { admin, nowMs, ...place } = options;
+  const payload = buildNodeAdmissionPayload(node, place, nowMs);
+  return { admission: signAdmission(payload, admin), expiresAt: payload.exp };
 }

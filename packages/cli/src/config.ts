@@ -4,16 +4,18 @@ export interface CliEnvironment {
   readonly HYPHA_CONFIG: string | undefined;
   readonly HYPHA_CONTEXT: string | undefined;
   readonly HYPHA_CA: string | undefined;
+  readonly HYPHA_JOIN_TOKEN: string | undefined;
 }
 
 export function readEnvironment(): CliEnvironment {
-  const { HYPHA_STATE, HYPHA_CONFIG, HYPHA_CONTEXT, HYPHA_CA } = process.env;
-  return { HYPHA_STATE, HYPHA_CONFIG, HYPHA_CONTEXT, HYPHA_CA };
+  const { HYPHA_STATE, HYPHA_CONFIG, HYPHA_CONTEXT, HYPHA_CA, HYPHA_JOIN_TOKEN } = process.env;
+  return { HYPHA_STATE, HYPHA_CONFIG, HYPHA_CONTEXT, HYPHA_CA, HYPHA_JOIN_TOKEN };
 }
 
-/** What the processes that `up` starts inherit, with what is theirs alone on top. */
+/** What the processes that `up` starts inherit, with what is theirs alone on top. No secret of ours goes on. */
 export function childEnvironment(extra: Readonly<Record<string, string>> = {}): NodeJS.ProcessEnv {
-  return { ...process.env, ...extra };
+  const { HYPHA_JOIN_TOKEN: _, ...inherited } = process.env;
+  return { ...inherited, ...extra };
 }
 
 /** What the operator named: `--secret token=env:TOKEN`. */

@@ -49,6 +49,11 @@ export class Session {
     return new LedgerClient({ baseUrl: this.context.ledger, ca: this.ca, ...this.#readingKey() });
   }
 
+  /** For an admin whose key is named on the command line. */
+  ledgerAs(signer: Signer): LedgerClient {
+    return new LedgerClient({ baseUrl: this.context.ledger, ca: this.ca, signer });
+  }
+
   coordinator(): CoordinatorClient {
     const { coordinator: baseUrl } = this.context;
     return new CoordinatorClient({ baseUrl, ca: this.ca, ...this.#readingKey() });

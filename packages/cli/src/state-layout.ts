@@ -1,7 +1,8 @@
-import { existsSync, mkdirSync } from 'node:fs';
-import { join } from 'node:path';
-import { nodeIdOf, type Signer } from '@hypha/protocol';
-import { nodeVerifier, readKeyFile } from '@hypha/protocol/node';
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { type NodeId, nodeIdOf, Sha256Hex, type Signer } from '@hypha/protocol';
+import { generateKey, nodeVerifier, readKeyFile, writeKeyFile } from '@hypha/protocol/node';
+import { z } from 'zod';
 import { socketDir } from './up/redis-process.ts';
 
 /** Where `hypha up` and `hypha node join` keep what, below one state folder. */
@@ -40,7 +41,7 @@ export function openState(root: string): StateLayout {
 
 /** A node's own key, which it makes at its first start. The file is `identity`'s. */
 export function nodeKeyIn(state: StateLayout, name: string): Signer {
-  return readKeyFile(join(state.node(name), 'identity', 'identity.pem'));
+  return readKeyFile(join(identityFolder(state, name), 'identity.pem'));
 }
 
 export function nodeIdIn(state: StateLayout, name: string): string {
@@ -49,5 +50,48 @@ export function nodeIdIn(state: StateLayout, name: string): string {
 
 /** Whether a node has joined already: then it needs no token. The file is `identity`'s. */
 export function isEnrolled(state: StateLayout, name: string): boolean {
-  return existsSync(join(state.node(name), 'identity', 'membership.json'));
+  return existsSync(join(identityFolder(state, name), 'membership.json'));
+}
+
+/** What a node that has joined knows of its place, as far as the CLI needs it. The file is `identity`'s. */
+const JoinedPlace = z.object({
+  genesis: Sha256Hex,
+  ledger: z.url(),
+  coordinator: z.url(),
+});
+
+export interface JoinedNode extends z.infer<typeof JoinedPlace> {
+  /** Of its folder. */
+  readonly name: string;
+}
+
+/** Nodes that have joined with this state. */
+export function findJoined(state: StateLayout): JoinedNode[] {
+  const folder = dirname(state.node('any'));
+  const names = existsSync(folder) ? readdirSync(folder).sort() : [];
+  return names
+    .filter((name) => isEnrolled(state, name))
+    .map((name) => {
+      const text = readFileSync(join(identityFolder(state, name), 'membership.json'), 'utf8');
+      return { name, ...JoinedPlace.parse(JSON.parse(text)) };
+    });
+}
+
+/**
+ * Puts a new key beside a node's own: the node takes it at a start at which nothing is left to do for the
+ * old one. Again: the one that waits. The names of the files are `identity`'s.
+ */
+export function ensureNextKey(state: StateLayout, name: string): NodeId {
+  const file = join(identityFolder(state, name), 'identity.next.pem');
+  if (!existsSync(file)) {
+    // Written beside and renamed: a crash leaves no half key behind.
+    const temporary = `${file}.${process.pid}.tmp`;
+    writeKeyFile(temporary, generateKey().pem);
+    renameSync(temporary, file);
+  }
+  return nodeIdOf(nodeVerifier, readKeyFile(file).publicKey);
+}
+
+function identityFolder(state: StateLayout, name: string): string {
+  return join(state.node(name), 'identity');
 }

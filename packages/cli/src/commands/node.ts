@@ -1,13 +1,9 @@
-import { HyphaError, Name, type NodeView } from '@hypha/protocol';
+import type { NodeView } from '@hypha/protocol';
 import type { Command } from 'commander';
-import { admitNode } from '../authority-signing.ts';
-import { collect, parseInteger, parsePairs } from '../option-parsers.ts';
 import { ago, bytes, type Output } from '../output.ts';
 import { allPages, type Session, selectNodes, sessionOf } from '../session.ts';
-import { joinNode } from '../up/node-join.ts';
-
-/** A join token lives this long at most (design §8, issue: ≤ 1 h). */
-const TOKEN_SECONDS_MAX = 3600;
+import { type JoinFlags, joinNode } from '../up/node-join.ts';
+import { addAdmissionCommands, tryListPending } from './node-admission.ts';
 
 export function listNodes(session: Session): Promise<NodeView[]> {
   const coordinator = session.coordinator();
@@ -24,7 +20,7 @@ function showList(output: Output, nodes: readonly NodeView[], nowMs: number): vo
   output.list(
     nodes,
     [
-      { title: 'name', cell: (node) => node.name },
+      { title: 'name', cell: nameOf },
       { title: 'state', cell: (node) => node.state },
       { title: 'labels', cell: (node) => pairs(node.labels) || '-' },
       { title: 'free', cell: (node) => freeText(node) },
@@ -34,6 +30,11 @@ function showList(output: Output, nodes: readonly NodeView[], nowMs: number): vo
     ],
     'no nodes; add one: hypha node add NAME',
   );
+}
+
+/** Nobody has named a node that waits: it says of itself what it is. */
+function nameOf({ name, state, facts }: NodeView): string {
+  return state === 'pending' ? `(${facts.hostname})` : name;
 }
 
 function pairs(labels: Readonly<Record<string, string>>): string {
@@ -49,8 +50,9 @@ function freeText({ free }: NodeView): string {
 function showNode(output: Output, node: NodeView, nowMs: number): void {
   const { facts } = node;
   output.item(node, [
-    ['name', node.name],
+    ['name', nameOf(node)],
     ['id', node.id],
+    ...(node.replacedBy === undefined ? [] : [['replaced by', node.replacedBy] as const]),
     ['state', node.state],
     ['labels', pairs(node.labels) || '-'],
     ['realms', node.realms.join(', ')],
@@ -74,59 +76,27 @@ function salText({ state, driver, reason }: NodeView['facts']['sals'][string]): 
   return [state, driver === state ? undefined : driver, reason].filter(Boolean).join(': ');
 }
 
-interface AddOptions {
-  label: string[];
-  realm: string[];
-  ttl: string;
-  key?: string;
-}
-
-async function addNode(session: Session, name: string, options: AddOptions): Promise<void> {
-  if (!Name.safeParse(name).success) {
-    throw new HyphaError('E_NAME', `not a valid node name: ${JSON.stringify(name)}`);
-  }
-  const { ledger, coordinator, genesis } = session.context;
-  const { admission, token, expiresAt } = admitNode({
-    admin: session.admin(options.key),
-    name,
-    labels: parsePairs(options.label, '--label'),
-    realms: options.realm.length > 0 ? options.realm : ['*'],
-    nowMs: session.nowMs(),
-    lifetimeSeconds: parseInteger(options.ttl, '--ttl', { min: 1, max: TOKEN_SECONDS_MAX }),
-    genesis,
-    ledger,
-    coordinator,
-  });
-  await session.ledger().appendEntry(admission);
-  session.output.item({ name, token, expiresAt }, [
-    ['node', name],
-    ['token', token],
-    ['expires', new Date(expiresAt * 1000).toISOString()],
-    ['next', `on the machine: hypha node join TOKEN`],
-  ]);
-}
-
 export function nodeCommand(program: Command): void {
   const node = program.command('node').description('machines that run what was signed');
+  addAdmissionCommands(node);
   node
-    .command('add <name>')
-    .description('admit one machine: prints a join token, good once')
-    .option('--label <k=v>', 'label for placement; repeat for more', collect, [])
-    .option('--realm <realm>', 'realm it may serve; repeat for more; default all', collect, [])
-    .option('--ttl <seconds>', 'how long the token is good', String(TOKEN_SECONDS_MAX))
-    .option('--key <file-or-name>', 'admin key to sign with')
-    .action((name: string, options: AddOptions, command: Command) =>
-      addNode(sessionOf(command), name, options),
-    );
-  node
-    .command('join <token>')
+    .command('join [token]')
     .description('make this machine a node and run it in the foreground (Ctrl-C stops it)')
+    .addHelpText(
+      'after',
+      '\nThe token comes from --token-file, from stdin with -, or from HYPHA_JOIN_TOKEN. Without one the node waits\nuntil an admin admits its fingerprint. A node that has joined needs nothing of this again.',
+    )
+    .option('--token-file <file>', 'file with the join token')
+    .option('--ledger <url>', 'address of the ledger; with a token: instead of its own')
+    .option('--coordinator <url>', 'address of the coordinator; with a token: instead of its own')
+    .option('--genesis <hash>', 'the fleet to trust: hypha authority show')
+    .option('--as <name>', 'without a token: what the node is called on this machine', 'node')
     .option('--port <port>', 'port of its own API, on loopback', '7403')
     .option('--runners <n>', 'how many runs at once', '1')
     .option('--storage <size>', 'size of the volume pool', '20GiB')
     .option('--sals <mode>', 'auto, real or simulated', 'auto')
     .option('--keep-workloads', 'leave containers running when it stops')
-    .action((token: string, options: Parameters<typeof joinNode>[2], command: Command) =>
+    .action((token: string | undefined, options: JoinFlags, command: Command) =>
       joinNode(sessionOf(command), token, options),
     );
   node
@@ -134,14 +104,16 @@ export function nodeCommand(program: Command): void {
     .description('all nodes, with what is free')
     .action(async (_options: unknown, command: Command) => {
       const session = sessionOf(command);
-      showList(session.output, await listNodes(session), session.nowMs());
+      const nodes = await Promise.all([listNodes(session), tryListPending(session)]);
+      showList(session.output, nodes.flat(), session.nowMs());
     });
   node
     .command('show <node>')
     .description('one node by name or id')
     .action(async (name: string, _options: unknown, command: Command) => {
       const session = sessionOf(command);
-      for (const found of selectNodes(await listNodes(session), [name])) {
+      const nodes = await Promise.all([listNodes(session), tryListPending(session)]);
+      for (const found of selectNodes(nodes.flat(), [name])) {
         showNode(session.output, found, session.nowMs());
       }
     });

@@ -1,8 +1,14 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type CoordinatorClient, HyphaClient } from '@hypha/client';
 import { HyphaError, isHyphaError, type NodeView } from '@hypha/protocol';
 import { z } from 'zod';
 
 const NODE_POLL_MS = 100;
+/** After a while: an admin who has to admit a node may take a day. */
+const LATE_POLL_MS = 1000;
+const EARLY_MS = 5000;
+/** The coordinator is away, does not know the node yet, or has heard too much of it. */
+const NOT_YET = ['E_UNAVAILABLE', 'E_UNAUTHENTICATED', 'E_RATE'] as const;
 const ANSWER_MS_MAX = 3000;
 
 /** A node this process started. */
@@ -30,7 +36,8 @@ export async function waitForNodes(
   nodes: readonly StartedNode[],
   { signal, waitMsMax = Number.POSITIVE_INFINITY, onWaiting }: WaitOptions,
 ): Promise<NodeView[]> {
-  const deadline = performance.now() + waitMsMax;
+  const startedAt = performance.now();
+  const deadline = startedAt + waitMsMax;
   const reasons = new Map<string, string>();
   for (;;) {
     const views = await listNodes(coordinator, signal);
@@ -49,11 +56,12 @@ export async function waitForNodes(
         details: nodes.map(({ id, name }) => `${name}: ${reasons.get(id) ?? 'ready'}`),
       });
     }
-    await new Promise((done) => setTimeout(done, NODE_POLL_MS));
+    const isEarly = performance.now() - startedAt < EARLY_MS;
+    await sleep(isEarly ? NODE_POLL_MS : LATE_POLL_MS, undefined, { signal });
   }
 }
 
-/** Nothing while the coordinator is away. */
+/** Nothing while the coordinator has nothing to say to us. */
 async function listNodes(
   coordinator: Pick<CoordinatorClient, 'listNodes'>,
   signal: AbortSignal,
@@ -61,7 +69,7 @@ async function listNodes(
   try {
     return (await coordinator.listNodes({ limit: 500 }, { signal })).items;
   } catch (error) {
-    if (!isHyphaError(error, 'E_UNAVAILABLE')) throw error;
+    if (!NOT_YET.some((code) => isHyphaError(error, code))) throw error;
     signal.throwIfAborted();
     return [];
   }

@@ -65,8 +65,14 @@ export interface SupervisorOptions {
   readonly runners: number;
   readonly storageBytes: number;
   readonly sals: string;
-  /** Needed until the node has enrolled once. */
+  /** It or `place` is needed until the node has enrolled once. */
   readonly joinToken: string | undefined;
+  /** Whom to ask to be let in, without a token; also another address than the token's. */
+  readonly place?: {
+    readonly ledger: string;
+    readonly coordinator: string;
+    readonly genesis: string;
+  };
   /** Certificates to trust at https services. */
   readonly caFile?: string | undefined;
   /** What becomes of containers and mounts when the process is told to stop. */
@@ -76,6 +82,7 @@ export interface SupervisorOptions {
 export function supervisorProcess(state: StateLayout, options: SupervisorOptions): ProcessSpec {
   const { name, port, redisSocket, runners, storageBytes, sals, joinToken, onStop, caFile } =
     options;
+  const { place = {} } = options;
   const flags = {
     state: state.node(name),
     port,
@@ -85,6 +92,7 @@ export function supervisorProcess(state: StateLayout, options: SupervisorOptions
     'storage-bytes': storageBytes,
     sals,
     'on-stop': onStop,
+    ...place,
     ...(caFile === undefined ? {} : { 'tls-ca': caFile }),
   };
   const args = Object.entries(flags).flatMap(([key, value]) => [`--${key}`, String(value)]);
