@@ -15,8 +15,8 @@ import { type Budget, percentile, type Row, round } from './measure.ts';
 /** Each signed apart, so that nothing about an envelope can be remembered from the one before. */
 const ENVELOPES = 200;
 /** Ours and the floor take turns, so that a busy machine slows both. */
-const ROUNDS = 21;
-const WARM_ROUNDS = 3;
+const ROUNDS = 41;
+const WARM_ROUNDS = 20;
 const SOURCE = new URL('../../examples/web.ts', import.meta.url);
 
 interface SignedBytes {

@@ -4,7 +4,7 @@
  * signatures right: one encoding per key, one signature per key and message, no key that signs anything.
  */
 import type { Verifier } from './crypto-port.ts';
-import { base64, fromHex } from './encoding.ts';
+import { fromHex, hex } from './encoding.ts';
 
 /** Field prime 2^255 - 19 and group order L (RFC 8032 §5.1). */
 const P = 2n ** 255n - 19n;
@@ -50,7 +50,7 @@ const SOUND_KEYS_MAX = 4096;
 /** 32 bytes, the one encoding of a point on the curve, and not of small order. */
 export function isSoundPublicKey(publicKey: Uint8Array): boolean {
   if (publicKey.length !== 32) return false;
-  const text = base64(publicKey);
+  const text = hex(publicKey);
   const known = soundKeys.get(text);
   if (known !== undefined) return known;
   const y = withoutSign(publicKey);

@@ -1,5 +1,6 @@
-import { createHash, createPublicKey, type KeyObject, verify } from 'node:crypto';
+import { createPublicKey, hash, type KeyObject, verify } from 'node:crypto';
 import type { Verifier } from '../crypto-port.ts';
+import { hex } from '../encoding.ts';
 
 /** DER of a SubjectPublicKeyInfo for Ed25519 up to the raw key (RFC 8410). */
 const SPKI_PREFIX = Buffer.from('302a300506032b6570032100', 'hex');
@@ -9,7 +10,7 @@ const keyCache = new Map<string, KeyObject>();
 const KEY_CACHE_MAX = 4096;
 
 function keyObject(publicKey: Uint8Array): KeyObject {
-  const id = Buffer.from(publicKey).toString('base64');
+  const id = hex(publicKey);
   const cached = keyCache.get(id);
   if (cached !== undefined) return cached;
   const der = Buffer.concat([SPKI_PREFIX, publicKey]);
@@ -21,7 +22,7 @@ function keyObject(publicKey: Uint8Array): KeyObject {
 
 /** `Verifier` on `node:crypto`. Only Node 24's OpenSSL gives the verdicts we test for (design §6). */
 export const nodeVerifier: Verifier = {
-  sha256: (bytes) => new Uint8Array(createHash('sha256').update(bytes).digest()),
+  sha256: (bytes) => new Uint8Array(hash('sha256', bytes, 'buffer')),
   verifyEd25519: (publicKey, message, signature) => {
     if (publicKey.length !== 32 || signature.length !== 64) return false;
     try {
