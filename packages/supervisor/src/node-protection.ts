@@ -102,20 +102,17 @@ async function coreDumps(): Promise<Protection | undefined> {
   };
 }
 
-/** Whether an init system has taken anything away: `ProtectSystem=` shows as a read-only /usr. */
+/** Whether an init system has taken anything away: a filter of system calls, and no way to more rights. */
 async function unitSandbox(): Promise<Protection | undefined> {
-  const mounts = await readProc('self/mountinfo');
-  if (mounts === undefined) return undefined;
-  const isReadOnly = mounts
-    .split('\n')
-    .map((line) => line.split(' '))
-    .some(([, , , , path, options]) => path === '/usr' && options?.split(',').includes('ro'));
-  if (isReadOnly)
-    return { what: 'unit sandbox', ok: true, detail: 'the system is read-only to it' };
+  const what = 'unit sandbox';
+  const status = await readProc('self/status');
+  if (status === undefined) return undefined;
+  const isBound = fieldOf(status, 'NoNewPrivs') === '1' && fieldOf(status, 'Seccomp') === '2';
+  if (isBound) return { what, ok: true, detail: 'system calls and privileges are bounded' };
   return {
-    what: 'unit sandbox',
+    what,
     ok: false,
-    detail: 'none: supervisor and runners may write wherever their user may',
+    detail: 'none: supervisor and runners may do all that their user may',
     hint: 'run it by the unit in packaging/systemd',
   };
 }
