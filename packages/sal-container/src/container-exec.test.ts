@@ -113,7 +113,7 @@ test('a repeated call ends what the first left running', async () => {
   await host.effects.run({
     tool: host.tools.runtime,
     argv: [
-      ...['--root', runtimeRoot(host), 'exec', '--detach', '--pid-file', pid],
+      ...['--root', runtimeRoot(host, instance), 'exec', '--detach', '--pid-file', pid],
       ...[instance.id, '/bin/sleep', '4713'],
     ],
     purpose: 'run a command',

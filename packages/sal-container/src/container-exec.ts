@@ -89,7 +89,15 @@ async function runExec(
   const child = spawn(
     host.tools.runtime,
     [
-      ...['--root', runtimeRoot(host), '--log', files.log, '--log-format', 'json', 'exec'],
+      ...[
+        '--root',
+        runtimeRoot(host, instance),
+        '--log',
+        files.log,
+        '--log-format',
+        'json',
+        'exec',
+      ],
       ...['--process', files.process, '--pid-file', files.pid, instance.id],
     ],
     { cwd: '/', env: COMMAND_ENV, stdio: ['ignore', 'pipe', 'pipe'] },

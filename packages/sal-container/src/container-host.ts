@@ -87,9 +87,12 @@ export function instanceRunFolder(host: ContainerHost, instance: Instance): stri
   return join(host.runFolder, instance.id);
 }
 
-/** The runtime's `--root`: our own, so that nobody else's containers are in reach. */
-export function runtimeRoot(host: ContainerHost): string {
-  return join(host.runFolder, 'runtime');
+/**
+ * The runtime's `--root`: our own, so that nobody else's containers are in reach, and in the instance's tmpfs, since
+ * some runtimes keep a copy of the bundle's configuration there.
+ */
+export function runtimeRoot(host: ContainerHost, instance: Instance): string {
+  return join(instanceRunFolder(host, instance), 'runtime');
 }
 
 /** Cgroup of the instance's processes, in every hierarchy: its own, so that no other is ever killed. */

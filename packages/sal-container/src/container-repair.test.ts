@@ -134,7 +134,7 @@ describe('repairs', () => {
     const pid = await node.pid('web');
     const { id } = await node.current('web');
     await rm(join(node.runFolder, id, 'running.json'));
-    const fifo = join(node.runFolder, 'runtime', id, 'exec.fifo');
+    const fifo = join(node.runFolder, id, 'runtime', id, 'exec.fifo');
     const mkfifo = (await findTool('mkfifo')) ?? 'mkfifo';
     await runCommand({ tool: mkfifo, argv: [fifo], purpose: 'make a fifo', signal: signal() });
     await node.ensure('web', PAGE);

@@ -8,7 +8,7 @@ import type { ContainerSpec, ResourceLabel } from '@hypha/sal';
 import { ensureRunFolder, findBundleSpec, listRunFolders } from './bundle.ts';
 import { removeEmptyGroups } from './cgroup-folders.ts';
 import { execInContainer } from './container-exec.ts';
-import { type ContainerHost, type Instance, runtimeRoot } from './container-host.ts';
+import type { ContainerHost, Instance } from './container-host.ts';
 import { CONTAINER_LIMITS } from './container-limits.ts';
 import { readLogTail } from './container-log.ts';
 import { checkHealth, type HealthTarget, type HealthVerdict, waitHealthy } from './health-check.ts';
@@ -267,7 +267,5 @@ export class Containers {
 async function removeEmptyFolders(host: ContainerHost): Promise<void> {
   if ((await listRunFolders(host)).length > 0) return;
   await removeEmptyGroups(host);
-  for (const folder of [runtimeRoot(host), host.runFolder]) {
-    await rmdir(folder).catch(() => undefined);
-  }
+  await rmdir(host.runFolder).catch(() => undefined);
 }

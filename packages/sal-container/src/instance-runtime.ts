@@ -91,7 +91,8 @@ export class InstanceRuntime {
       const isDurable = spec.restart === 'never';
       const run = { v: 1, startedAtMs, restarts, halted: false } as const;
       await this.#store.writeRun(instance, run, { isDurable });
-      await this.#runtime(['start', instance.id], `start container ${instance.id}`, signal);
+      const purpose = `start container ${instance.id}`;
+      await this.#runtime(instance, ['start', instance.id], { purpose, signal });
     }
     if ('pid' in status) await this.#noteRunning(instance, status.pid);
   }
@@ -106,7 +107,8 @@ export class InstanceRuntime {
     await this.#endMonitor(instance, { sawTheEnd: 'pid' in status, signal });
     if (await this.#isKnown(instance)) {
       const argv = ['delete', '--force', instance.id];
-      await this.#runtime(argv, `delete container ${instance.id}`, signal);
+      const purpose = `delete container ${instance.id}`;
+      await this.#runtime(instance, argv, { purpose, signal });
     }
     await removeCgroups(this.#host, instance, signal);
     const noted = this.#runningPath(instance);
@@ -123,7 +125,7 @@ export class InstanceRuntime {
     const logPath = this.#store.logPath(instance);
     const exitFolder = this.#store.exitFolder(instance);
     await effects.change(async () => {
-      await mkdir(runtimeRoot(this.#host), { recursive: true, mode: 0o700 });
+      await mkdir(runtimeRoot(this.#host, instance), { recursive: true, mode: 0o700 });
       await this.#store.removeExit(instance);
       await trimLog(logPath);
     });
@@ -139,7 +141,7 @@ export class InstanceRuntime {
   async #finishCutStart(instance: Instance, pid: number, signal: AbortSignal): Promise<boolean> {
     if ((await this.#store.findRun(instance)) === undefined) return false;
     if (!(await isTakenOver(pid, signal))) return false;
-    const fifo = join(runtimeRoot(this.#host), instance.id, START_FIFO);
+    const fifo = join(runtimeRoot(this.#host, instance), instance.id, START_FIFO);
     await this.#host.effects.change(() => rm(fifo, { force: true }));
     return true;
   }
@@ -148,7 +150,7 @@ export class InstanceRuntime {
     const { effects, tools } = this.#host;
     const { exitCode, stdout } = await effects.run({
       tool: tools.runtime,
-      argv: ['--root', runtimeRoot(this.#host), 'state', instance.id],
+      argv: ['--root', runtimeRoot(this.#host, instance), 'state', instance.id],
       purpose: `read the state of container ${instance.id}`,
       exitCodes: 'any',
       signal,
@@ -195,7 +197,8 @@ export class InstanceRuntime {
 
   async #signal(instance: Instance, name: string, signal: AbortSignal): Promise<void> {
     try {
-      await this.#runtime(['kill', instance.id, name], `send ${name} to ${instance.id}`, signal);
+      const purpose = `send ${name} to ${instance.id}`;
+      await this.#runtime(instance, ['kill', instance.id, name], { purpose, signal });
     } catch (error) {
       // It ended by itself meanwhile; if not, the wait that follows finds out.
       if (commandFailure(error) === undefined) throw error;
@@ -237,14 +240,18 @@ export class InstanceRuntime {
   }
 
   /** To the runtime. Cheaper than asking it, and the same for runc and crun. */
-  async #isKnown({ id }: Instance): Promise<boolean> {
-    return exists(join(runtimeRoot(this.#host), id));
+  async #isKnown(instance: Instance): Promise<boolean> {
+    return exists(join(runtimeRoot(this.#host, instance), instance.id));
   }
 
-  async #runtime(argv: readonly string[], purpose: string, signal: AbortSignal): Promise<void> {
+  async #runtime(
+    instance: Instance,
+    argv: readonly string[],
+    { purpose, signal }: { readonly purpose: string; readonly signal: AbortSignal },
+  ): Promise<void> {
     await this.#host.effects.run({
       tool: this.#host.tools.runtime,
-      argv: ['--root', runtimeRoot(this.#host), ...argv],
+      argv: ['--root', runtimeRoot(this.#host, instance), ...argv],
       purpose,
       timeoutMs: CONTAINER_LIMITS.runtimeMsMax,
       signal,

@@ -127,7 +127,7 @@ function monitorArguments(
   return [
     ...['--cid', instance.id, '--cuuid', instance.id, '--name', instance.id],
     ...['--runtime', host.tools.runtime],
-    ...['--runtime-arg', '--root', '--runtime-arg', runtimeRoot(host)],
+    ...['--runtime-arg', '--root', '--runtime-arg', runtimeRoot(host, instance)],
     ...['--bundle', folder, '--container-pidfile', join(folder, 'container.pid')],
     ...['--conmon-pidfile', join(folder, 'conmon.pid')],
     ...['--exit-dir', options.exitFolder],

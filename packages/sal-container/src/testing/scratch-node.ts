@@ -207,6 +207,7 @@ export class ScratchNode implements ContractWorld {
         async () => expect(await runtime.status(job, signal())).not.toHaveProperty('pid'),
         { timeout: 20_000 },
       );
+      await runtime.waitForMonitor(job, signal());
     }
     return readTraces(host);
   }

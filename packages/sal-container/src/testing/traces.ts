@@ -4,6 +4,7 @@ import { basename, dirname, join } from 'node:path';
 import type { Json } from '@hypha/protocol';
 import { runCommand } from '@hypha/sal';
 import { contractRid } from '@hypha/sal/contract';
+import { listRunFolders } from '../bundle.ts';
 import { type ContainerHost, parseInstanceId, runtimeRoot } from '../container-host.ts';
 import { findMonitor } from '../monitor.ts';
 import { attachmentOf } from '../network-attachment.ts';
@@ -52,14 +53,18 @@ async function readRunFolders(host: ContainerHost): Promise<Json> {
 }
 
 async function readRuntime(host: ContainerHost): Promise<Json> {
-  const { stdout } = await runCommand({
-    tool: host.tools.runtime,
-    argv: ['--root', runtimeRoot(host), 'list', '--format', 'json'],
-    purpose: 'list containers',
-    signal: AbortSignal.timeout(10_000),
-  });
-  const list = JSON.parse(stdout) as { id: string; status: string }[] | null;
-  return Object.fromEntries((list ?? []).map(({ id, status }) => [id, status]));
+  const found: Record<string, Json> = {};
+  for (const instance of await listRunFolders(host)) {
+    const { stdout } = await runCommand({
+      tool: host.tools.runtime,
+      argv: ['--root', runtimeRoot(host, instance), 'list', '--format', 'json'],
+      purpose: 'list containers',
+      signal: AbortSignal.timeout(10_000),
+    });
+    const list = JSON.parse(stdout) as { id: string; status: string }[] | null;
+    for (const { id, status } of list ?? []) found[id] = status;
+  }
+  return found;
 }
 
 async function readNetwork(host: ContainerHost): Promise<Json> {
