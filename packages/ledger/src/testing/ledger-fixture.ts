@@ -15,10 +15,12 @@ import {
   buildAdmissionPayload,
   buildAuthorityPayload,
   buildGenesisPayload,
+  buildNodeAdmissionPayload,
   type Envelope,
   GENESIS_HASH,
   type Labels,
   type NodeFacts,
+  type NodeId,
   type NodeView,
   nodeIdOf,
   runIdOf,
@@ -103,17 +105,36 @@ export class Fleet {
     return envelope;
   }
 
-  admission(
-    options: { name?: string; labels?: Labels; lifetimeSeconds?: number; signer?: Signer } = {},
-  ): { readonly envelope: Envelope; readonly token: string } {
-    const { name = 'edge-1', labels = {}, lifetimeSeconds = 600, signer = this.admin } = options;
+  admission(options: AdmissionOptions = {}): {
+    readonly envelope: Envelope;
+    readonly token: string;
+  } {
+    const { signer = this.admin, ...place } = options;
     const { payload, token } = buildAdmissionPayload(
       nodeVerifier,
-      { name, labels, lifetimeSeconds },
+      { ...PLACE, ...place },
       { nowMs: this.nowMs(), randomBytes: (count) => new Uint8Array(randomBytes(count)) },
     );
     return { envelope: signAdmission(payload, signer), token: base64url(token) };
   }
+
+  /** An admission of the one node with this id. */
+  admissionOf(node: NodeId, { signer = this.admin, ...place }: AdmissionOptions = {}): Envelope {
+    const draft = { ...PLACE, ...place };
+    return signAdmission(buildNodeAdmissionPayload(node, draft, this.nowMs()), signer);
+  }
+}
+
+const PLACE = { name: 'edge-1', lifetimeSeconds: 600 } as const;
+
+export interface AdmissionOptions {
+  readonly name?: string;
+  readonly labels?: Labels;
+  readonly realms?: readonly string[];
+  readonly replaces?: NodeId;
+  readonly lifetimeSeconds?: number;
+  /** Default: the admin. */
+  readonly signer?: Signer;
 }
 
 /** A node's key and what it signs. */
