@@ -1,0 +1,164 @@
+/**
+ * A ledger and a coordinator that answer whatever a test puts in: the ledger honestly, the coordinator as a
+ * hostile one would. Real HTTP, so that the command line can be tried as a process.
+ */
+import { once } from 'node:events';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import {
+  type Envelope,
+  eventHash,
+  GENESIS_HASH,
+  HyphaError,
+  hex,
+  type JournalBody,
+  type JournalEvent,
+  type RunId,
+  type RunView,
+  type SubmissionAccepted,
+  toProblem,
+  utf8,
+} from '@hypha/protocol';
+import { nodeVerifier } from '@hypha/protocol/node';
+import { type TestFleet, TestLog } from '@hypha/testkit';
+
+/** What the coordinator answers, by what is asked. */
+export interface CoordinatorScript {
+  accepted: SubmissionAccepted;
+  /** Of every run. */
+  events: readonly JournalEvent[];
+  view: RunView | undefined;
+  receipt: Envelope | undefined;
+}
+
+export class FakeServices implements AsyncDisposable {
+  readonly log: TestLog;
+  readonly coordinator: CoordinatorScript;
+  readonly #fleet: TestFleet;
+  readonly #enrolments: readonly { readonly node: string; readonly envelope: Envelope }[];
+  readonly #servers: Server[] = [];
+  #urls: readonly string[] = [];
+
+  private constructor(
+    fleet: TestFleet,
+    enrolments: readonly { readonly node: string; readonly envelope: Envelope }[],
+  ) {
+    this.#fleet = fleet;
+    this.#enrolments = enrolments;
+    this.log = TestLog.of(fleet);
+    this.coordinator = {
+      accepted: { revision: 'rev', runs: [] },
+      events: [],
+      view: undefined,
+      receipt: undefined,
+    };
+  }
+
+  /** @param enrolments as they stand in the ledger's log */
+  static async start(
+    fleet: TestFleet,
+    enrolments: readonly { readonly node: string; readonly envelope: Envelope }[],
+  ): Promise<FakeServices> {
+    const services = new FakeServices(fleet, enrolments);
+    services.#urls = [
+      await services.#listen((url) => services.#ledgerAnswer(url)),
+      await services.#listen((url, reply) => services.#coordinatorAnswer(url, reply)),
+    ];
+    return services;
+  }
+
+  /** `context.json` of an operator of this fleet. */
+  context(operatorKeyFile: string): unknown {
+    const [ledger, coordinator] = this.#urls;
+    const genesis = this.#fleet.authority.genesisHash;
+    return { ledger, coordinator, genesis, keys: { operator: operatorKeyFile }, nodes: [] };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const server of this.#servers) {
+      server.closeAllConnections();
+      server.close();
+      await once(server, 'close');
+    }
+  }
+
+  #ledgerAnswer({ pathname, searchParams }: URL): unknown {
+    const { authority, genesis } = this.#fleet;
+    switch (pathname) {
+      case '/v1/genesis':
+        return { envelope: genesis, hash: authority.genesisHash };
+      case '/v1/authority': {
+        const since = Number(searchParams.get('since') ?? -1);
+        const head = { seq: authority.seq, hash: authority.head };
+        return { items: authority.updates.slice(since + 1), head };
+      }
+      case '/v1/log/checkpoint':
+        return { checkpoint: this.log.checkpoint() };
+      case '/v1/log/entries': {
+        const entries = this.#enrolments.filter(({ node }) => node === searchParams.get('node'));
+        const items = entries.map(({ envelope }, index) => ({
+          ...{ index, at: 0, kind: 'enrol', digest: GENESIS_HASH, leafHash: GENESIS_HASH },
+          envelope,
+        }));
+        return { items, nextCursor: null };
+      }
+      default:
+        return undefined;
+    }
+  }
+
+  #coordinatorAnswer({ pathname }: URL, reply: ServerResponse): unknown {
+    const { accepted, events, view, receipt } = this.coordinator;
+    if (pathname === '/v1/deployments') return accepted;
+    if (pathname.endsWith('/receipt')) return receipt;
+    if (!pathname.endsWith('/events')) return view;
+    reply.writeHead(200, { 'content-type': 'text/event-stream' });
+    for (const event of events) {
+      reply.write(
+        `id: ${event.seq}\nevent: ${event.body.type}\ndata: ${JSON.stringify(event)}\n\n`,
+      );
+    }
+    // Left open: it has nothing more to say.
+    return STREAMED;
+  }
+
+  async #listen(answer: (url: URL, reply: ServerResponse) => unknown): Promise<string> {
+    const server = createServer((request: IncomingMessage, reply) => {
+      request.resume();
+      request.on('end', () => {
+        const body = answer(new URL(request.url ?? '/', 'http://fake'), reply);
+        if (body === STREAMED) return;
+        const missing = body === undefined;
+        reply.writeHead(missing ? 404 : request.method === 'POST' ? 202 : 200, {
+          'content-type': missing ? 'application/problem+json' : 'application/json',
+        });
+        reply.end(
+          JSON.stringify(missing ? toProblem(new HyphaError('E_NOT_FOUND', 'not here')) : body),
+        );
+      });
+    });
+    this.#servers.push(server);
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  }
+}
+
+const STREAMED = Symbol('streamed');
+
+/** A journal whose chain holds, whoever made it up. */
+export function journalOf(run: RunId, bodies: readonly JournalBody[]): JournalEvent[] {
+  const events: JournalEvent[] = [];
+  for (const [index, body] of bodies.entries()) {
+    const event = {
+      ...{ run, seq: index + 1, epoch: 1, at: 0, body },
+      prev: events.at(-1)?.hash ?? GENESIS_HASH,
+    };
+    events.push({ ...event, hash: eventHash(nodeVerifier, event) });
+  }
+  return events;
+}
+
+export function hashOf(text: string): string {
+  return hex(nodeVerifier.sha256(utf8(text)));
+}
