@@ -5,6 +5,9 @@ import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import type { FakeNode } from './testing/fake-node.ts';
 import { TestFleet } from './testing/test-fleet.ts';
 
+/** The coordinator reads the ledger every now and then. */
+const SOON = { timeout: 10_000 };
+
 let fleet: TestFleet;
 let node: FakeNode;
 /** May read realm `a`. */
@@ -17,9 +20,9 @@ beforeAll(async () => {
   const { signer } = generateKey();
   await fleet.grant(signer, 'viewer', { name: 'viewer-a', realms: ['a'] });
   viewer = fleet.coordinatorAs(signer);
+  await vi.waitFor(() => viewer.listRuns(), SOON);
   runA = await apply('a');
   runB = await apply('b');
-  await vi.waitFor(() => viewer.listRuns());
 });
 afterAll(() => fleet.stop());
 
@@ -54,16 +57,16 @@ test('one run or deployment of another realm is answered like one that is not th
   expect(await problemOf(runB)).toEqual(await problemOf(absent));
   const signal = AbortSignal.timeout(10_000);
   const refused = [
-    viewer.run(runB),
-    viewer.journal(runB),
-    viewer.output(runB),
-    viewer.envelope(runB),
-    viewer.receipt(runB),
-    viewer.runEvents(runB, { signal }).next(),
-    viewer.deployment('b', 'web'),
-    viewer.listRevisions('b', 'web'),
+    () => viewer.run(runB),
+    () => viewer.journal(runB),
+    () => viewer.output(runB),
+    () => viewer.envelope(runB),
+    () => viewer.receipt(runB),
+    () => viewer.runEvents(runB, { signal }).next(),
+    () => viewer.deployment('b', 'web'),
+    () => viewer.listRevisions('b', 'web'),
   ];
-  for (const each of refused) await expect(each).rejects.toMatchObject({ code: 'E_NOT_FOUND' });
+  for (const read of refused) await expect(read()).rejects.toMatchObject({ code: 'E_NOT_FOUND' });
 });
 
 test('the stream of changes tells no run of another realm', async () => {
@@ -85,7 +88,7 @@ test('the stream of changes tells no run of another realm', async () => {
       await apply('a', generation);
       expect(told()).not.toEqual([]);
     },
-    { timeout: 10_000, interval: 100 },
+    { ...SOON, interval: 100 },
   );
   end.abort();
   await done;
@@ -104,7 +107,7 @@ test('a viewer places nothing, and an operator only in its realms', async () => 
   });
   const { signer } = generateKey();
   await fleet.grant(signer, 'operator', { name: 'operator-a', realms: ['a'] });
-  await vi.waitFor(() => fleet.coordinatorAs(signer).listRuns());
+  await vi.waitFor(() => fleet.coordinatorAs(signer).listRuns(), SOON);
   await expect(fleet.coordinatorAs(signer).propose(ask)).rejects.toMatchObject({
     code: 'E_FORBIDDEN',
     where: { path: 'realm' },
@@ -119,10 +122,11 @@ test('a revoked key reads nothing, nor one whose time is over', async () => {
   await fleet.grant(old, 'viewer', { name: 'old', ...past });
   await fleet.grant(signer, 'viewer', { name: 'short' });
   const reader = fleet.coordinatorAs(signer);
-  await vi.waitFor(() => reader.listRuns());
+  await vi.waitFor(() => reader.listRuns(), SOON);
   await fleet.change({ type: 'revoke', keyid: signer.keyid, reason: 'gone' });
-  await vi.waitFor(() =>
-    expect(reader.listRuns()).rejects.toMatchObject({ code: 'E_KEY_REVOKED' }),
+  await vi.waitFor(
+    () => expect(reader.listRuns()).rejects.toMatchObject({ code: 'E_KEY_REVOKED' }),
+    SOON,
   );
   await expect(fleet.coordinatorAs(old).listRuns()).rejects.toMatchObject({
     code: 'E_KEY_EXPIRED',
@@ -131,7 +135,10 @@ test('a revoked key reads nothing, nor one whose time is over', async () => {
 
 test('a node sees itself in the list of nodes and reads nothing else', async () => {
   await fleet.addNode('second');
-  await vi.waitFor(async () => expect((await fleet.coordinator.listNodes()).items).toHaveLength(2));
+  await vi.waitFor(
+    async () => expect((await fleet.coordinator.listNodes()).items).toHaveLength(2),
+    SOON,
+  );
   expect((await node.client.listNodes()).items).toMatchObject([{ id: node.id }]);
   await expect(node.client.listRuns()).rejects.toMatchObject({ code: 'E_FORBIDDEN' });
 });

@@ -63,6 +63,24 @@ test('a revoked admin admits nobody', async () => {
   });
 });
 
+test('a key reads nodes while it is granted, in time and not revoked', async () => {
+  await using t = await startTestLedger();
+  const viewer = generateKey().signer;
+  const asViewer = t.clientOf({ signer: viewer });
+  await expect(asViewer.listNodes()).rejects.toMatchObject({ code: 'E_UNAUTHENTICATED' });
+  const change = t.fleet.grant(viewer, 'operator');
+  if (change.type !== 'grant') throw new Error('not a grant');
+  const notAfter = t.fleet.nowSeconds + 100;
+  await t.fleet.append(t.client, { ...change, grant: { ...change.grant, notAfter } });
+  expect((await asViewer.listNodes()).items).toEqual([]);
+  t.advance(101_000);
+  await expect(asViewer.listNodes()).rejects.toMatchObject({ code: 'E_KEY_EXPIRED' });
+  await t.fleet.append(t.client, change);
+  expect((await asViewer.listNodes()).items).toEqual([]);
+  await t.fleet.append(t.client, { type: 'revoke', keyid: viewer.keyid, reason: 'lost' });
+  await expect(asViewer.listNodes()).rejects.toMatchObject({ code: 'E_KEY_REVOKED' });
+});
+
 test('starts without a genesis only where it has one, and never with another', async () => {
   await using state = await temporaryState();
   const fleet = new Fleet();
