@@ -21,6 +21,7 @@
  * Every method takes `{ signal }` last. Bodies: `POST /v1/authority`, `/v1/nodes` and `/v1/log/entries` take
  * `{envelope}`; reports take `{reports: [envelope…]}`. RFC 9421 signing and reading: `request-signature.ts`.
  */
+export { findRivals, isAuthorityFork } from './authority-rival.ts';
 export {
   CheckpointFollower,
   type CheckpointFollowerDeps,

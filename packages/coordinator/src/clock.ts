@@ -5,6 +5,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 export interface Clock {
   /** Wall clock, epoch milliseconds. */
   nowMs(): number;
+  monotonicMs(): number;
   /** In [0, 1). */
   random(): number;
   /** Resolves after `ms`, or at once when the signal aborts. Never rejects. */
@@ -13,6 +14,7 @@ export interface Clock {
 
 export const systemClock: Clock = {
   nowMs: () => Date.now(),
+  monotonicMs: () => performance.now(),
   random: () => randomInt(2 ** 32) / 2 ** 32,
   sleep: (ms, signal) =>
     delay(ms, undefined, { signal }).then(

@@ -17,6 +17,7 @@ import { Housekeeping } from './housekeeping.ts';
 import { Inbox } from './inbox.ts';
 import { LedgerFollower } from './ledger-follower.ts';
 import { ledgerSource } from './ledger-source.ts';
+import { LogMirror } from './log-mirror.ts';
 import { Outbox } from './outbox.ts';
 import { RunBook } from './run-book.ts';
 import { RunReader } from './run-reader.ts';
@@ -27,6 +28,7 @@ import { Submissions } from './submissions.ts';
 /** Every part of one coordinator, wired. */
 export interface Coordinator {
   readonly authority: AuthorityMirror;
+  readonly heads: LogMirror;
   readonly fleet: Fleet;
   readonly follower: LedgerFollower;
   readonly submissions: Submissions;
@@ -86,6 +88,9 @@ export async function startCoordinator(deps: {
       listener: config,
     });
     addRoutes(server, coordinator);
+    server.gauge('hypha_log_disputed', '1 when the ledger contradicted itself.', () =>
+      Number(coordinator.heads.isDisputed),
+    );
     const url = await server.listen({ host: config.host, port: config.port });
     const { follower, housekeeping } = coordinator;
     background.push(follower.run(stopping.signal), housekeeping.run(stopping.signal));
@@ -116,11 +121,19 @@ async function compose(deps: {
       inbox.authorityGrew();
     },
   });
+  const heads = new LogMirror({
+    ...{ verifier, clock, log },
+    folder: config.state,
+    proofs: client,
+    authority: () => authority.find(),
+  });
+  await heads.open();
   const fleet = await Fleet.open({ store, authority, changes, clock });
-  const inbox = new Inbox({ store, authority, fleet, bell, clock, log });
+  const inbox = new Inbox({ store, authority, heads, fleet, bell, clock, log });
   const follower = new LedgerFollower({
     source: ledgerSource(client),
     authority,
+    heads,
     fleet,
     onNodes: () => inbox.closeRevoked(),
     clock,
@@ -133,6 +146,7 @@ async function compose(deps: {
     store,
     verifier,
     authority,
+    heads,
     fleet,
     follower,
     changes,

@@ -1,4 +1,9 @@
-import { nodeIdOf, type SubmissionAccepted } from '@hypha/protocol';
+import {
+  checkpointOrigin,
+  nodeIdOf,
+  type SubmissionAccepted,
+  verifyCheckpoint,
+} from '@hypha/protocol';
 import { generateKey, nodeVerifier } from '@hypha/protocol/node';
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import { journalOf, STARTED } from './testing/fake-node.ts';
@@ -27,7 +32,25 @@ test('a submission waits for its node and comes after the authority', async () =
   const { node, script, run } = await submitted('late');
   await node.open();
   expect(await node.waitForRun(run)).toEqual(script.envelope);
-  expect(node.received[0]).toMatchObject({ type: 'authority', authority: { length: 4 } });
+  const length = fleet.authority.seq + 1;
+  expect(node.received[0]).toMatchObject({ type: 'authority', authority: { length } });
+});
+
+test('the newest head of the log comes with the authority and with every submission', async () => {
+  const { node, run } = await submitted('fresh');
+  await node.open();
+  await node.waitForRun(run);
+  const [authority, submission] = node.received;
+  const publicKey = fleet.authority.ledgerKey?.publicKey ?? new Uint8Array();
+  const origin = checkpointOrigin(fleet.authority.genesisHash);
+  const notes = [
+    authority?.type === 'authority' ? authority.checkpoint : undefined,
+    submission?.type === 'submission' ? submission.submission.checkpoint : undefined,
+  ];
+  for (const note of notes) {
+    const head = verifyCheckpoint(nodeVerifier, note ?? '', { origin, publicKey });
+    expect(head.authority.head).toBe(fleet.authority.head);
+  }
 });
 
 test('an open inbox gets a new submission at once', async () => {

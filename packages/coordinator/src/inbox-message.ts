@@ -1,4 +1,4 @@
-import type { Authority, Envelope, InboxMessage } from '@hypha/protocol';
+import type { Authority, Checkpoint, Envelope, InboxMessage } from '@hypha/protocol';
 import { COORDINATOR_LIMITS as LIMITS } from './limits.ts';
 
 /** Rung when there may be something new for a node: a message, an answer that makes room, an update. */
@@ -8,9 +8,13 @@ export function inboxTopic(node: string): string {
 
 /**
  * Updates after `afterSeq`, in messages of a size that every reader takes. The id names the last update
- * in it.
+ * in it; the last brings the newest head of the log.
  */
-export function authorityMessages(authority: Authority, afterSeq: number): readonly InboxMessage[] {
+export function authorityMessages(
+  authority: Authority,
+  afterSeq: number,
+  head?: Checkpoint | null,
+): readonly InboxMessage[] {
   const messages: InboxMessage[] = [];
   let updates: Envelope[] = [];
   let chars = 0;
@@ -29,10 +33,19 @@ export function authorityMessages(authority: Authority, afterSeq: number): reado
     chars += length;
   }
   finish(authority.seq);
-  return messages;
+  const last = messages.pop();
+  return last === undefined ? [] : [...messages, { ...last, ...stapled(head) }];
 }
 
 /** The message that brings a run to its node; its id is the run's, so a doubled one is recognised. */
-export function submissionMessage(run: string, envelope: Envelope): InboxMessage {
-  return { type: 'submission', id: run, run, submission: { envelope } };
+export function submissionMessage(
+  run: string,
+  envelope: Envelope,
+  head?: Checkpoint | null,
+): InboxMessage {
+  return { type: 'submission', id: run, run, submission: { envelope, ...stapled(head) } };
+}
+
+function stapled(head: Checkpoint | null | undefined): { readonly checkpoint?: string } {
+  return head === null || head === undefined ? {} : { checkpoint: head.note };
 }

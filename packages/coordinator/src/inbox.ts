@@ -1,4 +1,4 @@
-import type { Envelope, InboxMessage } from '@hypha/protocol';
+import type { Checkpoint, Envelope, InboxMessage } from '@hypha/protocol';
 import type { Logger } from '@hypha/service';
 import type { Store } from '@hypha/store';
 import type { AuthorityMirror } from './authority-mirror.ts';
@@ -7,6 +7,7 @@ import type { Doorbell } from './doorbell.ts';
 import type { Fleet } from './fleet.ts';
 import { authorityMessages, inboxTopic, submissionMessage } from './inbox-message.ts';
 import { COORDINATOR_LIMITS as LIMITS } from './limits.ts';
+import type { LogMirror } from './log-mirror.ts';
 import { nextSendAt } from './resend-schedule.ts';
 import type { CoordinatorDb } from './schema.ts';
 
@@ -50,7 +51,7 @@ export class Inbox {
       while (await rings.next(nextInMs)) {
         const authority = this.#deps.authority.find();
         if (authority !== undefined) {
-          yield* authorityMessages(authority, sentSeq);
+          yield* authorityMessages(authority, sentSeq, this.#deps.heads.newest);
           sentSeq = authority.seq;
         }
         const claim = await this.#claim(node);
@@ -123,7 +124,8 @@ export class Inbox {
         })),
       );
       // Its own lease, or the next of the backlog: either way, look again.
-      return { messages: due.map(messageOf), nextInMs: 0 };
+      const messages = due.map((row) => messageOf(row, this.#deps.heads.newest));
+      return { messages, nextInMs: 0 };
     }
     return { messages: [], nextInMs: nextDueAt === null ? undefined : nextDueAt - nowMs };
   }
@@ -162,13 +164,18 @@ interface Claim {
   readonly nextInMs: number | undefined;
 }
 
-function messageOf(row: { readonly run: string; readonly envelope: string }): InboxMessage {
-  return submissionMessage(row.run, JSON.parse(row.envelope) as Envelope);
+function messageOf(
+  row: { readonly run: string; readonly envelope: string },
+  head: Checkpoint | null,
+): InboxMessage {
+  return submissionMessage(row.run, JSON.parse(row.envelope) as Envelope, head);
 }
 
 export interface InboxDeps {
   readonly store: Store<CoordinatorDb>;
   readonly authority: AuthorityMirror;
+  /** What is passed on with every message. */
+  readonly heads: Pick<LogMirror, 'newest'>;
   readonly fleet: Fleet;
   readonly bell: Doorbell;
   readonly clock: Clock;

@@ -1,10 +1,12 @@
-import { HyphaError } from '@hypha/protocol';
+import { isAuthorityFork } from '@hypha/client';
+import { HyphaError, isHyphaError } from '@hypha/protocol';
 import type { Logger } from '@hypha/service';
 import type { AuthorityMirror } from './authority-mirror.ts';
 import type { Clock } from './clock.ts';
 import type { Fleet } from './fleet.ts';
 import type { LedgerSource } from './ledger-source.ts';
 import { COORDINATOR_LIMITS as LIMITS } from './limits.ts';
+import type { LogMirror } from './log-mirror.ts';
 
 /** Answers to a coordinator that the authority grants nothing, or not this. */
 const REFUSALS: ReadonlySet<string | undefined> = new Set([
@@ -19,6 +21,8 @@ export class LedgerFollower {
   readonly #deps: LedgerFollowerDeps;
   #freshAt = Number.NEGATIVE_INFINITY;
   #failures = 0;
+  /** Code of what was wrong with the last head of the log. */
+  #headFault: string | undefined;
   #reading: Promise<void> | undefined;
   #readingSince = 0;
   #learning: Promise<void> | undefined;
@@ -42,10 +46,10 @@ export class LedgerFollower {
     return this.#isFresh(ageMsMax);
   }
 
-  /** As `freshen`, for authority updates of this very moment only. */
+  /** As `freshen`, for authority and log of this very moment only. */
   async learnAuthority(): Promise<void> {
     if (this.#failures > 0 || this.#isHanging()) return;
-    this.#learning ??= this.#readAuthority(AbortSignal.timeout(LIMITS.ledgerWaitMsMax))
+    this.#learning ??= this.#readLog(AbortSignal.timeout(LIMITS.ledgerWaitMsMax))
       .catch((err) => this.#deps.log.debug({ err }, 'authority not learned from the ledger'))
       .finally(() => {
         this.#learning = undefined;
@@ -115,9 +119,49 @@ export class LedgerFollower {
     return this.#reading;
   }
 
-  async #readAuthority(signal: AbortSignal): Promise<void> {
-    const { source, authority } = this.#deps;
-    await authority.grow(await source.listAuthority(authority.seq, signal));
+  /** Authority and head of the log. A head that cannot be had holds up nothing: it grows old by itself. */
+  async #readLog(signal: AbortSignal): Promise<void> {
+    const { source, authority, heads } = this.#deps;
+    // Asked first: whatever it names has to be among what is served after it.
+    const [asked] = await Promise.allSettled([source.readCheckpoint(signal)]);
+    const updates = await source.listAuthority(authority.seq, signal);
+    try {
+      await authority.grow(updates);
+    } catch (error) {
+      if (isAuthorityFork(error)) await this.#keepFork(signal);
+      throw error;
+    }
+    try {
+      if (asked.status === 'rejected') throw asked.reason;
+      await heads.take(asked.value, signal);
+      this.#headFault = undefined;
+    } catch (err) {
+      this.#sayHeadFault(err);
+    }
+  }
+
+  /** Both updates at the first place where the ledger's chain is another one. Best effort. */
+  async #keepFork(signal: AbortSignal): Promise<void> {
+    const { source, authority, heads, log } = this.#deps;
+    const known = authority.get();
+    try {
+      const all = await source.listAuthority(0, signal);
+      try {
+        known.extend(all);
+      } catch (error) {
+        await heads.keepRivals(known, all, error);
+      }
+    } catch (err) {
+      log.debug({ err }, 'the chain of the ledger cannot be read');
+    }
+  }
+
+  #sayHeadFault(err: unknown): void {
+    const code = isHyphaError(err) ? err.code : 'unknown';
+    const isAway = isHyphaError(err) && err.retryable;
+    const level = code === this.#headFault || isAway ? 'debug' : 'error';
+    this.#headFault = code;
+    this.#deps.log[level]({ err, ...(isAway ? {} : { alarm: true }) }, 'head of the log not taken');
   }
 
   async #readOnce(): Promise<void> {
@@ -126,7 +170,7 @@ export class LedgerFollower {
     const signal = AbortSignal.any([this.#stopping, deadline]);
     const askedAt = clock.nowMs();
     try {
-      await this.#readAuthority(signal);
+      await this.#readLog(signal);
       await fleet.learn(await source.listNodes(signal));
       this.#deps.onNodes();
       if (this.#failures > 0) log.info({ failures: this.#failures }, 'ledger is back');
@@ -149,6 +193,7 @@ export class LedgerFollower {
 export interface LedgerFollowerDeps {
   readonly source: LedgerSource;
   readonly authority: AuthorityMirror;
+  readonly heads: LogMirror;
   readonly fleet: Fleet;
   /** The ledger's nodes were read; `fleet` has them. */
   readonly onNodes: () => void;

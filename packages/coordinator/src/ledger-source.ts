@@ -5,6 +5,8 @@ import { type Envelope, LIMITS, type NodeView } from '@hypha/protocol';
 export interface LedgerSource {
   /** Authority updates after `seq`, oldest first; -1: from genesis. */
   listAuthority(afterSeq: number, signal: AbortSignal): Promise<readonly Envelope[]>;
+  /** The newest signed head of the log, as the ledger answers it. */
+  readCheckpoint(signal: AbortSignal): Promise<string>;
   listNodes(signal: AbortSignal): Promise<readonly NodeView[]>;
   /** Throws `E_NOT_FOUND`. */
   getNode(id: string, signal: AbortSignal): Promise<NodeView>;
@@ -25,6 +27,7 @@ export function ledgerSource(client: LedgerClient): LedgerSource {
       }
       return updates;
     },
+    readCheckpoint: async (signal) => (await client.checkpoint({ signal })).checkpoint,
     listNodes: async (signal) => {
       const nodes: NodeView[] = [];
       let cursor: string | undefined;

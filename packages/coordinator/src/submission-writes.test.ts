@@ -101,7 +101,12 @@ test('an answer that comes in the moment of expiry wins', async () => {
     },
     change: book.change.bind(book),
   });
-  const clock = { nowMs: () => Date.now(), random: () => 0, sleep: async () => undefined };
+  const clock = {
+    nowMs: () => Date.now(),
+    monotonicMs: () => performance.now(),
+    random: () => 0,
+    sleep: async () => undefined,
+  };
   const log = createLogger({ name: 'test', level: 'silent' });
   expect(await expireMessages({ store, runs: answering, clock, log })).toBe(1);
   expect((await book.find(accepted.runs[0]?.run ?? ''))?.state).toBe('accepted');

@@ -20,6 +20,7 @@ import type { Fleet } from './fleet.ts';
 import { inboxTopic } from './inbox-message.ts';
 import type { LedgerFollower } from './ledger-follower.ts';
 import { COORDINATOR_LIMITS as LIMITS } from './limits.ts';
+import type { LogMirror } from './log-mirror.ts';
 import { type Placement, place, type Verdict } from './placement.ts';
 import { checkGeneration, checkUnspent } from './replay-check.ts';
 import { newRun, type RunRow } from './run-record.ts';
@@ -48,6 +49,7 @@ export class Submissions {
     const digest = envelopeDigest(verifier, submission.envelope, 'script');
     if (!(await this.#isPlaced(digest))) await follower.freshen();
     await authority.growFromStaple(submission.authority ?? []);
+    await this.#deps.heads.offer(submission.checkpoint);
     for (let attempt = 1; ; attempt++) {
       const existing = await this.#isPlaced(digest);
       const script = await this.#verifyFresh(submission, existing);
@@ -74,12 +76,13 @@ export class Submissions {
   }
 
   #verify(submission: Submission, existing: boolean): VerifiedScript {
-    const { verifier, authority, clock } = this.#deps;
+    const { verifier, authority, heads } = this.#deps;
     const script = verifyScript(verifier, {
       envelope: submission.envelope,
       authority: authority.get(),
       profile: 'admit',
-      nowSeconds: Math.floor(clock.nowMs() / 1000),
+      nowSeconds: heads.nowSeconds(),
+      checkpoint: heads.newest,
       // Ids and nonces are checked against the store, in `checkUnspent`.
       replay: { hasDigest: () => existing, findId: () => undefined, findNonce: () => undefined },
     });
@@ -222,6 +225,7 @@ export interface SubmissionsDeps {
   readonly store: Store<CoordinatorDb>;
   readonly verifier: Verifier;
   readonly authority: AuthorityMirror;
+  readonly heads: LogMirror;
   readonly fleet: Fleet;
   readonly follower: LedgerFollower;
   readonly changes: ChangeFeed;

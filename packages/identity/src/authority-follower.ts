@@ -6,11 +6,10 @@
  * Invariants: F1 what is used is on disk first, so a restart never knows less. F2 the chain only grows.
  */
 import { join } from 'node:path';
-import { EvidenceFolder } from '@hypha/client';
+import { EvidenceFolder, findRivals, isAuthorityFork } from '@hypha/client';
 import {
   Authority,
   Envelope,
-  envelopeDigest,
   HyphaError,
   isHyphaError,
   parseStrictJson,
@@ -24,9 +23,6 @@ import type { LedgerPort } from './ledger-port.ts';
 import { IDENTITY_LIMITS as LIMITS } from './limits.ts';
 
 const ChainFile = z.strictObject({ v: z.literal(1), updates: z.array(Envelope).min(1) });
-
-/** Details of the refusal of an update that is on another branch. */
-const Fork = z.object({ reason: z.literal('fork'), seq: z.int(), digest: z.string() });
 
 export interface AuthorityFollowerDeps {
   readonly folder: string;
@@ -92,7 +88,8 @@ export class AuthorityFollower {
       try {
         next = this.#current.extend(updates);
       } catch (error) {
-        await this.#keepRival(updates, error);
+        const found = findRivals(this.#deps.verifier, this.#current, updates, error);
+        if (found !== undefined) await this.#evidence.keep(found);
         throw error;
       }
       if (next === this.#current) return next;
@@ -124,8 +121,7 @@ export class AuthorityFollower {
       await this.grow(authority.updates);
       return complete;
     } catch (error) {
-      if (isHyphaError(error, 'E_LOG_FORK') || findFork(error) !== undefined)
-        await this.#keepFork(signal);
+      if (isHyphaError(error, 'E_LOG_FORK') || isAuthorityFork(error)) await this.#keepFork(signal);
       throw error;
     }
   }
@@ -146,30 +142,6 @@ export class AuthorityFollower {
       if (!isHyphaError(error, 'E_AUTHORITY')) onFailure(error);
     }
   }
-
-  /** Anybody can make up an update; only one that would have been valid in its place proves something. */
-  async #keepRival(updates: readonly Envelope[], error: unknown): Promise<void> {
-    const fork = findFork(error);
-    if (fork === undefined) return;
-    const { seq, digest } = fork;
-    const { verifier } = this.#deps;
-    const rival = updates.find(
-      (update) => envelopeDigest(verifier, update, 'authority') === digest,
-    );
-    const ours = this.#current.updates[seq];
-    if (rival === undefined || ours === undefined || seq === 0) return;
-    try {
-      this.#current.at(seq - 1).apply(rival);
-    } catch {
-      return;
-    }
-    const reason = `two authority updates have the number ${seq}`;
-    await this.#evidence.keep({ kind: 'authority-fork', reason, ours, theirs: rival });
-  }
-}
-
-function findFork(error: unknown): z.infer<typeof Fork> | undefined {
-  return isHyphaError(error, 'E_AUTHORITY') ? Fork.safeParse(error.details).data : undefined;
 }
 
 /** Reads pages behind `known`. `complete`: up to the head the ledger named. */
