@@ -3,7 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { HyphaError, LIMITS } from '@hypha/protocol';
 import { type FastifyInstance, type FastifyReply, type FastifyRequest, fastify } from 'fastify';
 import type { Registry } from 'prom-client';
-import { z } from 'zod';
+import type { z } from 'zod';
 import type { FindKey } from './caller.ts';
 import { systemClock, type WallClock } from './clock.ts';
 import { writeEvents } from './event-stream.ts';
@@ -11,7 +11,7 @@ import { LISTENER_DEFAULTS, Listener, type ListenerConfig } from './listener.ts'
 import type { Logger } from './logger.ts';
 import { addGauge, createServiceMetrics, type ServiceMetrics } from './metrics.ts';
 import { NonceMemory } from './nonce-memory.ts';
-import { type DescribedRoute, describeApi } from './open-api.ts';
+import type { DescribedRoute } from './open-api.ts';
 import {
   answerBrokenConnection,
   problemReply,
@@ -30,6 +30,7 @@ import {
 } from './request-reader.ts';
 import { RequestTurns } from './request-turns.ts';
 import type { Route, StreamRoute } from './route.ts';
+import { jsonBytes, refuseOtherMethods, serveDocuments, serveStatus } from './standard-routes.ts';
 
 /** Bounds of one server. Milliseconds end the names of times. */
 const BOUNDS = {
@@ -40,10 +41,6 @@ const BOUNDS = {
   /** Event streams open at once. */
   streams: 20_000,
 } as const;
-
-const METRICS_PATH = '/metrics';
-const OPEN_API_PATH = '/openapi.json';
-const DOCUMENT_PATHS = [METRICS_PATH, OPEN_API_PATH];
 
 export interface ServerOptions {
   /** Shown in `/openapi.json`. */
@@ -128,8 +125,9 @@ class Server implements HyphaServer {
       this.#refuse(noRoute(request), request, reply),
     );
     this.#measureRequests();
-    this.#serveStatus(options);
-    this.#serveDocuments(options);
+    serveStatus(this, options);
+    const { name: title, version } = options;
+    serveDocuments(this.#fastify, this.metrics, { title, version, routes: this.#routes });
   }
 
   get metrics(): Registry {
@@ -200,7 +198,7 @@ class Server implements HyphaServer {
   }
 
   async listen(address: { readonly host: string; readonly port: number }): Promise<string> {
-    this.#refuseOtherMethods();
+    refuseOtherMethods(this.#fastify, this.#routes);
     if (this.#listener.isOpenTo(address.host)) {
       this.#log.warn({ ...address, hint: 'set tlsCert and tlsKey' }, 'listener without TLS');
     }
@@ -243,24 +241,6 @@ class Server implements HyphaServer {
     return hostFault(request);
   }
 
-  /** RFC 9110 §15.5.6: a path that is served under other methods says so. */
-  #refuseOtherMethods(): void {
-    const served = Map.groupBy(
-      [...this.#routes, ...DOCUMENT_PATHS.map((path) => ({ method: 'GET', path }))],
-      ({ path }) => path,
-    );
-    for (const [url, routes] of served) {
-      const allowed = routes.map(({ method }) => method);
-      this.#fastify.route({
-        method: this.#fastify.supportedMethods.filter((method) => !allowed.includes(method)),
-        url,
-        onRequest: (request, _reply, done) => done(otherMethod(request, allowed)),
-        // Never reached.
-        handler: async () => undefined,
-      });
-    }
-  }
-
   #refuse(error: unknown, request: FastifyRequest, reply: FastifyReply): void {
     const refusal = toRequestError(error, nameOf(request));
     const answer = problemReply(refusal);
@@ -282,41 +262,6 @@ class Server implements HyphaServer {
       };
       this.#metrics.requestSeconds.observe(labels, reply.elapsedTime / 1000);
       done();
-    });
-  }
-
-  #serveStatus({ checkReady }: ServerOptions): void {
-    const status = z.object({ status: z.literal('ok') });
-    this.route({
-      method: 'GET',
-      path: '/healthz',
-      auth: 'public',
-      summary: 'The process answers.',
-      answer: status,
-      handle: () => ({ status: 'ok' as const }),
-    });
-    this.route({
-      method: 'GET',
-      path: '/readyz',
-      auth: 'public',
-      summary: 'The service can do its work.',
-      answer: status,
-      handle: async () => {
-        await checkReady?.();
-        return { status: 'ok' as const };
-      },
-    });
-  }
-
-  #serveDocuments({ name: title, version }: ServerOptions): void {
-    this.#fastify.get(METRICS_PATH, async (_request, reply) => {
-      const { registry } = this.#metrics;
-      return reply.header('content-type', registry.contentType).send(await registry.metrics());
-    });
-    let document: Buffer | undefined;
-    this.#fastify.get(OPEN_API_PATH, async (_request, reply) => {
-      document ??= jsonBytes(describeApi({ title, version }, this.#routes));
-      return reply.header('content-type', 'application/json').send(document);
     });
   }
 }
@@ -343,19 +288,8 @@ function hostFault({ raw }: FastifyRequest): HyphaError | undefined {
   });
 }
 
-function otherMethod(request: FastifyRequest, allow: readonly string[]): HyphaError {
-  return new HyphaError('E_METHOD', `no ${nameOf(request)} here, only ${allow.join(', ')}`, {
-    details: { allow },
-  });
-}
-
 function noRoute(request: FastifyRequest): HyphaError {
   return new HyphaError('E_NOT_FOUND', `no ${nameOf(request)} here`, {
     hint: 'compare method and path with /openapi.json',
   });
-}
-
-/** Bytes, because Fastify adds a charset parameter to text, and JSON has none (RFC 8259 §11). */
-function jsonBytes(value: unknown): Buffer {
-  return Buffer.from(JSON.stringify(value));
 }
