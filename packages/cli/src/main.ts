@@ -14,6 +14,7 @@ import { keyCommand } from './commands/key.ts';
 import { nodeCommand } from './commands/node.ts';
 import { logsCommand, resourceCommand } from './commands/resource.ts';
 import { runCommand } from './commands/run.ts';
+import { secretCommand } from './commands/secret.ts';
 import { statusCommand } from './commands/status.ts';
 import { submitCommand } from './commands/submit.ts';
 import { upCommand } from './commands/up.ts';
@@ -37,7 +38,7 @@ function buildProgram(): Command {
   const commands = [
     ...[upCommand, statusCommand, keyCommand, authorityCommand, nodeCommand],
     ...[applyCommand, cosignCommand, submitCommand, destroyCommand, deploymentCommand, runCommand],
-    ...[resourceCommand, logsCommand, auditCommand, explainCommand, doctorCommand],
+    ...[resourceCommand, logsCommand, secretCommand, auditCommand, explainCommand, doctorCommand],
   ];
   for (const add of commands) add(program);
   return program;

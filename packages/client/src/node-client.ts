@@ -1,4 +1,4 @@
-import { NodeFactsView, type Page, pageOf, ResourceView } from '@hypha/protocol';
+import { NodeFactsView, type Page, pageOf, ResourceView, SecretView } from '@hypha/protocol';
 import type { StreamEvent } from './event-stream.ts';
 import { apiPath } from './hypha-client.ts';
 import type { PageQuery } from './page-query.ts';
@@ -13,6 +13,7 @@ export interface ResourceName {
 }
 
 const ResourcePage = pageOf(ResourceView);
+const SecretPage = pageOf(SecretView);
 
 /** The supervisor's own API (design §9): works with coordinator and ledger gone. */
 export class NodeClient extends RunsClient {
@@ -53,6 +54,20 @@ export class NodeClient extends RunsClient {
       path: `${resourcePath(resource)}/logs`,
       query: { follow, tail },
       ...rest,
+    });
+  }
+
+  /** Names and versions of the secrets the node holds; values it gives to nobody. */
+  listSecrets(
+    query: PageQuery & { readonly realm?: string; readonly deployment?: string } = {},
+    options: Cancellable = {},
+  ): Promise<Page<SecretView>> {
+    return this.http.request({
+      method: 'GET',
+      path: '/v1/secrets',
+      query: { ...query },
+      answer: SecretPage,
+      ...options,
     });
   }
 

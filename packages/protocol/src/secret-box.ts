@@ -44,6 +44,20 @@ export type SecretValues = Readonly<z.infer<typeof SecretValues>>;
 
 const SealedContent = SecretContext.extend({ v: z.literal(1), secrets: SecretValues });
 
+/** A secret a node holds, as its API shows it. */
+export const SecretView = z.object({
+  realm: Name,
+  deployment: Name,
+  name: Name,
+  /** The node's keyed hash of the value: it changes with the value and tells nothing of it. */
+  version: z.string(),
+  /** When the node first had this value, epoch milliseconds. */
+  since: z.int(),
+  /** Resources whose record names it, as `kind/name`. */
+  usedBy: z.array(z.string()),
+});
+export type SecretView = z.infer<typeof SecretView>;
+
 type RandomBytes = (count: number) => Uint8Array;
 
 /**

@@ -21,6 +21,7 @@ import manifest from '../package.json' with { type: 'json' };
 import { NodeAdmission } from './admission.ts';
 import { addNodeRoutes } from './api/node-routes.ts';
 import { runSource } from './api/run-source.ts';
+import { addSecretRoutes } from './api/secret-routes.ts';
 import type { Clock } from './clock.ts';
 import type { SupervisorConfig } from './config.ts';
 import { Dispatcher } from './dispatcher.ts';
@@ -270,6 +271,7 @@ export class Supervisor {
       openedAtMs: this.#openedAtMs,
     });
     addRunRoutes(this.#server, runSource(journal, keys.nodeId));
+    addSecretRoutes(this.#server, journal);
     addNodeRoutes(this.#server, {
       node: keys.nodeId,
       admission,

@@ -5,14 +5,17 @@ import type { Output } from '../output.ts';
 import { allPages, type Session, sessionOf } from '../session.ts';
 import { nodeAddress } from '../via.ts';
 
-interface NodeFlags {
+export interface NodeFlags {
   readonly node?: string;
   readonly nodeUrl?: string;
   readonly realm: string;
 }
 
 /** Nodes that these flags choose: one by address, one by name, or all this context knows addresses of. */
-function nodesOf(session: Session, flags: NodeFlags): { name: string; client: NodeClient }[] {
+export function nodesOf(
+  session: Session,
+  flags: NodeFlags,
+): { name: string; client: NodeClient }[] {
   const { nodeUrl, node } = flags;
   if (nodeUrl !== undefined) return [{ name: nodeUrl, client: session.nodeAt(nodeUrl) }];
   const { context } = session;
@@ -97,7 +100,7 @@ async function findResource(
   });
 }
 
-function nodeFlags(command: Command): Command {
+export function nodeFlags(command: Command): Command {
   return command
     .option('--node <name>', 'only this node')
     .option('--node-url <url>', 'a node by its address')
