@@ -12,6 +12,7 @@ import {
 } from '@hypha/protocol';
 import type { Store, Write } from '@hypha/store';
 import type { LedgerDb } from './ledger-schema.ts';
+import { LogDamage } from './log-damage.ts';
 import { type LogEntries, parseStoredEnvelope } from './log-entries.ts';
 
 interface Deps {
@@ -37,15 +38,20 @@ export class AuthorityChain {
 
   /**
    * Replays the stored chain, or begins it with `genesis`.
+   * @throws LogDamage when an update in the log is not the next link of the chain
    * @throws HyphaError `E_AUTHORITY` when there is neither, or `genesis` is not the stored one
    */
   static async open(deps: Deps, genesis: Envelope | undefined): Promise<AuthorityChain> {
     const rows = await deps.store.db
-      .selectFrom('authority_updates')
-      .innerJoin('entries', 'entries.position', 'authority_updates.position')
-      .select('envelope')
-      .orderBy('seq')
+      .selectFrom('entries')
+      .leftJoin('authority_updates', 'authority_updates.position', 'entries.position')
+      .select(['entries.position', 'envelope', 'seq'])
+      .where('kind', '=', 'authority')
+      .orderBy('entries.position')
       .execute();
+    const loose = rows.find(({ seq }, index) => seq !== index);
+    if (loose !== undefined)
+      throw new LogDamage(`entry ${loose.position} is not the next link of the authority chain`);
     const stored = rows.map(({ envelope }) => parseStoredEnvelope(envelope));
     if (stored.length > 0) {
       const current = Authority.replay(deps.verifier, stored);

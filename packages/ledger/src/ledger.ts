@@ -51,8 +51,8 @@ export interface Ledger extends AsyncDisposable {
  * The ledger, serving. Every 2xx answer is sent after an fsync of what it says (G2). The whole log is checked
  * first: what was damaged on disk is not served.
  * @throws LogDamage naming the first entry that is not what was appended
- * @throws HyphaError `E_ARGUMENT` when `ledger.pem` holds no key; `E_AUTHORITY` without a genesis or with another one than before; `E_UNAVAILABLE` when
- *   another process owns the state
+ * @throws HyphaError `E_ARGUMENT` when `ledger.pem` holds no key; `E_AUTHORITY` without a genesis or with
+ *   another one than before; `E_UNAVAILABLE` when another process owns the state
  */
 export async function startLedger(options: LedgerOptions): Promise<Ledger> {
   const { log, clock = systemClock, reportIntervalMs } = options;

@@ -101,6 +101,11 @@ describe('a ledger refuses to start', () => {
       /newest checkpoint: entries 8 to 8 are missing$/,
     ],
     [
+      'without the link of an authority update',
+      ['delete from authority_updates where seq = 2'],
+      /^entry 2 is not the next link of the authority chain$/,
+    ],
+    [
       'with a checkpoint that is not its own',
       [
         `update log_checkpoint set note = replace(note, char(10) || '9' || char(10), char(10) || '8' || char(10))`,
