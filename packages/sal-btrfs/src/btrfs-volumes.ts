@@ -7,7 +7,7 @@
  *     volumes/.tmp-<rid>                  what a cut `create` left
  *     snapshots/<rid>/<name>/             read-only copy of the volume, with snapshot.json
  */
-import { mkdir, readdir, rm, rmdir } from 'node:fs/promises';
+import { chmod, mkdir, readdir, rm, rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { HyphaError, Rid } from '@hypha/protocol';
 import {
@@ -25,6 +25,9 @@ import {
 } from '@hypha/sal';
 import type { Quota } from './quota.ts';
 import { codeOf, withStorageErrors } from './storage-error.ts';
+
+/** Of a volume's root folder: every user of a container may look, root may write. */
+const DATA_MODE = 0o755;
 
 /** Copying back the names of a large volume takes its time; the content itself is shared. */
 const RESTORE_MS_MAX = 1_800_000;
@@ -67,7 +70,12 @@ export class BtrfsVolumes implements VolumeDriver {
     await this.ensureRoom(label.sizeBytes);
     if (source === undefined) {
       await this.#pool.createSubvolume(draft, signal);
-      await this.#change(draft, () => mkdir(this.#pool.resolve(`${draft}/data`)));
+      const folder = this.#pool.resolve(`${draft}/data`);
+      await this.#change(draft, async () => {
+        await mkdir(folder);
+        // The umask took from it.
+        await chmod(folder, DATA_MODE);
+      });
     } else {
       await this.#pool.snapshot(volumePath(source), draft, { readonly: false, signal });
     }

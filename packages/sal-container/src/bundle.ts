@@ -2,7 +2,17 @@
  * The run folder of an instance: its OCI bundle and the contents of `files`. It is a tmpfs, so nothing
  * in it is ever on a disk, and it is gone after a reboot; then it is made again from the record.
  */
-import { chown, mkdir, readdir, rename, rm, stat, statfs, writeFile } from 'node:fs/promises';
+import {
+  chmod,
+  chown,
+  mkdir,
+  readdir,
+  rename,
+  rm,
+  stat,
+  statfs,
+  writeFile,
+} from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { HyphaError, Json } from '@hypha/protocol';
 import { ContainerSpec, findRecord, mountTmpfs, TMPFS_MAGIC } from '@hypha/sal';
@@ -144,6 +154,8 @@ async function writeFiles(
     const source = join(folder, String(mounts.length));
     const mode = destination === HOSTS ? 0o444 : 0o400;
     await writeFile(source, text, { mode });
+    // The umask took from it.
+    await chmod(source, mode);
     await chown(source, owner.uid, owner.gid);
     mounts.push({ source, destination });
   }

@@ -17,6 +17,8 @@ let node: ScratchNode;
 
 beforeAll(async () => {
   if (lacking === undefined) scratch = await Scratch.create();
+  // As the services run: containers must not notice.
+  process.umask(0o077);
 });
 
 afterAll(() => scratch?.close());

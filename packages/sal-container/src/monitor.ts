@@ -8,7 +8,7 @@ import { readFile, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { HyphaError } from '@hypha/protocol';
-import { COMMAND_ENV, type Fence, openFence } from '@hypha/sal';
+import { COMMAND_ENV, type Fence, openFence, withToolUmask } from '@hypha/sal';
 import { z } from 'zod';
 import {
   type ContainerHost,
@@ -51,13 +51,15 @@ export async function createMonitored(
   await rm(oomPath(host, instance), { force: true });
   const fence = await openMonitorFence(host, instance);
   const { tool, argv } = fence.enter(host.tools.conmon, monitorArguments(host, instance, options));
-  const child = spawn(tool, argv, {
-    // Where it leaves its word that the container ran out of memory.
-    cwd: instanceRunFolder(host, instance),
-    detached: true,
-    env: { ...COMMAND_ENV, _OCI_SYNCPIPE: String(SYNC_FD) },
-    stdio: ['ignore', 'ignore', 'ignore', 'pipe'],
-  });
+  const child = withToolUmask(() =>
+    spawn(tool, argv, {
+      // Where it leaves its word that the container ran out of memory.
+      cwd: instanceRunFolder(host, instance),
+      detached: true,
+      env: { ...COMMAND_ENV, _OCI_SYNCPIPE: String(SYNC_FD) },
+      stdio: ['ignore', 'ignore', 'ignore', 'pipe'],
+    }),
+  );
   if (child.pid !== undefined) fence.adopt(child.pid);
   const started = Promise.withResolvers<never>();
   child.once('error', started.reject);

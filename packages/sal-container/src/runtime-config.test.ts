@@ -110,7 +110,7 @@ test('root keeps a bounded set of capabilities, everybody else none', () => {
   expect(root.ambient).toBeUndefined();
   expect(root.inheritable).toBeUndefined();
   const other = build({ user: '7:8' }).process;
-  expect(other.user).toEqual({ uid: 7, gid: 8, additionalGids: [] });
+  expect(other.user).toEqual({ uid: 7, gid: 8, additionalGids: [], umask: 0o022 });
   expect(other.capabilities.effective).toEqual([]);
 });
 

@@ -142,7 +142,13 @@ export function buildProcess(
   const held = user.uid === 0 ? CAPABILITIES : [];
   return {
     terminal: false,
-    user: { uid: user.uid, gid: user.gid, additionalGids: user.additionalGids },
+    user: {
+      uid: user.uid,
+      gid: user.gid,
+      additionalGids: user.additionalGids,
+      // Else it has that of whoever started the runtime.
+      umask: 0o022,
+    },
     args,
     env: buildEnv(input.env, image, label.name),
     cwd: spec.workdir ?? image.workdir,

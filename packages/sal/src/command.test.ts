@@ -1,5 +1,8 @@
+import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { HyphaError } from '@hypha/protocol';
-import { expect, test } from 'vitest';
+import { expect, onTestFinished, test } from 'vitest';
 import { COMMAND_ENV, commandFailure, findTool, runCommand } from './command.ts';
 
 const signal = AbortSignal.timeout(60_000);
@@ -30,6 +33,19 @@ test('gives the command its arguments as they are and only the fixed environment
   set.delete('PWD');
   set.delete('_');
   expect([...set].sort()).toEqual(Object.keys(COMMAND_ENV).sort());
+});
+
+test('a tool makes files for everybody, and this process goes on making them for itself', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'hypha-command-'));
+  onTestFinished(() => rm(folder, { recursive: true }));
+  const own = process.umask(0o077);
+  onTestFinished(() => void process.umask(own));
+  const argv = ['-c', ': > "$0"', join(folder, 'tool')];
+  await runCommand({ tool: sh, argv, purpose: 'make a file', signal });
+  await writeFile(join(folder, 'own'), '');
+  const modeOf = async (name: string) => (await stat(join(folder, name))).mode & 0o777;
+  expect(await modeOf('tool')).toBe(0o644);
+  expect(await modeOf('own')).toBe(0o600);
 });
 
 test('hands stdin over', async () => {

@@ -100,22 +100,7 @@ export const runCommand: RunCommand = async (command) => {
     throw new HyphaError('E_INTERNAL', `tool ${command.tool} is not an absolute path`);
   }
   command.signal.throwIfAborted();
-  const output = command.output === 'discard' ? 'ignore' : 'pipe';
-  const child = execa(command.tool, command.argv, {
-    shell: false,
-    cwd: command.cwd ?? '/',
-    env: COMMAND_ENV,
-    extendEnv: false,
-    reject: false,
-    stripFinalNewline: false,
-    stdout: output,
-    stderr: output,
-    ...(command.input === undefined ? { stdin: 'ignore' as const } : { input: command.input }),
-    timeout: command.timeoutMs ?? COMMAND_LIMITS.timeoutMs,
-    forceKillAfterDelay: COMMAND_LIMITS.killDelayMs,
-    maxBuffer: command.outputBytesMax ?? COMMAND_LIMITS.outputBytesMax,
-    cancelSignal: command.signal,
-  });
+  const child = withToolUmask(() => start(command));
   // A grandchild that inherited the pipes must not make us wait for its whole life.
   let pipeTimer: NodeJS.Timeout | undefined;
   child.nodeChildProcess.once('exit', () => {
@@ -133,6 +118,41 @@ export const runCommand: RunCommand = async (command) => {
   const ended = { ...result, stdout: textOf(result.stdout), stderr: textOf(result.stderr) };
   return checkEnd(command, ended);
 };
+
+/** As most machines have it. */
+const TOOL_UMASK = 0o022;
+
+/**
+ * Spawns a tool whose files others are to read: what it unpacks or makes is what containers see, and the
+ * umask of this process, which closes everything, is not for them. A fork happens before `spawn` returns.
+ */
+export function withToolUmask<T>(spawn: () => T): T {
+  const own = process.umask(TOOL_UMASK);
+  try {
+    return spawn();
+  } finally {
+    process.umask(own);
+  }
+}
+
+function start(command: Command) {
+  const output = command.output === 'discard' ? 'ignore' : 'pipe';
+  return execa(command.tool, command.argv, {
+    shell: false,
+    cwd: command.cwd ?? '/',
+    env: COMMAND_ENV,
+    extendEnv: false,
+    reject: false,
+    stripFinalNewline: false,
+    stdout: output,
+    stderr: output,
+    ...(command.input === undefined ? { stdin: 'ignore' as const } : { input: command.input }),
+    timeout: command.timeoutMs ?? COMMAND_LIMITS.timeoutMs,
+    forceKillAfterDelay: COMMAND_LIMITS.killDelayMs,
+    maxBuffer: command.outputBytesMax ?? COMMAND_LIMITS.outputBytesMax,
+    cancelSignal: command.signal,
+  });
+}
 
 const STUCK: CommandEnd = { timedOut: true, isMaxBuffer: false, stdout: '', stderr: '' };
 
