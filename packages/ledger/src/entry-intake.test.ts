@@ -8,12 +8,12 @@ test('gives entries one index each, without gaps, also when refused ones come be
   await t.enrol(machine);
   const digests = Array.from({ length: 20 }, (_, n) => n.toString(16).padStart(64, '0'));
   const stranger = new Machine();
-  await Promise.allSettled(
-    digests.flatMap((digest, n) => [
+  for (const [n, digest] of digests.entries()) {
+    await Promise.allSettled([
       t.client.appendEntry(machine.receipt(n + 1, digest).envelope),
       t.client.appendEntry(stranger.receipt(n + 1, digest).envelope),
-    ]),
-  );
+    ]);
+  }
   const { items } = await t.client.listEntries({ limit: 500 });
   expect(items.map(({ index }) => index)).toEqual(items.map((_, index) => index));
   expect(items.filter(({ kind }) => kind === 'receipt')).toHaveLength(20);
@@ -36,6 +36,36 @@ test('the same receipt again is existing, at its old index', async () => {
   ]);
   expect([first.existing, second.existing].toSorted()).toEqual([false, true]);
   expect(first.index).toBe(second.index);
+});
+
+test('a node that was set back to an old state is found out by its next receipt', async () => {
+  await using t = await startTestLedger();
+  const machine = new Machine();
+  await t.enrol(machine);
+  const digest = (n: number) => String(n).repeat(64);
+  for (const n of [1, 2, 3]) await t.client.appendEntry(machine.receipt(n, digest(n)).envelope);
+  // It remembers two, and signs another third.
+  const restored = t.client.appendEntry(machine.receipt(3, digest(4)).envelope);
+  await expect(restored).rejects.toMatchObject({
+    code: 'E_CONFLICT',
+    details: { known: { seq: 3 }, given: { seq: 3 } },
+  });
+  const skipping = t.client.appendEntry(machine.receipt(5, digest(5)).envelope);
+  await expect(skipping).rejects.toMatchObject({ code: 'E_CONFLICT' });
+  const { items } = await t.client.listEntries({ kind: 'receipt' });
+  expect(items).toHaveLength(3);
+});
+
+test('a node that lost its journal begins its receipts again', async () => {
+  await using t = await startTestLedger();
+  const machine = new Machine();
+  await t.enrol(machine);
+  await t.client.appendEntry(machine.receipt(1, '1'.repeat(64)).envelope);
+  await t.client.appendEntry(machine.receipt(2, '2'.repeat(64)).envelope);
+  const again = machine.receipt(1, '3'.repeat(64));
+  expect(await t.client.appendEntry(again.envelope)).toMatchObject({ existing: false });
+  const next = machine.receipt(2, '4'.repeat(64));
+  expect(await t.client.appendEntry(next.envelope)).toMatchObject({ existing: false });
 });
 
 test('a receipt is found by its run and comes back as it was signed', async () => {

@@ -3,6 +3,7 @@ import {
   envelopeDigest,
   fromBase64,
   HyphaError,
+  isHyphaError,
   type LogAppended,
   PAYLOAD_TYPES,
   type Verifier,
@@ -15,6 +16,7 @@ import type { AuthorityChain } from './authority-chain.ts';
 import type { LedgerDb } from './ledger-schema.ts';
 import type { LogEntries } from './log-entries.ts';
 import type { NodeRegistry } from './node-registry.ts';
+import { ReceiptChains } from './receipt-chains.ts';
 
 type Appended = z.infer<typeof LogAppended>;
 const AppendedRow = z.object({ position: z.int() });
@@ -31,37 +33,45 @@ interface Deps {
 /** What may be appended from outside: admissions by admins, receipts by enrolled nodes. */
 export class EntryIntake {
   readonly #deps: Deps;
+  readonly #chains: ReceiptChains;
 
   constructor(deps: Deps) {
     this.#deps = deps;
+    this.#chains = new ReceiptChains(deps.store);
   }
 
   /**
    * Durable when it resolves. What is there already is `existing`, also when its signer could not append it
    * any more.
    * @throws HyphaError `E_PAYLOAD_TYPE`, the codes of `verifyAdmission` and `verifyReceipt`, `E_UNKNOWN_KEY`,
-   *   `E_KEY_REVOKED`, `E_CONFLICT` when a token hash was used by another admission
+   *   `E_KEY_REVOKED`, `E_CONFLICT` when a token hash was used by another admission, or a receipt is not
+   *   the next one of its node
    */
   async append(envelope: Envelope): Promise<Appended> {
     const kind = kindOf(envelope);
     const digest = envelopeDigest(this.#deps.verifier, envelope, kind);
     const existing = await this.#findAppended(digest);
     if (existing !== undefined) return existing;
-    const writes =
-      kind === 'admission' ? this.#admissionWrites(envelope) : await this.#receiptWrites(envelope);
     try {
+      const writes =
+        kind === 'admission'
+          ? this.#admissionWrites(envelope)
+          : await this.#receiptWrites(envelope);
       // The first write is the entry's.
       const [appended] = await this.#deps.store.write(writes);
       const { position } = AppendedRow.parse(appended?.rows[0]);
       return { index: position, digest, existing: false };
     } catch (error) {
-      if (!isStoreConflict(error)) throw error;
-      const twin = await this.#findAppended(digest);
+      const isTaken = isStoreConflict(error);
+      const twin =
+        isTaken || isHyphaError(error, 'E_CONFLICT') ? await this.#findAppended(digest) : undefined;
       if (twin !== undefined) return twin;
-      throw new HyphaError('E_CONFLICT', `another ${kind} has the token of ${digest}`, {
-        cause: error,
-        where: { path: 'tokenHash' },
-      });
+      if (!isTaken) throw error;
+      const [what, path] =
+        kind === 'admission'
+          ? [`another admission has the token of ${digest}`, 'tokenHash']
+          : [`another receipt of its node came before ${digest}`, 'seq'];
+      throw new HyphaError('E_CONFLICT', what, { cause: error, where: { path } });
     }
   }
 
@@ -112,7 +122,10 @@ export class EntryIntake {
       });
     }
     const { run, node } = payload;
-    return [...entries.appendWrites({ kind: 'receipt', digest, envelope, at: nowMs(), run, node })];
+    return [
+      ...entries.appendWrites({ kind: 'receipt', digest, envelope, at: nowMs(), run, node }),
+      ...(await this.#chains.extendWrites(payload, digest)),
+    ];
   }
 }
 

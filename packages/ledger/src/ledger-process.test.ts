@@ -24,7 +24,8 @@ describe('the ledger process', () => {
     }
     await using ledger = await spawnLedger(state.path, fleet.genesis);
     expect((await ledger.client.authority()).head.hash).toBe(fleet.authority.head);
-    expect((await ledger.client.node(machine.id)).name).toBe('edge-1');
+    const enrolled = await ledger.client.listEntries({ kind: 'enrol', node: machine.id });
+    expect(enrolled.items).toHaveLength(1);
     const { items } = await ledger.client.listEntries({ kind: 'receipt' });
     expect(items.map(({ envelope }) => envelope)).toEqual(receipts.map((r) => r.envelope));
     const again = await ledger.client.appendEntry(receipts[0]?.envelope ?? fleet.genesis);
@@ -34,23 +35,28 @@ describe('the ledger process', () => {
   test('keeps every answered receipt and a whole index when it is killed in the middle of many', async () => {
     await using state = await temporaryState();
     const fleet = new Fleet();
-    const machine = new Machine();
+    const machines = ['edge-1', 'edge-2', 'edge-3', 'edge-4'].map((name) => ({
+      name,
+      machine: new Machine(),
+    }));
     const answered: string[] = [];
     {
       await using ledger = await spawnLedger(state.path, fleet.genesis);
       const { client } = ledger;
       await fleet.append(client, fleet.grant(fleet.admin, 'admin'));
-      const admission = fleet.admission();
-      await client.appendEntry(admission.envelope);
-      const { challenge } = await client.challenge();
-      await client.enrol(machine.enrolment(admission, challenge, fleet.nowSeconds));
-      const receipts = Array.from({ length: 400 }, (_, n) =>
-        machine.receipt(n + 1, n.toString(16).padStart(64, '0')),
-      );
+      for (const { name, machine } of machines) {
+        const admission = fleet.admission({ name });
+        await client.appendEntry(admission.envelope);
+        const { challenge } = await client.challenge();
+        await client.enrol(machine.enrolment(admission, challenge, fleet.nowSeconds));
+      }
       await Promise.allSettled(
-        receipts.map(async ({ envelope }) => {
-          answered.push((await client.appendEntry(envelope)).digest);
-          if (answered.length === 100) await ledger.kill('SIGKILL');
+        machines.map(async ({ machine }) => {
+          for (let n = 1; n <= 100; n++) {
+            const { envelope } = machine.receipt(n, n.toString(16).padStart(64, '0'));
+            answered.push((await client.appendEntry(envelope)).digest);
+            if (answered.length === 100) await ledger.kill('SIGKILL');
+          }
         }),
       );
     }

@@ -38,6 +38,8 @@ export interface LedgerDb {
    */
   admissions: { digest: string; token_hash: string; spent_by: string | null };
   nodes: NodeRow;
+  /** The newest receipt of each node, by its own count. `restarts`: how often that began anew. */
+  receipt_chains: { node: string; seq: number; digest: string; restarts: number };
   /** A node's labels once more, to select by. */
   node_labels: { node: string; key: string; value: string };
 }
@@ -161,6 +163,17 @@ export const LEDGER_MIGRATIONS: readonly Migration[] = [
       `alter table nodes add column seal_key text not null default ''`,
       'alter table nodes add column enrolled_iat integer not null default 0',
       'alter table nodes add column replaced_by text',
+    ],
+  },
+  {
+    name: '0004-receipt-chains',
+    up: [
+      `create table receipt_chains (
+        node text primary key,
+        seq integer not null,
+        digest text not null,
+        restarts integer not null
+      ) strict`,
     ],
   },
 ];

@@ -17,6 +17,7 @@ import {
   buildGenesisPayload,
   buildNodeAdmissionPayload,
   type Envelope,
+  envelopeDigest as envelopeDigestOf,
   GENESIS_HASH,
   type Labels,
   type NodeFacts,
@@ -141,6 +142,7 @@ export interface AdmissionOptions {
 export class Machine {
   readonly signer = generateKey().signer;
   readonly id = nodeIdOf(nodeVerifier, this.signer.publicKey);
+  readonly #receiptDigests = new Map<number, string>();
 
   enrolment(
     admission: { readonly envelope: Envelope; readonly token: string },
@@ -183,6 +185,7 @@ export class Machine {
     );
   }
 
+  /** Follows the one before it, if that was made here. */
   receipt(
     seq: number,
     envelopeDigest: string,
@@ -205,12 +208,13 @@ export class Machine {
         journalHead: GENESIS_HASH,
         undone: 0,
         leftovers: [],
-        prev: null,
+        prev: this.#receiptDigests.get(seq - 1) ?? null,
         seq,
         authoritySeq: 0,
       },
       this.signer,
     );
+    this.#receiptDigests.set(seq, envelopeDigestOf(nodeVerifier, envelope, 'receipt'));
     return { run, envelope };
   }
 }
