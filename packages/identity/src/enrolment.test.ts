@@ -1,6 +1,12 @@
 import { readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { HyphaError, isHyphaError, type Signer } from '@hypha/protocol';
+import {
+  buildNodeAdmissionPayload,
+  HyphaError,
+  isHyphaError,
+  type Signer,
+  signAdmission,
+} from '@hypha/protocol';
 import { nodeVerifier } from '@hypha/protocol/node';
 import {
   admitNode,
@@ -202,6 +208,30 @@ describe('joining a fleet', () => {
     expect(new Set(impostor.calls)).toEqual(new Set(['authority']));
   });
 
+  test('tells its token to no ledger of another fleet, also when it knows its own chain already', async () => {
+    await using folder = await openTempDir();
+    const { deps, ledger, failures, node } = setUp(folder.path);
+    const stopping = new AbortController();
+    // The chain is on disk; the enrolment itself fails.
+    ledger.enrol = async () => {
+      throw new HyphaError('E_UNAVAILABLE', 'ledger is away');
+    };
+    const first = joinFleet(deps, stopping.signal);
+    await waitFor(() => failures.length > 0);
+    stopping.abort();
+    await expect(first).rejects.toThrow();
+    expect(await readFile(join(folder.path, 'authority.json'), 'utf8')).toContain('updates');
+    const impostor = new MemoryLedger(createFleet().authority);
+    const again = new AbortController();
+    const joining = joinFleet({ ...deps, connect: () => impostor }, again.signal);
+    await waitFor(() => impostor.calls.length >= 3);
+    again.abort();
+    await expect(joining).rejects.toThrow();
+    expect(codes(failures)).toContain('E_AUTHORITY');
+    expect(new Set(impostor.calls)).toEqual(new Set(['authority']));
+    expect(impostor.nodes.has(node.id)).toBe(false);
+  });
+
   test('takes addresses of its configuration over those of the token', async () => {
     await using folder = await openTempDir();
     const { deps, connected } = setUp(folder.path);
@@ -255,4 +285,101 @@ describe('joining a fleet', () => {
     expect(codes(failures)).toContain('E_CONFLICT');
     expect(ledger.nodes.get(node.id)?.name).toBe('node-1');
   });
+});
+
+describe('joining without a token', () => {
+  function setUpPending(folder: string) {
+    const { ledger, deps, failures, clock, node } = setUp(folder);
+    const pending: JoinDeps = {
+      ...deps,
+      joinToken: undefined,
+      genesis: fleet.authority.genesisHash,
+      ledgerUrl: URLS.ledger,
+      coordinatorUrl: URLS.coordinator,
+    };
+    const admit = (place: { name: string; lifetimeSeconds?: number; admin?: Signer }) => {
+      const { admin = fleet.admin, lifetimeSeconds = 600, name } = place;
+      const draft = { name, labels: { zone: 'b' }, realms: ['lab'], lifetimeSeconds };
+      const payload = buildNodeAdmissionPayload(node.id, draft, Date.now());
+      ledger.admissions.push(signAdmission(payload, admin));
+    };
+    return { ledger, deps: pending, failures, clock, node, admit };
+  }
+
+  test('waits for its admission, finds it in the log and believes what it says', async () => {
+    await using folder = await openTempDir();
+    const { deps, ledger, failures, clock, node, admit } = setUpPending(folder.path);
+    const joining = joinFleet(deps, never);
+    await waitFor(() => failures.length >= 8);
+    expect(new Set(codes(failures))).toEqual(new Set(['E_PENDING']));
+    expect((failures[0] as HyphaError).message).toContain(node.id);
+    // Never longer: an admin has just admitted it and watches.
+    expect(Math.max(...clock.slept)).toBe(10_000);
+    admit({ name: 'attic' });
+    expect((await joining).membership).toMatchObject({
+      ...{ node: node.id, name: 'attic', labels: { zone: 'b' }, realms: ['lab'] },
+      ...{ ...URLS, genesis: fleet.authority.genesisHash },
+    });
+    expect(ledger.nodes.get(node.id)?.name).toBe('attic');
+  });
+
+  test('takes no admission that no admin signed, that is over, or that is for another', async () => {
+    await using folder = await openTempDir();
+    const { deps, ledger, failures, admit } = setUpPending(folder.path);
+    admit({ name: 'forged', admin: createKey() });
+    admit({ name: 'unfit', admin: fleet.operator });
+    admit({ name: 'over', lifetimeSeconds: -10 });
+    ledger.admissions.push(admitNode(fleet, { name: 'other' }).admission);
+    const joining = joinFleet(deps, never);
+    await waitFor(() => failures.length >= 2);
+    expect(new Set(codes(failures))).toEqual(new Set(['E_PENDING']));
+    admit({ name: 'attic' });
+    expect((await joining).membership.name).toBe('attic');
+  });
+
+  test('after a crash before the membership was written finds what it was admitted as', async () => {
+    await using folder = await openTempDir();
+    const { deps, ledger, admit } = setUpPending(folder.path);
+    admit({ name: 'attic', lifetimeSeconds: 2 });
+    const first = await joinFleet(deps, never);
+    await rm(join(folder.path, 'membership.json'));
+    // Long after the admission has expired.
+    const late = new ImpatientClock();
+    late.nowMs = () => Date.now() + 3_600_000;
+    const again = await joinFleet({ ...deps, clock: late }, never);
+    expect(again.membership).toEqual(first.membership);
+    expect(ledger.nodes.size).toBe(1);
+  });
+
+  test('trusts no ledger but that of the genesis it was given', async () => {
+    await using folder = await openTempDir();
+    const { deps, failures } = setUpPending(folder.path);
+    const impostor = new MemoryLedger(createFleet().authority);
+    const stopping = new AbortController();
+    const joining = joinFleet({ ...deps, connect: () => impostor }, stopping.signal);
+    await waitFor(() => failures.length >= 2);
+    stopping.abort();
+    await expect(joining).rejects.toThrow();
+    expect(new Set(codes(failures))).toEqual(new Set(['E_AUTHORITY']));
+    expect(new Set(impostor.calls)).toEqual(new Set(['authority']));
+  });
+
+  test('refuses a token of another fleet than the one to trust', async () => {
+    await using folder = await openTempDir();
+    const { deps, ledger } = setUp(folder.path);
+    const joining = joinFleet({ ...deps, genesis: 'a'.repeat(64) }, never);
+    await expect(joining).rejects.toMatchObject({ code: 'E_AUTHORITY' });
+    expect(ledger.calls).toEqual([]);
+  });
+
+  test.for(['ledgerUrl', 'coordinatorUrl', 'genesis'] as const)(
+    'without %s throws at once',
+    async (missing) => {
+      await using folder = await openTempDir();
+      const { deps } = setUpPending(folder.path);
+      await expect(joinFleet({ ...deps, [missing]: undefined }, never)).rejects.toMatchObject({
+        code: 'E_TOKEN',
+      });
+    },
+  );
 });

@@ -1,5 +1,6 @@
 import {
   type AdmissionPayload,
+  type AdmissionProfile,
   Authority,
   canonicalJson,
   type Envelope,
@@ -152,37 +153,36 @@ function findPlace(deps: JoinDeps): Place {
 }
 
 async function enrol(deps: JoinDeps, place: Place, signal: AbortSignal): Promise<Joined> {
-  const { keys, verifier } = deps;
+  const { keys } = deps;
   const { genesis } = place;
   const ledger = deps.connect(place.ledger);
   const authority = await openAuthority(deps, genesis, ledger, signal);
   const bounded = AbortSignal.any([signal, AbortSignal.timeout(LIMITS.attemptMsMax)]);
   await authenticate(deps, { genesis, ledger, authority }, bounded);
-  const admission =
-    place.token?.admission ?? (await findAdmission(deps, { ledger, authority }, bounded));
-  // What the node will believe of itself, checked down to the pinned genesis and not taken from anyone.
-  const admitted =
-    admission === undefined
-      ? undefined
-      : verifyAdmission(verifier, {
-          envelope: admission,
-          authority: authority.current,
-          profile: 'audit',
-        }).payload;
+  const source = { ledger, authority: authority.current };
+  const nowSeconds = Math.floor(deps.clock.nowMs() / 1000);
+  const token = place.token;
+  const offered =
+    token?.admission ?? (await findAdmission(deps, source, { nowSeconds, signal: bounded }));
+  // No token for what the chain does not bear out.
+  if (offered !== undefined) auditAdmission(deps, offered, source.authority);
   const sealKey = keys.sealKeys.current;
   const statement = await signStatement(deps, ledger, {
     sealKey,
-    ...(admission === undefined ? {} : { admission }),
-    ...(place.token === undefined ? {} : { token: place.token.secret }),
+    ...(offered === undefined ? {} : { admission: offered }),
+    ...(token === undefined ? {} : { token: token.secret }),
     signal: bounded,
   });
   // Without an admission the answer is E_PENDING, unless the ledger knows the key already.
   const record = await ledger.enrol(statement, { signal: bounded });
-  if (admission === undefined || admitted === undefined) {
+  const admission = offered ?? (await findAdmission(deps, source, { signal: bounded }));
+  if (admission === undefined) {
     throw new HyphaError('E_CONFLICT', `${keys.nodeId} has enrolled before as ${record.name}`, {
       hint: 'restore its membership; or remove the node state and join as a new node',
     });
   }
+  // What the node will believe of itself: down to the pinned genesis, and not from anyone's answer.
+  const admitted = auditAdmission(deps, admission, source.authority);
   checkIsOurs(record, keys.nodeId, admitted);
   await keys.sealKeys.notePublished(sealKey);
   const membership: Membership = {
@@ -220,42 +220,45 @@ async function authenticate(
   await authority.refresh({ maxAgeMs: 0, timeoutMs: LIMITS.attemptMsMax });
 }
 
-/** The newest one in the log that an admin signed for this very key and that is still good. */
+function auditAdmission(
+  { verifier }: JoinDeps,
+  envelope: Envelope,
+  authority: Authority,
+): AdmissionPayload {
+  return verifyAdmission(verifier, { envelope, authority, profile: 'audit' }).payload;
+}
+
+/**
+ * The newest one in the log that an admin signed for this very key.
+ * @param options.nowSeconds only one that is still good
+ */
 async function findAdmission(
-  { keys, verifier, clock }: JoinDeps,
-  { ledger, authority }: { ledger: LedgerPort; authority: AuthorityFollower },
-  signal: AbortSignal,
+  { keys, verifier }: JoinDeps,
+  { ledger, authority }: { readonly ledger: LedgerPort; readonly authority: Authority },
+  { nowSeconds, signal }: { readonly nowSeconds?: number; readonly signal: AbortSignal },
 ): Promise<Envelope | undefined> {
   const node = keys.nodeId;
-  const nowSeconds = Math.floor(clock.nowMs() / 1000);
+  const profile: AdmissionProfile =
+    nowSeconds === undefined ? { profile: 'audit' } : { profile: 'accept', nowSeconds };
+  const isForNode = (envelope: Envelope) => {
+    try {
+      return verifyAdmission(verifier, { envelope, authority, ...profile }).payload.node === node;
+    } catch (error) {
+      // Expired, of a revoked admin, or not what the ledger says it is: as good as not there.
+      if (error instanceof HyphaError) return false;
+      throw error;
+    }
+  };
   let found: Envelope | undefined;
   let cursor: string | undefined;
   for (let page = 0; page < LIMITS.admissionPages; page++) {
     const query = { kind: 'admission', node, ...(cursor === undefined ? {} : { cursor }) } as const;
     const { items, nextCursor } = await ledger.listEntries(query, { signal });
-    for (const { envelope } of items) {
-      if (isForNode(verifier, { envelope, authority: authority.current, node, nowSeconds }))
-        found = envelope;
-    }
+    found = items.findLast(({ envelope }) => isForNode(envelope))?.envelope ?? found;
     if (nextCursor === null) break;
     cursor = nextCursor;
   }
   return found;
-}
-
-function isForNode(
-  verifier: Verifier,
-  wanted: { envelope: Envelope; authority: Authority; node: string; nowSeconds: number },
-): boolean {
-  const { envelope, authority, node, nowSeconds } = wanted;
-  try {
-    const profile = { profile: 'accept', nowSeconds } as const;
-    return verifyAdmission(verifier, { envelope, authority, ...profile }).payload.node === node;
-  } catch (error) {
-    // Expired, of a revoked admin, or not what the ledger says it is: as good as not there.
-    if (error instanceof HyphaError) return false;
-    throw error;
-  }
 }
 
 /** A key that enrolled before gets that record, whatever token it brings now. */

@@ -10,17 +10,20 @@ import {
   HyphaError,
   keyIdOf,
   type LogEntry,
+  type LogInclusion,
   type NodeView,
   type Page,
+  type Signer,
   verifyEnrolment,
   verifyEnrolStatement,
   verifyReport,
 } from '@hypha/protocol';
-import { nodeVerifier } from '@hypha/protocol/node';
-import type { LedgerPort } from '../src/index.ts';
+import { generateKey, nodeVerifier } from '@hypha/protocol/node';
+import { TestLog } from '@hypha/testkit';
+import type { LedgerPort, LogProofs } from '../src/index.ts';
 
 /** The rules of a ledger without its sockets and its disk. */
-export class MemoryLedger implements LedgerPort {
+export class MemoryLedger implements LedgerPort, LogProofs {
   authorityState: Authority;
   /** node id → record. */
   readonly nodes = new Map<string, NodeView>();
@@ -38,10 +41,34 @@ export class MemoryLedger implements LedgerPort {
   /** Reports with this seq are refused for good. */
   unacceptableSeq: number | undefined;
   readonly #challenges = new Set<string>();
+  readonly #enrolments: {
+    readonly index: number;
+    readonly node: string;
+    readonly envelope: Envelope;
+  }[] = [];
   #drawn = 0;
+  /** What its proofs are over. */
+  log: TestLog;
 
-  constructor(authority: Authority) {
+  /** @param ledgerKey default: one that no authority names */
+  constructor(authority: Authority, ledgerKey: Signer = generateKey().signer) {
     this.authorityState = authority;
+    this.log = new TestLog(ledgerKey, authority.updates);
+  }
+
+  async checkpoint(): Promise<{ readonly checkpoint: string }> {
+    return this.#answer('checkpoint', () => ({ checkpoint: this.log.checkpoint() }));
+  }
+
+  async inclusion(query: {
+    readonly digest: string;
+    readonly size: number;
+  }): Promise<LogInclusion> {
+    const found = this.#enrolments.find(
+      ({ envelope }) => envelopeDigest(nodeVerifier, envelope, 'enrol') === query.digest,
+    );
+    if (found === undefined) throw new HyphaError('E_NOT_FOUND', 'no such entry');
+    return await this.log.inclusion(found.index, query.size);
   }
 
   async challenge(): Promise<{ readonly challenge: string }> {
@@ -54,21 +81,24 @@ export class MemoryLedger implements LedgerPort {
 
   async enrol(envelope: Envelope): Promise<NodeView> {
     return this.#answer('enrol', () => {
-      const statement = verifyEnrolStatement(nodeVerifier, {
-        envelope,
-        authority: this.authorityState,
-      });
+      const findNodeKey = (id: string) => {
+        const record = this.nodes.get(id);
+        return record === undefined ? undefined : fromBase64(record.publicKey);
+      };
+      const authority = this.authorityState;
+      const statement = verifyEnrolStatement(nodeVerifier, { envelope, authority, findNodeKey });
       const known = this.nodes.get(statement.node);
       if (known !== undefined) return this.#comeBack(known, statement.payload);
       const { node, publicKey, payload, admission } = verifyEnrolment(nodeVerifier, {
-        envelope,
-        authority: this.authorityState,
+        ...{ envelope, authority, findNodeKey },
         profile: 'accept',
         nowSeconds: Math.floor(Date.now() / 1000),
       });
       this.#spend(payload.challenge);
-      if (this.spentTokens.has(admission.digest))
+      if (payload.replaces !== undefined) this.#retire(payload.replaces, node);
+      else if (this.spentTokens.has(admission.digest))
         throw new HyphaError('E_TOKEN', 'token was spent');
+      this.#enrolments.push({ index: this.log.append(envelope), node, envelope });
       this.spentTokens.add(admission.digest);
       const { name, labels, realms } = admission.payload;
       const { facts, bootId } = payload;
@@ -91,16 +121,28 @@ export class MemoryLedger implements LedgerPort {
     readonly kind: 'admission' | 'enrol';
     readonly node: string;
   }): Promise<Page<LogEntry>> {
+    const { kind, node } = query;
     return this.#answer('listEntries', () => {
-      const items = this.admissions.map((envelope, index) => {
-        const digest = envelopeDigest(nodeVerifier, envelope, 'admission');
-        return { index, at: 0, kind: 'admission', digest, leafHash: digest, envelope };
+      const enrolments = this.#enrolments.filter((entry) => entry.node === node);
+      const found = kind === 'admission' ? this.admissions : enrolments.map((e) => e.envelope);
+      const items = found.map((envelope, index) => {
+        const digest = envelopeDigest(nodeVerifier, envelope, kind);
+        return { index, at: 0, kind, digest, leafHash: digest, envelope };
       });
-      return { items: query.kind === 'admission' ? items : [], nextCursor: null };
+      return { items, nextCursor: null };
     });
   }
 
+  #retire(id: string, replacedBy: string): void {
+    const record = this.nodes.get(id);
+    if (record === undefined || record.state === 'revoked')
+      throw new HyphaError('E_KEY_REVOKED', `${id} was replaced`);
+    this.nodes.set(id, { ...record, state: 'revoked', replacedBy });
+  }
+
   #comeBack(known: NodeView, { sealKey, challenge }: EnrolPayload): NodeView {
+    if (known.state === 'revoked')
+      throw new HyphaError('E_KEY_REVOKED', `${known.id} was replaced`);
     if (known.sealKey === sealKey) return known;
     this.#spend(challenge);
     const next = { ...known, sealKey };
