@@ -3,6 +3,7 @@ import { createServer, type Server } from 'node:http';
 import { type AddressInfo, connect } from 'node:net';
 import { HyphaError } from '@hypha/protocol';
 import { describe, expect, test } from 'vitest';
+import { type CallerKey, READERS } from './caller.ts';
 import {
   EventQueue,
   formatEvent,
@@ -89,6 +90,36 @@ describe('a stream', () => {
       code: 'E_REQUEST',
     });
   });
+
+  test.for([
+    ['is no longer known', () => undefined],
+    ['is for other realms now', (key) => ({ ...key, realms: ['b'] })],
+  ] as const satisfies readonly (readonly [string, (key: CallerKey) => CallerKey | undefined])[])(
+    'ends when the key that opened it %s',
+    async ([, change]) => {
+      await using t = await startTestServer(
+        (server) =>
+          server.stream({
+            path: '/v1/wait',
+            auth: { roles: READERS },
+            summary: 'Waits.',
+            open: async () => new EventQueue(1),
+          }),
+        { streamCheckMs: 10 },
+      );
+      const { signal } = new AbortController();
+      const ended = Array.fromAsync(t.clientOf(t.viewer).stream({ path: '/v1/wait', signal })).then(
+        () => 'ended',
+      );
+      await expect.poll(() => t.lookups()).toBeGreaterThan(2);
+      const key = t.keys.get(t.viewer.keyid);
+      if (key === undefined) throw new Error('the viewer has no key');
+      const changed = change(key);
+      if (changed === undefined) t.keys.delete(t.viewer.keyid);
+      else t.keys.set(t.viewer.keyid, changed);
+      expect(await ended).toBe('ended');
+    },
+  );
 
   test('tells its source when the client has gone, and ends when the service stops', async () => {
     const signals: AbortSignal[] = [];

@@ -65,6 +65,21 @@ export class RequestAuthenticator {
     return caller;
   }
 
+  /**
+   * Whether a caller that was let in would be let in again with the same rights: its key may have been
+   * revoked since, its time be over, or its grant be another one.
+   */
+  async mayStay(caller: Caller): Promise<boolean> {
+    try {
+      const key = await this.#findKey(caller.keyid);
+      if (key === undefined || key.role !== caller.role) return false;
+      return isEqualList(key.realms, caller.realms) && isEqualList(key.nodes, caller.nodes);
+    } catch (error) {
+      // Who cannot say who may call cannot say either who may not.
+      return error instanceof HyphaError && error.retryable;
+    }
+  }
+
   async #verify(request: AuthRequest): Promise<Caller | undefined> {
     const claim = readRequestSignature(request, request.body.length > 0);
     if (claim === undefined) return undefined;
@@ -151,4 +166,8 @@ function checkMayCall(
     `key ${keyid} (${name}) is ${role}, and ${request.method} ${request.path} is for ${auth.roles.join(', ')}`,
     { where: { path: auth.roles.join(',') } },
   );
+}
+
+function isEqualList(one: readonly string[], other: readonly string[]): boolean {
+  return one.length === other.length && one.every((item, index) => item === other[index]);
 }

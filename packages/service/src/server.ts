@@ -4,7 +4,7 @@ import { HyphaError, LIMITS } from '@hypha/protocol';
 import { type FastifyInstance, type FastifyReply, type FastifyRequest, fastify } from 'fastify';
 import type { Registry } from 'prom-client';
 import type { z } from 'zod';
-import type { FindKey } from './caller.ts';
+import type { Caller, FindKey } from './caller.ts';
 import { systemClock, type WallClock } from './clock.ts';
 import { writeEvents } from './event-stream.ts';
 import { LISTENER_DEFAULTS, Listener, type ListenerConfig } from './listener.ts';
@@ -40,6 +40,8 @@ const BOUNDS = {
   closeMs: 10_000,
   /** Event streams open at once. */
   streams: 20_000,
+  /** How often the key that opened a stream is looked at again. */
+  streamCheckMs: 5_000,
 } as const;
 
 export interface ServerOptions {
@@ -52,6 +54,8 @@ export interface ServerOptions {
   /** Throws, with the reason, while the service cannot do its work: `/readyz`. */
   readonly checkReady?: () => Promise<void> | void;
   readonly clock?: WallClock;
+  /** How often the key that opened a stream is looked at again, milliseconds. */
+  readonly streamCheckMs?: number;
   /** TLS and limits. */
   readonly listener?: Partial<ListenerConfig>;
 }
@@ -90,6 +94,7 @@ class Server implements HyphaServer {
   readonly #listener: Listener;
   readonly #limits: RequestLimits;
   readonly #turns: RequestTurns;
+  readonly #checkMs: number;
   readonly #authenticator: RequestAuthenticator;
   readonly #metrics: ServiceMetrics = createServiceMetrics();
   readonly #routes: DescribedRoute[] = [];
@@ -102,6 +107,7 @@ class Server implements HyphaServer {
     this.#log = log;
     this.#listener = new Listener(config);
     this.#limits = new RequestLimits(config);
+    this.#checkMs = options.streamCheckMs ?? BOUNDS.streamCheckMs;
     this.#authenticator = new RequestAuthenticator({ findKey, nonces: new NonceMemory(), clock });
     this.#fastify = fastify({
       logger: false,
@@ -186,11 +192,14 @@ class Server implements HyphaServer {
         const events = await open({ ...input, signal, lastEventId: lastEventId(request) });
         reply.hijack();
         this.#metrics.openStreams.set(++this.#streams);
+        const check = setInterval(() => void this.#checkStays(input.caller, gone), this.#checkMs);
+        check.unref();
         try {
           await writeEvents(reply.raw, events, signal);
         } catch (err) {
           this.#log.error({ err, route: route.path }, 'event stream failed');
         } finally {
+          clearInterval(check);
           this.#metrics.openStreams.set(--this.#streams);
         }
       },
@@ -228,6 +237,13 @@ class Server implements HyphaServer {
       authenticator: this.#authenticator,
       limits: this.#limits,
     });
+  }
+
+  /** Ends the stream of a caller that may no longer have it; coming back tells it why. */
+  async #checkStays(caller: Caller | undefined, gone: AbortController): Promise<void> {
+    if (caller === undefined || (await this.#authenticator.mayStay(caller))) return;
+    this.#log.info({ keyid: caller.keyid, key: caller.name }, 'event stream of a key ended');
+    gone.abort();
   }
 
   /** What is wrong with a request already before it is routed. */

@@ -10,9 +10,9 @@ import {
   createLogger,
   createServer,
   type HyphaServer,
+  type ListenerConfig,
   pageQuery,
   READERS,
-  type ServerOptions,
 } from '../index.ts';
 
 export interface TestServer extends AsyncDisposable {
@@ -22,6 +22,10 @@ export interface TestServer extends AsyncDisposable {
   readonly signer: Signer;
   /** Of realm `a`. */
   readonly viewer: Signer;
+  /** Keys that may sign, by keyid; a test may change them. */
+  readonly keys: Map<string, CallerKey>;
+  /** How often a key was looked for. */
+  lookups(): number;
   readonly nodeId: string;
   clientOf(signer?: Signer, clockOffsetMs?: number): HyphaClient;
 }
@@ -36,14 +40,16 @@ export const Echo = z.object({
 export interface TestServerOptions {
   /** How long ago by its own clock it was started; default: an hour. */
   readonly startedAgoMs?: number;
-  readonly listener?: ServerOptions['listener'];
+  readonly listener?: Partial<ListenerConfig>;
+  readonly streamCheckMs?: number;
 }
 
 export async function startTestServer(
   add?: (server: HyphaServer) => void,
-  { startedAgoMs = 3_600_000, listener = {} }: TestServerOptions = {},
+  { startedAgoMs = 3_600_000, ...options }: TestServerOptions = {},
 ): Promise<TestServer> {
   let behindMs = startedAgoMs;
+  let lookups = 0;
   const { signer } = generateKey();
   const viewer = generateKey().signer;
   const known = (by: Signer, role: CallerRole, realms: readonly string[]): [string, CallerKey] => {
@@ -55,9 +61,12 @@ export async function startTestServer(
     name: 'test',
     version: '1',
     log: createLogger({ name: 'test', level: 'silent' }),
-    findKey: (keyid) => keys.get(keyid),
+    findKey: (keyid) => {
+      lookups++;
+      return keys.get(keyid);
+    },
     clock: { nowMs: () => Date.now() - behindMs },
-    listener,
+    ...options,
   });
   const query = z.strictObject({ ...pageQuery });
   server.route({
@@ -100,6 +109,8 @@ export async function startTestServer(
     server,
     signer,
     viewer,
+    keys,
+    lookups: () => lookups,
     nodeId: nodeIdOf(nodeVerifier, signer.publicKey),
     clientOf: (by, clockOffsetMs = 0) => {
       const client = new HyphaClient({
