@@ -8,37 +8,15 @@ import {
   type Signer,
   signAuthority,
 } from '@hypha/protocol';
-import type { Command } from 'commander';
 import { fetchAuthority } from './authority-chain.ts';
 import { describeChange, type NamedKey } from './authority-change.ts';
 import { addSignature, cosignatureBy } from './cosignature.ts';
-import { collect } from './option-parsers.ts';
 import type { Session } from './session.ts';
 import { countSignatures, describeGroup, signersOf } from './signature-count.ts';
 import { reportSignatures, showReport } from './signature-report.ts';
 import { type SigningFile, writeSigningFile } from './signing-file.ts';
+import { isWritten, type SigningFlags } from './signing-flags.ts';
 import { chooseSigner } from './signing-key.ts';
-
-/** How a change is signed; the same for all of them. */
-export interface UpdateFlags {
-  readonly key: readonly string[];
-  readonly signOnly?: true;
-  readonly unsigned?: true;
-  readonly out?: string;
-}
-
-export function updateOptions(command: Command): Command {
-  return command
-    .option(
-      '--key <file-or-name>',
-      'sign with this key; repeat for more; default: that of this context',
-      collect,
-      [],
-    )
-    .option('--sign-only', 'write it for others to sign (hypha cosign), send nothing')
-    .option('--unsigned', 'the same without any signature of ours')
-    .option('--out <file>', 'with --sign-only or --unsigned: where to write it');
-}
 
 /** An update that the ledger holds. */
 export interface SentUpdate {
@@ -57,9 +35,10 @@ export async function updateAuthority(
   session: Session,
   authority: Authority,
   change: AuthorityChange,
-  flags: UpdateFlags,
+  flags: SigningFlags,
   signers: () => Signer[],
 ): Promise<SentUpdate | undefined> {
+  const written = isWritten(flags);
   const payload = buildAuthorityPayload(authority, change, session.nowSeconds());
   const item = { kind: 'authority', payload } as const;
   const chosen = chosenSigners(session, flags, signers, signersOf(item, authority) ?? []);
@@ -71,7 +50,7 @@ export async function updateAuthority(
     submission: { envelope, authority: [...authority.updates] },
     isBare: false,
   };
-  if (flags.signOnly === true || flags.unsigned === true) {
+  if (written) {
     const target = flags.out ?? '-';
     const report = reportSignatures(file, item, authority, target);
     writeSigningFile(target, file);
@@ -109,7 +88,7 @@ export function showSent(session: Session, change: AuthorityChange, sent: SentUp
 /** Keys that were named have to fit; of those that only happen to be here, the ones that do are used. */
 function chosenSigners(
   session: Session,
-  flags: UpdateFlags,
+  flags: SigningFlags,
   signers: () => Signer[],
   fitting: readonly NamedKey[],
 ): Signer[] {
@@ -118,22 +97,13 @@ function chosenSigners(
   return signers().filter((signer) => fitting.some(({ keyid }) => keyid === signer.keyid));
 }
 
-/** Throws `E_ARGUMENT` when `--out` stands alone: nothing would be written there. */
-export function checkUpdateFlags({ out, signOnly, unsigned }: UpdateFlags): void {
-  if (out === undefined || signOnly === true || unsigned === true) return;
-  throw new HyphaError('E_ARGUMENT', '--out is for what is not sent', {
-    hint: 'add --sign-only or --unsigned',
-  });
-}
-
 /** Fetches the authority and changes it: what most commands do. */
 export async function changeAuthority(
   session: Session,
   change: (authority: Authority) => AuthorityChange,
-  flags: UpdateFlags,
+  flags: SigningFlags,
   signers: (change: AuthorityChange, authority: Authority) => Signer[],
 ): Promise<void> {
-  checkUpdateFlags(flags);
   const authority = await fetchAuthority(session);
   const made = change(authority);
   const sent = await updateAuthority(session, authority, made, flags, () =>

@@ -17,16 +17,12 @@ import { readSecretValues } from '../secret-values.ts';
 import { type Session, sessionOf } from '../session.ts';
 import { reportSignatures, showReport } from '../signature-report.ts';
 import { writeSigningFile } from '../signing-file.ts';
+import { isWritten, type SigningFlags, signingOptions } from '../signing-flags.ts';
 import { chooseSigner } from '../signing-key.ts';
 import { findSimulated, simulatedNote } from '../simulated-kinds.ts';
 import { type DeliveryFlags, deliverWork, deliveryOptions } from '../work-delivery.ts';
 
-interface SendFlags extends ApplyFlags, DeliveryFlags {
-  signOnly?: true;
-  unsigned?: true;
-  out?: string;
-  key: string[];
-}
+interface SendFlags extends ApplyFlags, DeliveryFlags, SigningFlags {}
 
 /** Says on stderr what is about to be signed, so that a person can stop it. */
 async function describeWork(
@@ -60,7 +56,7 @@ async function describeWork(
 async function send(session: Session, work: SignedWork, flags: SendFlags): Promise<void> {
   await describeWork(session, work, flags);
   const envelope = signScript(work.payload, signersOf(session, flags));
-  if (flags.signOnly === true || flags.unsigned === true) {
+  if (isWritten(flags)) {
     return await writeWork(session, work, envelope, flags.out ?? '-');
   }
   try {
@@ -106,19 +102,12 @@ async function knownAuthority(session: Session): Promise<Authority | undefined> 
 }
 
 function sendOptions(command: Command): Command {
-  return deliveryOptions(command)
+  return signingOptions(deliveryOptions(command))
     .option('--node <name>', 'run on this node; repeat for more', collect, [])
     .option('--realm <realm>', 'realm of the deployment')
     .option('--generation <n>', 'number of this revision; default: one above the last')
     .option('--message <text>', 'why, kept in the revision', '')
-    .option('--key <file-or-name>', 'operator key to sign with; repeat for more', collect, [])
-    .option('--ttl <seconds>', 'how long the signature is good', '900')
-    .option(
-      '--sign-only',
-      'write it for others to sign or send (hypha cosign, submit), send nothing',
-    )
-    .option('--unsigned', 'the same without our signature: for keys that are kept elsewhere')
-    .option('--out <file>', 'with --sign-only or --unsigned: where to write it');
+    .option('--ttl <seconds>', 'how long the signature is good', '900');
 }
 
 function warningOf(variable: string): string {

@@ -9,13 +9,14 @@ import {
 } from '@hypha/protocol';
 import { type Command, Option } from 'commander';
 import { grantOf } from '../authority-signing.ts';
-import { changeAuthority, type UpdateFlags, updateOptions } from '../authority-update.ts';
+import { changeAuthority } from '../authority-update.ts';
 import { collect, parseDuration, parseInteger, parsePairs } from '../option-parsers.ts';
 import { nameRootKeys } from '../root-keys.ts';
 import { type Session, sessionOf } from '../session.ts';
+import { type SigningFlags, signingOptions } from '../signing-flags.ts';
 import { type ChosenKey, chooseKey } from '../signing-key.ts';
 
-interface GrantOptions extends UpdateFlags {
+interface GrantOptions extends SigningFlags {
   role: string;
   name?: string;
   realm: string[];
@@ -38,7 +39,7 @@ export function changeCommands(authority: Command): void {
 }
 
 function grantCommand(authority: Command): void {
-  updateOptions(authority.command('grant <key>'))
+  signingOptions(authority.command('grant <key>'))
     .description('let a key do something: a PEM file (either half), a key of this state, or base64')
     .addOption(new Option('--role <role>').choices(Role.options).default('operator'))
     .option('--name <name>', 'shown in logs; default: the key file or name')
@@ -82,12 +83,12 @@ function orAll(items: string[]): string[] {
   return items.length > 0 ? items : ['*'];
 }
 
-interface RotateOptions extends UpdateFlags {
+interface RotateOptions extends SigningFlags {
   threshold: string;
 }
 
 function rotateRootCommand(authority: Command): void {
-  updateOptions(authority.command('rotate-root <keys...>'))
+  signingOptions(authority.command('rotate-root <keys...>'))
     .description(
       'replace the root keys by these; needs the old threshold and the new one to sign (private halves given here do)',
     )
@@ -119,12 +120,12 @@ function contextRoots(session: Session): Signer[] {
   return session.context.keys.root === undefined ? [] : session.roots();
 }
 
-interface LedgerKeyOptions extends UpdateFlags {
+interface LedgerKeyOptions extends SigningFlags {
   fromLedger?: true;
 }
 
 function setLedgerKeyCommand(authority: Command): void {
-  updateOptions(authority.command('set-ledger-key [key]'))
+  signingOptions(authority.command('set-ledger-key [key]'))
     .description('name the one key whose checkpoints count')
     .option('--from-ledger', 'the key the ledger says it has; compare it with the ledger host')
     .action(async (text: string | undefined, options: LedgerKeyOptions, command: Command) => {
@@ -155,14 +156,14 @@ async function ledgerKeyOf(
   return publicKey;
 }
 
-interface PolicyOptions extends UpdateFlags {
+interface PolicyOptions extends SigningFlags {
   checkpointMaxAge?: string;
   signatures?: string;
   signaturesFor: string[];
 }
 
 function setPolicyCommand(authority: Command): void {
-  updateOptions(authority.command('set-policy'))
+  signingOptions(authority.command('set-policy'))
     .description('what the whole fleet asks of new work; what is not named stays as it is')
     .option('--checkpoint-max-age <time>', 'how old the newest checkpoint may be, like 15m')
     .option('--signatures <n>', 'how many operators have to sign a script')

@@ -9,31 +9,26 @@ import {
 import type { Command } from 'commander';
 import { fetchAuthority } from '../authority-chain.ts';
 import { describeChange } from '../authority-change.ts';
-import {
-  checkUpdateFlags,
-  showSent,
-  type UpdateFlags,
-  updateAuthority,
-  updateOptions,
-} from '../authority-update.ts';
+import { showSent, updateAuthority } from '../authority-update.ts';
 import { parseDuration } from '../option-parsers.ts';
 import { RevocationWatch } from '../revocation-watch.ts';
 import { type Session, selectNodes, sessionOf } from '../session.ts';
 import type { PartOf } from '../signed-work.ts';
+import { isWritten, type SigningFlags, signingOptions } from '../signing-flags.ts';
 import { usualSigners } from './authority-changes.ts';
 import { listNodes } from './node.ts';
 
 /** Longer than a node needs to be called unreachable. */
 export const WAIT_FOR_NODES = '90s';
 
-interface RevokeOptions extends UpdateFlags {
+interface RevokeOptions extends SigningFlags {
   reason: string;
   wait?: true;
   timeout: string;
 }
 
 function revokeOptions(command: Command): Command {
-  return updateOptions(command)
+  return signingOptions(command)
     .option('--reason <text>', 'kept in the chain', 'revoked by hand')
     .option('--wait', 'until every reachable node knows; then tell what it stopped and had touched')
     .option('--timeout <time>', 'with --wait: how long', WAIT_FOR_NODES);
@@ -44,7 +39,6 @@ export function revokeCommands(authority: Command): void {
     .description('a key, by the name of its grant or its keyid, may do nothing from now on')
     .action(async (wanted: string, options: RevokeOptions, command: Command) => {
       const session = sessionOf(command);
-      checkUpdateFlags(options);
       const state = await fetchAuthority(session);
       const { keyid, grant } = findGrant(state, wanted);
       const change = { type: 'revoke', keyid, reason: options.reason } as const;
@@ -55,7 +49,6 @@ export function revokeCommands(authority: Command): void {
     .description('a node may report, receive and prove nothing from now on')
     .action(async (wanted: string, options: RevokeOptions, command: Command) => {
       const session = sessionOf(command);
-      checkUpdateFlags(options);
       const node = await nodeIdOf(session, wanted);
       const change = { type: 'revoke-node', node, reason: options.reason } as const;
       const state = await fetchAuthority(session);
@@ -72,7 +65,7 @@ async function revoke(
   options: RevokeOptions,
   signers: () => Signer[],
 ): Promise<void> {
-  if (options.wait !== true || options.signOnly === true || options.unsigned === true) {
+  if (options.wait !== true || isWritten(options)) {
     const sent = await updateAuthority(session, state, change, options, signers);
     if (sent !== undefined) showSent(session, change, sent);
     return;
