@@ -1,9 +1,13 @@
 /** Attacks on the transport, on real processes: what a stranger sends must not keep a good client waiting. */
 import { spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
+import { signRequest } from '@hypha/client';
 import { waitFor } from '@hypha/testkit';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { Fleet } from './fixtures/fleet.ts';
@@ -68,6 +72,62 @@ test.for(SERVICES)(
     }
   },
 );
+
+test('a request is answered once, also when the process that answered it is gone', async () => {
+  const url = new URL(PATHS.ledger, urlOf('ledger'));
+  const sign = () => {
+    const moment = { nowMs: Date.now(), nonce: randomBytes(16).toString('base64url') };
+    return signRequest({ method: 'GET', url, body: new Uint8Array() }, fleet.operator, moment);
+  };
+  const ask = async (headers: Record<string, string>) => {
+    const answer = await fetch(url, { headers });
+    return { status: answer.status, body: (await answer.json()) as { detail?: string } };
+  };
+  const seen = sign();
+  expect(await ask(seen)).toMatchObject({ status: 200 });
+  expect(await ask(seen)).toMatchObject({
+    status: 401,
+    body: { detail: expect.stringContaining('nonce was used before') },
+  });
+  process.kill(fleet.pid('ledger'), 'SIGKILL');
+  const again = await waitFor(() => ask(seen), { timeoutMs: CUT_OFF_MS_MAX });
+  expect(again).toMatchObject({
+    status: 401,
+    body: { detail: expect.stringContaining('this service started at') },
+  });
+  expect(await ask(sign())).toMatchObject({ status: 200 });
+});
+
+test('the command line reads with an operator key, or else an admin key, and says when it has none', async () => {
+  const { keys, ...context } = JSON.parse(readFileSync(join(fleet.state, 'context.json'), 'utf8'));
+  const stateWith = (name: string, those: object) => {
+    const state = join(fleet.state, name);
+    mkdirSync(state);
+    writeFileSync(join(state, 'context.json'), JSON.stringify({ ...context, keys: those }));
+    return state;
+  };
+  const asAdmin = stateWith('as-admin', { admin: keys.admin });
+  expect(await fleet.hyphaIn(asAdmin, 'run', 'list')).toMatchObject({ code: 0 });
+  expect(await fleet.hyphaIn(asAdmin, 'run', 'list', '--via', 'node')).toMatchObject({ code: 0 });
+  const keyless = stateWith('keyless', {});
+  for (const command of [
+    ['run', 'list'],
+    ['run', 'list', '--via', 'node'],
+    ['node', 'list'],
+  ]) {
+    expect(await fleet.hyphaIn(keyless, ...command)).toMatchObject({
+      code: 3,
+      stderr: expect.stringMatching(
+        /E_UNAUTHENTICATED: .* needs a signed request[\s\S]*keys\.operator/,
+      ),
+    });
+  }
+  expect(await fleet.hyphaIn(keyless, 'status')).toMatchObject({
+    code: 0,
+    stdout: expect.stringContaining('shows nothing: E_UNAUTHENTICATED'),
+  });
+  expect(await fleet.hyphaIn(keyless, 'authority', 'show')).toMatchObject({ code: 0 });
+});
 
 interface SlowClient {
   readonly socket: Socket;
