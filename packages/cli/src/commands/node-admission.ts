@@ -1,7 +1,14 @@
 /** Who becomes a node: `node add`, `admit` and `rekey`. */
 import { createInterface } from 'node:readline/promises';
 import type { LedgerClient } from '@hypha/client';
-import { HyphaError, isHyphaError, Name, NodeId, type NodeView } from '@hypha/protocol';
+import {
+  buildNodeAdmissionPayload,
+  HyphaError,
+  isHyphaError,
+  Name,
+  NodeId,
+  type NodeView,
+} from '@hypha/protocol';
 import type { Command } from 'commander';
 import { admitFingerprint, admitNode, type NodePlace } from '../authority-signing.ts';
 import { defaultStateDir } from '../context.ts';
@@ -9,6 +16,7 @@ import { collect, parseInteger, parsePairs } from '../option-parsers.ts';
 import { bytes } from '../output.ts';
 import { allPages, type Session, sessionOf } from '../session.ts';
 import { ensureNextKey, findJoined, nodeIdIn, openState } from '../state-layout.ts';
+import { writeUnsignedAdmission } from '../unsigned-admission.ts';
 
 /** A join token lives this long at most (design §8). */
 const TOKEN_SECONDS_MAX = 3600;
@@ -96,9 +104,19 @@ async function addNode(session: Session, name: string, options: PlaceOptions): P
 interface AdmitOptions extends PlaceOptions {
   readonly name?: string;
   readonly yes?: true;
+  readonly unsigned?: true;
+  readonly out?: string;
 }
 
 async function admit(session: Session, wanted: string, options: AdmitOptions): Promise<void> {
+  const { unsigned, out = '-' } = options;
+  if (unsigned === true) {
+    const ledger = session.ledger();
+    const { id } = await findPending(ledger, wanted);
+    const place = await readPlace(ledger, options.name, options, ADMISSION_SECONDS_MAX);
+    const payload = buildNodeAdmissionPayload(id, place, session.nowMs());
+    return await writeUnsignedAdmission(session, payload, out);
+  }
   const admin = session.admin(options.key);
   const ledger = session.ledgerAs(admin);
   const pending = await findPending(ledger, wanted);
@@ -219,6 +237,11 @@ export function addAdmissionCommands(node: Command): void {
     .option('--ttl <seconds>', 'how long it may take to come back', '86400')
     .option('--key <file-or-name>', 'admin key to sign with')
     .option('-y, --yes', 'do not ask')
+    .option(
+      '--unsigned',
+      'write it for an admin elsewhere to sign (hypha cosign, submit), send nothing',
+    )
+    .option('--out <file>', 'with --unsigned: where to write it; default: stdout')
     .action((fingerprint: string, options: AdmitOptions, command: Command) =>
       admit(sessionOf(command), fingerprint, options),
     );
