@@ -22,6 +22,8 @@ export async function runService(
   main: (context: ServiceContext) => Promise<void>,
   name: string = process.title,
 ): Promise<never> {
+  // What a service writes is for its user alone, whoever started it.
+  process.umask(0o077);
   const log = createLogger({ name });
   const stopping = new AbortController();
   const fail = (err: unknown): never => {
