@@ -16,10 +16,14 @@ let world: JournalWorld;
 let jobs: RunJob[];
 let isUp: boolean;
 let dispatcher: Dispatcher;
+let resets: RunJob[];
+let runners: number;
 beforeEach(async () => {
   world = await JournalWorld.open();
   jobs = [];
   isUp = true;
+  resets = [];
+  runners = 0;
   dispatcher = newDispatcher();
 });
 afterEach(async () => {
@@ -31,7 +35,11 @@ function newDispatcher(): Dispatcher {
     if (isUp) jobs.push(...added);
     return isUp;
   };
-  return new Dispatcher({ journal: world.journal, queue: { add }, log: silentLog });
+  const reset = async (jobsOf: readonly RunJob[]) => {
+    resets.push(...jobsOf);
+  };
+  const queue = { add, reset };
+  return new Dispatcher({ journal: world.journal, queue, runners: () => runners, log: silentLog });
 }
 
 async function pass(): Promise<string[]> {
@@ -54,6 +62,24 @@ test('a job is given once, and again only when the queue may have lost it', asyn
   dispatcher.refill();
   await dispatcher.idle();
   expect(jobs).toEqual([{ run, epoch: 1 }]);
+});
+
+test('a queue that hands out nothing to an idle runner is emptied, and filled again', async () => {
+  const run = await admit();
+  const refill = async () => {
+    jobs = [];
+    dispatcher.refill();
+    await dispatcher.idle();
+  };
+  for (let sweep = 0; sweep < LIMITS.ignoredRefills; sweep++) await refill();
+  expect(resets).toEqual([]);
+  runners = 1;
+  for (let sweep = 1; sweep < LIMITS.ignoredRefills; sweep++) await refill();
+  expect(resets).toEqual([]);
+  await refill();
+  expect({ resets, jobs }).toEqual({ resets: [{ run, epoch: 1 }], jobs: [{ run, epoch: 1 }] });
+  await refill();
+  expect(resets).toHaveLength(1);
 });
 
 test('a queue that is away gets the job when it is back', async () => {

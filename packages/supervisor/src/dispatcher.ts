@@ -7,7 +7,12 @@ import { LIMITS } from './supervisor-limits.ts';
 
 interface DispatcherDeps {
   readonly journal: Journal;
-  readonly queue: { add(jobs: readonly RunJob[]): Promise<boolean> };
+  readonly queue: {
+    add(jobs: readonly RunJob[]): Promise<boolean>;
+    reset(jobs: readonly RunJob[]): Promise<void>;
+  };
+  /** How many runners could take a job, were they idle. */
+  readonly runners: () => number;
   readonly log: Logger;
 }
 
@@ -21,6 +26,8 @@ export class Dispatcher {
   readonly #held = new Set<string>();
   // Jobs the queue was given and has perhaps not lost
   #given = new Set<string>();
+  // Jobs that waited at the last refill although a runner was idle → at how many in a row
+  #ignored = new Map<string, number>();
   #passes: Promise<void> = Promise.resolve();
   #isWaiting = false;
 
@@ -51,6 +58,7 @@ export class Dispatcher {
   /** As `kick`, and gives the queue again what it was given: it may have lost anything at any time. */
   refill(): void {
     this.#given = new Set();
+    this.#passes = this.#passes.then(() => this.#doubt());
     this.kick();
   }
 
@@ -59,16 +67,39 @@ export class Dispatcher {
     await this.#passes;
   }
 
+  /**
+   * A job waits for nothing while a runner is idle. When one does, time after time, Redis holds something that
+   * keeps it from being handed out, and adding it again changes nothing: only a fresh queue does.
+   */
+  async #doubt(): Promise<void> {
+    const { journal, queue, log, runners } = this.#deps;
+    const entries = journal.listLanes().flatMap(({ runs }) => runs);
+    const isIdle = entries.filter(({ holder }) => holder !== null).length < runners();
+    const jobs = isIdle ? this.#listWaiting() : [];
+    this.#ignored = new Map(
+      jobs.map((job) => [jobIdOf(job), (this.#ignored.get(jobIdOf(job)) ?? 0) + 1]),
+    );
+    if (Math.max(0, ...this.#ignored.values()) < LIMITS.ignoredRefills) return;
+    log.error({ jobs: jobs.slice(0, 10), alarm: true }, 'queue hands out nothing and is emptied');
+    this.#ignored = new Map();
+    await queue.reset(jobs);
+  }
+
+  /** At most as many as one pass gives. */
+  #listWaiting(): RunJob[] {
+    const turns = this.#deps.journal.listLanes().flatMap(({ runs }) => runs.slice(0, 1));
+    return turns
+      .filter((entry) => isWaiting(entry) && !this.#held.has(entry.run))
+      .filter((entry) => !this.#given.has(jobIdOf(entry)))
+      .slice(0, LIMITS.jobsPerPass)
+      .map(({ run, epoch }) => ({ run, epoch }));
+  }
+
   async #pass(): Promise<void> {
     const { journal, queue, log } = this.#deps;
     try {
       for (const run of journal.listLanes().flatMap(superseded)) await this.#supersede(run);
-      const turns = journal.listLanes().flatMap(({ runs }) => runs.slice(0, 1));
-      const waiting = turns.filter((entry) => isWaiting(entry) && !this.#held.has(entry.run));
-      const jobs = waiting
-        .filter((entry) => !this.#given.has(jobIdOf(entry)))
-        .slice(0, LIMITS.jobsPerPass)
-        .map(({ run, epoch }) => ({ run, epoch }));
+      const jobs = this.#listWaiting();
       if (!(await queue.add(jobs))) return;
       for (const job of jobs) this.#given.add(jobIdOf(job));
     } catch (err) {

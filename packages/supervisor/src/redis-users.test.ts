@@ -119,6 +119,23 @@ describe.skipIf(!existsSync(SERVER))('on a real Redis (needs redis-server)', () 
     expect(await refusals()).toEqual([]);
   });
 
+  test('a supervisor empties a queue that somebody made unusable', async () => {
+    await connect(admin).call('ACL', 'LOG', 'RESET');
+    const queue = openQueue();
+    await waitFor(() => queue.isUp, { what: 'the queue to connect' });
+    const job = { run: 'run_d', epoch: 1 };
+    await connect(admin).set(`${queuePrefix(NODE)}:runs:wait`, 'nonsense');
+    await connect(admin).hset(`${queuePrefix(NODE)}:runs:run_d-1`, 'data', '{');
+    await connect(admin).hset(`${queuePrefix(NODE)}:runs:meta`, 'paused', '1');
+    expect(await queue.add([{ run: 'run_e', epoch: 1 }])).toBe(false);
+    await queue.reset([job]);
+    expect(await queue.add([job])).toBe(true);
+    const done = Promise.withResolvers<string>();
+    openWorker(async (run) => done.resolve(run));
+    expect(await done.promise).toBe('run_d');
+    expect(await refusals()).toEqual([]);
+  });
+
   const KEY = `${queuePrefix(NODE)}:runs:wait`;
   const FOREIGN = `${queuePrefix(OTHER)}:runs:wait`;
   const NEVER: readonly (readonly [string, ...string[]])[] = [
@@ -164,7 +181,7 @@ describe.skipIf(!existsSync(SERVER))('on a real Redis (needs redis-server)', () 
         ['LPOP', KEY],
         ['HGETALL', KEY],
         ['BZPOPMIN', KEY, '1'],
-        ['DEL', KEY],
+        ['DEL', FOREIGN],
       ],
     ],
     [

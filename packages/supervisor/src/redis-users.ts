@@ -30,6 +30,8 @@ const CONNECT = ['info', 'client|setname'] as const;
  */
 const COMMANDS: Readonly<Record<RedisRole, readonly string[]>> = {
   supervisor: [
+    // To empty a queue that hands out nothing.
+    'del',
     ...['eval', 'evalsha', 'exists', 'hget', 'hmget', 'hmset', 'hset', 'incr', 'lpush'],
     ...['xadd', 'zadd'],
   ],

@@ -1,5 +1,5 @@
 import type { Logger } from '@hypha/service';
-import { Queue } from 'bullmq';
+import { Queue, QueueKeys } from 'bullmq';
 import { Redis } from 'ioredis';
 import type { RedisUser } from './redis-users.ts';
 
@@ -79,6 +79,27 @@ export class RunQueue {
     } catch (err) {
       this.#noteDown(err);
       return false;
+    }
+  }
+
+  /**
+   * Removes all there is of the queue and of these jobs, whatever became of it: a marker, a pause or a job that
+   * somebody made up would keep it from ever handing them out. Nothing is lost that the journal has not.
+   * Never throws.
+   */
+  async reset(jobs: readonly RunJob[]): Promise<void> {
+    if (!this.isUp) return;
+    const { name, opts } = this.#queue;
+    const keys = Object.values(new QueueKeys(opts.prefix).getKeys(name));
+    const ofJobs = jobs.flatMap((job) => {
+      const key = this.#queue.toKey(jobIdOf(job));
+      return [key, `${key}:lock`];
+    });
+    try {
+      // The empty name stands for the queue itself, which is no key.
+      await this.#redis.del(...keys.filter((key) => !key.endsWith(':')), ...ofJobs);
+    } catch (err) {
+      this.#noteDown(err);
     }
   }
 

@@ -4,6 +4,8 @@ export const LIMITS = {
   sweepMs: 2_000,
   /** Jobs given to the queue at once; the rest follows as those are taken. */
   jobsPerPass: 500,
+  /** Sweeps in a row at which a job waits beside an idle runner until the queue is not believed any more. */
+  ignoredRefills: 4,
   /** How long runners of a former supervisor may take to come back. */
   reattachMs: 5_000,
   /** How long a new runner may take to say hello; one that ended is seen at once. */

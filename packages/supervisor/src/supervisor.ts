@@ -121,7 +121,12 @@ export class Supervisor {
     secrets.attach(journal);
     const user = parts.redisUsers?.supervisor;
     this.#queue = new RunQueue({ redis: config.redis, user, node, log });
-    this.#dispatcher = new Dispatcher({ journal, queue: this.#queue, log });
+    this.#dispatcher = new Dispatcher({
+      journal,
+      queue: this.#queue,
+      runners: () => this.#pool.connected,
+      log,
+    });
     this.#reconciler = new Reconciler({ journal, sals, log, clock, pace: LIMITS });
     this.#settlement = new Settlement({ journal, reconciler: this.#reconciler, log });
     this.#inventory = inventory;
