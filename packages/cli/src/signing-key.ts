@@ -1,7 +1,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { base64, fromBase64, HyphaError, Name, type Signer } from '@hypha/protocol';
-import { publicKeyFromPem, signerFromPem } from '@hypha/protocol/node';
+import { publicKeyFromPem, readKeyFile } from '@hypha/protocol/node';
 import type { Session } from './session.ts';
 
 /** A key as an operator names it. */
@@ -38,7 +38,8 @@ function readKey(file: string): ChosenKey {
   const name = nameOf(file);
   const named = name === undefined ? {} : { name };
   if (!pem.includes('PRIVATE KEY')) return { publicKey: publicKeyFromPem(pem), ...named };
-  const signer = signerFromPem(pem);
+  // Reads it again, and refuses a private key that others may read too.
+  const signer = readKeyFile(file);
   return { publicKey: signer.publicKey, signer, ...named };
 }
 
