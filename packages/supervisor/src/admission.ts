@@ -63,7 +63,7 @@ export class NodeAdmission {
     let script: VerifiedScript;
     let secrets: GivenSecret[];
     try {
-      script = this.#verify(envelope, node, 'new');
+      script = await this.#verifyFresh(envelope, node);
       demandSupported(script.payload);
       if (script.payload.script !== undefined) checkScriptSyntax(script.payload.script.source);
       secrets = this.#deps.secrets.take(script.payload);
@@ -85,6 +85,18 @@ export class NodeAdmission {
       capacity: await this.#deps.capacity(),
       secrets,
     });
+  }
+
+  /** Asks the ledger once more for a key or an update of this very second. */
+  async #verifyFresh(envelope: Envelope, node: Membership): Promise<VerifiedScript> {
+    try {
+      return this.#verify(envelope, node, 'new');
+    } catch (error) {
+      if (!isHyphaError(error, 'E_UNKNOWN_KEY') && !isHyphaError(error, 'E_STALE_VIEW'))
+        throw error;
+      await this.#deps.log.refresh(0);
+      return this.#verify(envelope, node, 'new');
+    }
   }
 
   #verify(envelope: Envelope, node: Membership, work: 'new' | 'known'): VerifiedScript {
