@@ -1,5 +1,5 @@
 /** What is about to be signed, for a person to read: said by the bytes themselves and by nothing around them. */
-import type { ScriptPayload } from '@hypha/protocol';
+import type { Authority, ScriptPayload } from '@hypha/protocol';
 import { describeChange } from './authority-change.ts';
 import { bytes } from './output.ts';
 import type { SignedPayload } from './signed-payload.ts';
@@ -8,9 +8,16 @@ type Field = readonly [name: string, text: string];
 
 const NODES_SHOWN_MAX = 20;
 
-/** @param secretNames as the script declares them */
-export function summarizePayload(item: SignedPayload, secretNames: readonly string[]): Field[] {
-  return fieldsOf(item, secretNames).map(([name, text]) => [name, visible(text)]);
+/** What the payload alone does not say. */
+export interface SummaryContext {
+  /** As the script declares them. */
+  readonly secretNames: readonly string[];
+  /** As the file carries it, to call keys by their names. */
+  readonly authority: Authority | undefined;
+}
+
+export function summarizePayload(item: SignedPayload, context: SummaryContext): Field[] {
+  return fieldsOf(item, context).map(([name, text]) => [name, visible(text)]);
 }
 
 /**
@@ -23,7 +30,7 @@ export function visible(text: string): string {
   );
 }
 
-function fieldsOf(item: SignedPayload, secretNames: readonly string[]): Field[] {
+function fieldsOf(item: SignedPayload, { secretNames, authority }: SummaryContext): Field[] {
   switch (item.kind) {
     case 'script':
       return scriptFields(item.payload, secretNames);
@@ -32,6 +39,7 @@ function fieldsOf(item: SignedPayload, secretNames: readonly string[]): Field[] 
       return [
         ['what', `authority update ${seq}`],
         ['change', describeChange(change)],
+        ...(change.type === 'revoke' ? [['whose', ownerOf(change.keyid, authority)] as const] : []),
         ['follows', prev ?? 'nothing: it starts a fleet'],
         ['dated', timeOf(iat)],
       ];
@@ -81,6 +89,11 @@ function scriptFields(payload: ScriptPayload, secretNames: readonly string[]): F
     ['message', payload.message || '-'],
     ['valid', `${timeOf(payload.nbf)} to ${timeOf(payload.exp)}`],
   ];
+}
+
+function ownerOf(keyid: string, authority: Authority | undefined): string {
+  const grant = authority?.findKey(keyid)?.grant;
+  return grant === undefined ? 'nobody this file knows' : `${grant.name}, ${grant.role}`;
 }
 
 function shortened(nodes: readonly string[]): string {

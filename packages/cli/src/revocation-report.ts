@@ -36,7 +36,7 @@ export function showRevocation({ output }: Session, report: RevocationReport): v
     ['known to', `${nodes.length - missing} of ${nodes.length} nodes`],
     [
       'stopped',
-      `${stopped.length} runs${active.length === 0 ? '' : `, ${active.length} not ended yet`}`,
+      `${stopped.length} run${stopped.length === 1 ? '' : 's'}${active.length === 0 ? '' : `, ${active.length} not ended yet`}`,
     ],
     ['complete', complete ? 'yes' : 'no: not every reachable node knows, or a run goes on'],
   ]);

@@ -36,7 +36,7 @@ async function describeWork(
   const notes = nodes.map((id) => simulatedNote(simulated.get(id) ?? []));
   const { milliCpus, memoryBytes, storageBytes } = payload.limits.resources;
   output.note(
-    `signing ${payload.mode} of ${payload.realm}/${payload.deployment} generation ${payload.generation}`,
+    `${flags.unsigned === true ? 'preparing' : 'signing'} ${payload.mode} of ${payload.realm}/${payload.deployment} generation ${payload.generation}`,
   );
   output.note(`  nodes   ${nodeNames.map((name, at) => `${name}${notes[at] ?? ''}`).join(', ')}`);
   if (payload.mode === 'apply') {

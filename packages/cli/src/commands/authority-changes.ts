@@ -133,11 +133,20 @@ function setLedgerKeyCommand(authority: Command): void {
       const publicKey = await ledgerKeyOf(session, text, options);
       await changeAuthority(
         session,
-        () => ({ type: 'set-ledger-key', publicKey }),
+        (before) => ledgerKeyChange(before, publicKey),
         options,
         () => session.roots(),
       );
     });
+}
+
+function ledgerKeyChange({ ledgerKey }: Authority, publicKey: string): AuthorityChange {
+  if (ledgerKey === undefined || base64(ledgerKey.publicKey) !== publicKey) {
+    return { type: 'set-ledger-key', publicKey };
+  }
+  throw new HyphaError('E_CONFLICT', `${ledgerKey.keyid} is the key of the ledger already`, {
+    hint: 'nothing is left to do; hypha authority show',
+  });
 }
 
 async function ledgerKeyOf(

@@ -1,4 +1,4 @@
-import { type Envelope, HyphaError } from '@hypha/protocol';
+import { type Authority, type Envelope, HyphaError } from '@hypha/protocol';
 import type { Command } from 'commander';
 import {
   addSignature,
@@ -61,7 +61,7 @@ async function cosign(session: Session, file: string, options: CosignOptions): P
     output.item(item.payload, showFields(item));
     return;
   }
-  await describeOnStderr(session, item);
+  await describeOnStderr(session, item, authority);
   if (options.pae === true) {
     process.stdout.write(bytesToSign(envelope));
     return;
@@ -100,8 +100,13 @@ function chosenSignatures(
   return [...made, brought];
 }
 
-async function describeOnStderr(session: Session, item: SignedPayload): Promise<void> {
-  for (const [name, text] of summarizePayload(item, await secretNamesOf(item))) {
+async function describeOnStderr(
+  session: Session,
+  item: SignedPayload,
+  authority: Authority | undefined,
+): Promise<void> {
+  const secretNames = await secretNamesOf(item);
+  for (const [name, text] of summarizePayload(item, { secretNames, authority })) {
     session.output.note(`  ${name.padEnd(12)}${text}`);
   }
 }

@@ -44,7 +44,7 @@ async function submitUpdate(
       'E_ARGUMENT',
       'a genesis is not sent to a ledger: it is what one starts with',
       {
-        hint: 'start the ledger with it: hypha-ledger --genesis FILE',
+        hint: 'start the ledger with it: --genesis FILE, see docs/offline-signing.md',
       },
     );
   }
