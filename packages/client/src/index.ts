@@ -2,7 +2,7 @@
  * Typed access to Hypha's services over HTTP.
  *
  * ```ts
- * new HyphaClient({ baseUrl, signer?, timeoutMs?, clock? })
+ * new HyphaClient({ baseUrl, ca?, signer?, timeoutMs?, clock? })
  *   .request({ method, path, query?, body?, answer: zodSchema, signal?, timeoutMs? }): Promise<answer>
  *   .stream({ path, query?, lastEventId?, signal }): AsyncGenerator<{ id, event, data }>
  *   .close()
