@@ -32,8 +32,8 @@ export type Envelope = z.infer<typeof Envelope>;
 
 /** Pre-authentication encoding: the bytes that are signed. Lengths are byte lengths in ASCII decimal. */
 export function preAuthEncoding(payloadType: string, payload: Uint8Array): Uint8Array {
-  const type = utf8(payloadType);
-  return concatBytes(utf8(`DSSEv1 ${type.length} `), type, utf8(` ${payload.length} `), payload);
+  const typeBytes = utf8(payloadType).length;
+  return concatBytes(utf8(`DSSEv1 ${typeBytes} ${payloadType} ${payload.length} `), payload);
 }
 
 /** Envelope digest: lower-case hex SHA-256 of the pre-authentication bytes (design §8). */

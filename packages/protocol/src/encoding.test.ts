@@ -9,12 +9,28 @@ import {
   fromHex,
   fromUtf8,
   hex,
+  isLongerThan,
   utf8,
+  withUtf8,
 } from './encoding.ts';
 
 const bytes = fc.uint8Array({ maxLength: 300 });
 
 describe('base64', () => {
+  test.for([65_532, 65_536, 65_540])(
+    'of %i characters decodes, and not with one that is none',
+    (length) => {
+      const value = new Uint8Array((length / 4) * 3).map((_, at) => at * 31);
+      const text = base64(value);
+      expect(text).toHaveLength(length);
+      expect(Buffer.compare(fromBase64(text), value)).toBe(0);
+      for (const odd of ['é', ' ', '\u0141', '='])
+        expect(() => fromBase64(text.slice(0, -1) + odd + text.slice(-1))).toThrow(RangeError);
+      for (const odd of ['é', '.', '\u0141', '='])
+        expect(() => fromBase64(odd + text.slice(1))).toThrow(RangeError);
+    },
+  );
+
   test('encodes as Node does', () => {
     fc.assert(
       fc.property(bytes, (value) => {
@@ -125,6 +141,22 @@ describe('UTF-8', () => {
         expect(fromUtf8(utf8(text))).toBe(text);
       }),
     );
+  });
+
+  const LETTERS = ['a', 'é', '€', '😀', '\ud800'];
+  /** Around the lengths at which it is made in other ways. */
+  const LENGTHS = [0, 1, 63, 64, 65, 21_845, 21_846, 65_536, 65_537];
+
+  test.for(LETTERS)('of %s is what the platform makes of it, at any length', (letter) => {
+    const encoder = new TextEncoder();
+    for (const length of LENGTHS) {
+      const text = 'x'.repeat(Math.max(0, length - 1)) + (length === 0 ? '' : letter);
+      const expected = encoder.encode(text);
+      expect(Buffer.compare(utf8(text), expected)).toBe(0);
+      expect(withUtf8(text, (lent) => Buffer.compare(lent, expected))).toBe(0);
+      for (const max of [expected.length - 1, expected.length, expected.length + 1])
+        expect(isLongerThan(text, max)).toBe(expected.length > max);
+    }
   });
 
   test.for([

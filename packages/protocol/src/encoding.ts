@@ -72,7 +72,12 @@ export function base64url(bytes: Uint8Array): string {
   return base64(bytes).replaceAll('+', '-').replaceAll('/', '_').replace(/=+$/, '');
 }
 
-/** Used by one call at a time and never handed out: an allocation less for every signed payload. */
+/**
+ * Small arrays live on the JavaScript heap; larger ones cost an allocation outside of it, which takes longer
+ * than what is done with most of them.
+ */
+const ON_HEAP_BYTES = 64;
+/** Used by one call at a time and never handed out, for that reason. */
 const scratch = new Uint8Array(64 * 1024);
 
 /** Character codes, valid until the next call. Throws `RangeError` when one is not ASCII. */
@@ -136,7 +141,29 @@ const encoder = new TextEncoder();
 const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
 export function utf8(text: string): Uint8Array {
-  return encoder.encode(text);
+  const { length } = text;
+  if (length > ON_HEAP_BYTES) return encoder.encode(text);
+  const bytes = new Uint8Array(length);
+  for (let at = 0; at < length; at++) {
+    const code = text.charCodeAt(at);
+    if (code > 0x7f) return encoder.encode(text);
+    bytes[at] = code;
+  }
+  return bytes;
+}
+
+const borrowed = new Uint8Array(64 * 1024);
+
+/** Calls `use` with the UTF-8 of a text. The bytes are lent: they are others' once it returns. */
+export function withUtf8<T>(text: string, use: (bytes: Uint8Array) => T): T {
+  // At most three bytes a UTF-16 unit.
+  if (text.length * 3 > borrowed.length) return use(encoder.encode(text));
+  return use(borrowed.subarray(0, encoder.encodeInto(text, borrowed).written));
+}
+
+/** Whether a text has more than `max` bytes of UTF-8. */
+export function isLongerThan(text: string, max: number): boolean {
+  return text.length > max || (text.length * 3 > max && utf8(text).length > max);
 }
 
 /** Throws `TypeError` on invalid UTF-8 and `RangeError` on a byte order mark. */

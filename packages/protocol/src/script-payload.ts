@@ -1,6 +1,6 @@
 import { z } from 'zod';
-import { canonicalBytes } from './canonical-json.ts';
-import { utf8 } from './encoding.ts';
+import { canonicalJson } from './canonical-json.ts';
+import { isLongerThan } from './encoding.ts';
 import { Name, NodeId, Nonce, RevisionId, Sha256Hex } from './ids.ts';
 import { Json } from './json-value.ts';
 import { LIMITS } from './limits.ts';
@@ -99,9 +99,9 @@ export const ScriptPayload = z
     if (mode === 'destroy' && script !== undefined) refuse(['script'], 'is absent in a destroy');
     if (mode !== 'destroy' && script === undefined) refuse(['script'], 'is required');
     if (payload.nbf > payload.exp) refuse(['nbf'], 'is after exp');
-    if (canonicalBytes(payload.input).length > LIMITS.inputBytesMax)
+    if (isLongerThan(canonicalJson(payload.input), LIMITS.inputBytesMax))
       refuse(['input'], 'is over 16 KiB');
-    if (utf8(payload.message).length > LIMITS.messageBytesMax)
+    if (isLongerThan(payload.message, LIMITS.messageBytesMax))
       refuse(['message'], 'is over 256 bytes');
   });
 export type ScriptPayload = z.infer<typeof ScriptPayload>;

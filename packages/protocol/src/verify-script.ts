@@ -9,7 +9,7 @@ import type { KeyRecord } from './authority-state.ts';
 import type { Checkpoint } from './checkpoint.ts';
 import type { Verifier } from './crypto-port.ts';
 import type { Envelope } from './dsse.ts';
-import { hex, utf8 } from './encoding.ts';
+import { hex, withUtf8 } from './encoding.ts';
 import { HyphaError } from './hypha-error.ts';
 import { LIMITS } from './limits.ts';
 import type { ReplayMemory } from './replay-memory.ts';
@@ -109,7 +109,7 @@ export function verifyScript(verifier: Verifier, input: VerifyScriptInput): Veri
 
 function checkScriptDigest(verifier: Verifier, { script }: ScriptPayload): void {
   if (script === undefined) return;
-  const actual = hex(verifier.sha256(utf8(script.source)));
+  const actual = hex(withUtf8(script.source, (bytes) => verifier.sha256(bytes)));
   if (actual === script.sha256) return;
   throw new HyphaError('E_DIGEST', `the source hashes to ${actual}, signed was ${script.sha256}`, {
     where: { path: 'script.sha256' },
