@@ -28,6 +28,7 @@ import {
   type Role,
   type RunView,
   type ScriptDraft,
+  type Signer,
   signAdmission,
   signAuthority,
   signScript,
@@ -204,8 +205,21 @@ export class NodeFixture implements AsyncDisposable {
     return envelope;
   }
 
+  /** Another operator, whose key can be taken away without losing sight of the node. */
+  async addOperator(): Promise<Signer> {
+    const { signer } = generateKey();
+    await this.change(grantOf('operator', signer.publicKey));
+    return signer;
+  }
+
+  /** While the supervisor does not run: as after a new disk. Keys and membership stay. */
+  async loseJournal(): Promise<void> {
+    const { journal } = await openStateFolder(join(this.#folder, 'node'));
+    for (const suffix of ['', '-wal', '-shm']) await rm(`${journal}${suffix}`, { force: true });
+  }
+
   /** `body` is what the deploy function does; generations grow by themselves. */
-  sign(body: string, draft: Partial<ScriptDraft> = {}): Envelope {
+  sign(body: string, draft: Partial<ScriptDraft> = {}, signer: Signer = this.operator): Envelope {
     const source = `import { container, volume, log } from 'hypha';\nexport default async function deploy(input) {\n${body}\n}`;
     const payload = buildScriptPayload(
       nodeVerifier,
@@ -221,7 +235,7 @@ export class NodeFixture implements AsyncDisposable {
       },
       { nowMs: Date.now(), randomBytes: (count) => new Uint8Array(randomBytes(count)) },
     );
-    return signScript(payload, [this.operator]);
+    return signScript(payload, [signer]);
   }
 
   /** Submits at the node. Returns the run. */
@@ -270,23 +284,14 @@ export class NodeFixture implements AsyncDisposable {
     const [genesis] = this.#authority.updates;
     await writeFile(join(this.#folder, 'genesis.json'), JSON.stringify(genesis));
     await Promise.all([this.startLedger(), this.startRedis()]);
-    const grant = (role: Role, publicKey: Uint8Array): AuthorityChange => ({
-      type: 'grant',
-      grant: {
-        ...{ name: role, role, realms: ['*'], caps: ['*'], nodes: ['*'], limits: null },
-        publicKey: base64(publicKey),
-        notBefore: nowSeconds() - 60,
-        notAfter: nowSeconds() + DAY_SECONDS,
-      },
-    });
     const { publicKey } = await this.ledger.logKey();
     await this.change({ type: 'set-ledger-key', publicKey });
     const admin = generateKey().signer;
-    await this.change(grant('admin', admin.publicKey));
-    await this.change(grant('operator', this.operator.publicKey));
+    await this.change(grantOf('admin', admin.publicKey));
+    await this.change(grantOf('operator', this.operator.publicKey));
     const { pem, signer: coordinator } = this.#coordinatorKey;
     writeKeyFile(join(this.#folder, 'coordinator.pem'), pem);
-    await this.change(grant('coordinator', coordinator.publicKey));
+    await this.change(grantOf('coordinator', coordinator.publicKey));
     await this.startCoordinator();
     const { payload, token } = buildAdmissionPayload(
       nodeVerifier,
@@ -305,6 +310,18 @@ export class NodeFixture implements AsyncDisposable {
     const { identity } = await openStateFolder(join(this.#folder, 'node'));
     this.node = (await openNodeKeys(identity, Date.now)).nodeId;
   }
+}
+
+function grantOf(role: Role, publicKey: Uint8Array): AuthorityChange {
+  return {
+    type: 'grant',
+    grant: {
+      ...{ name: role, role, realms: ['*'], caps: ['*'], nodes: ['*'], limits: null },
+      publicKey: base64(publicKey),
+      notBefore: nowSeconds() - 60,
+      notAfter: nowSeconds() + DAY_SECONDS,
+    },
+  };
 }
 
 /** Waits for a condition; throws, naming it, when it does not come. */
