@@ -40,7 +40,7 @@ export class RequestLimits {
   /** Runs `answer` unless too many are being answered. Throws `E_UNAVAILABLE`. */
   async answer<T>(answer: () => Promise<T>): Promise<T> {
     if (this.#atOnce >= this.#atOnceMax) {
-      throw overloaded(this.#atOnceMax);
+      throw overloaded(`${this.#atOnceMax} are being answered`);
     }
     this.#atOnce++;
     try {

@@ -1,6 +1,14 @@
-import { type ErrorCode, HyphaError, parseStrictJson, StrictJsonError } from '@hypha/protocol';
+import type { IncomingMessage } from 'node:http';
+import {
+  type ErrorCode,
+  HyphaError,
+  LIMITS,
+  parseStrictJson,
+  StrictJsonError,
+} from '@hypha/protocol';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { z } from 'zod';
+import { BodyReader, tooLarge } from './body-reader.ts';
 import type { Caller } from './caller.ts';
 import type { RequestAuthenticator, RouteAuth } from './request-auth.ts';
 import type { RequestLimits } from './request-limits.ts';
@@ -60,17 +68,22 @@ export async function readRequest(
 
 /** Bodies are raw bytes of plain UTF-8 JSON, because signatures are over bytes; anything else is `E_TYPE`. */
 export function acceptOnlyJson(server: FastifyInstance): void {
+  const bodies = new BodyReader();
   server.removeAllContentTypeParsers();
-  server.addContentTypeParser('application/json', { parseAs: 'buffer' }, (request, body, done) => {
-    const type = request.headers['content-type'] ?? '';
-    const charset = /charset\s*=\s*"?([^\s;"]+)/i.exec(type)?.[1] ?? 'utf-8';
-    const encoding = request.headers['content-encoding'] ?? 'identity';
-    if (charset.toLowerCase() === 'utf-8' && encoding === 'identity') {
-      done(null, body);
-    } else {
-      done(new HyphaError('E_TYPE', `body of ${nameOf(request)} is not plain UTF-8 JSON`));
-    }
-  });
+  server.addContentTypeParser(
+    'application/json',
+    async (request: FastifyRequest, payload: IncomingMessage) => {
+      const type = request.headers['content-type'] ?? '';
+      const charset = /charset\s*=\s*"?([^\s;"]+)/i.exec(type)?.[1] ?? 'utf-8';
+      const encoding = request.headers['content-encoding'] ?? 'identity';
+      if (charset.toLowerCase() !== 'utf-8' || encoding !== 'identity') {
+        throw new HyphaError('E_TYPE', `body of ${nameOf(request)} is not plain UTF-8 JSON`);
+      }
+      const bytesMax = request.routeOptions.bodyLimit ?? LIMITS.bodyBytesMax;
+      if (Number(request.headers['content-length'] ?? 0) > bytesMax) throw tooLarge(bytesMax);
+      return await bodies.read(payload, bytesMax);
+    },
+  );
 }
 
 /** `Last-Event-ID` of a stream's client; undefined when it has seen nothing. */

@@ -21,7 +21,8 @@ export class RequestTurns {
   /** Calls `turn` when it is its turn, with `E_UNAVAILABLE` when that never comes. */
   wait(turn: Turn): void {
     this.#waiting.push(turn);
-    if (this.#waiting.length > this.#max) this.#waiting.shift()?.(overloaded(this.#max));
+    if (this.#waiting.length > this.#max)
+      this.#waiting.shift()?.(overloaded(`${this.#max} requests wait`));
     if (this.#isRunning) return;
     this.#isRunning = true;
     setImmediate(() => this.#next());
@@ -35,8 +36,9 @@ export class RequestTurns {
   }
 }
 
-export function overloaded(count: number): HyphaError {
-  return new HyphaError('E_UNAVAILABLE', `${count} other requests are being answered`, {
+/** @param reason why there is no more room */
+export function overloaded(reason: string): HyphaError {
+  return new HyphaError('E_UNAVAILABLE', `cannot take another request: ${reason}`, {
     hint: 'wait and try again',
     details: { retryAfterMs: 1000 },
   });
