@@ -61,6 +61,9 @@ async function verifyOne(
     envelope,
     authority,
     profile: 'audit',
-    findNodeKey: (id) => (id === replaced?.node ? replaced.publicKey : undefined),
+    findReplaced: (id) =>
+      id === replaced?.node
+        ? { publicKey: replaced.publicKey, admission: replaced.admission.digest }
+        : undefined,
   });
 }

@@ -121,16 +121,15 @@ class EnrolmentReader {
       replaces === undefined || replacementsMax === 0
         ? undefined
         : await this.readJoined(replaces, replacementsMax - 1);
-    const enrolment = verifyEnrolment(nodeVerifier, {
+    return verifyEnrolment(nodeVerifier, {
       envelope,
       authority: this.#authority,
       profile: 'audit',
-      findNodeKey: (id) => (id === before?.node ? before.publicKey : undefined),
+      findReplaced: (id) =>
+        id === before?.node
+          ? { publicKey: before.publicKey, admission: before.admission.digest }
+          : undefined,
     });
-    if (replaces === undefined || enrolment.admission.digest === before?.admission.digest) {
-      return enrolment;
-    }
-    throw new HyphaError('E_TOKEN', `${replaces} was not let in by the admission it hands on`);
   }
 
   async #readEnvelopes(node: string): Promise<Envelope[]> {

@@ -17,7 +17,7 @@ import { describe, expect, test } from 'vitest';
 import { ImpatientClock } from '../test/impatient-clock.ts';
 import { MemoryLedger } from '../test/memory-ledger.ts';
 import { joinFleet } from './enrolment.ts';
-import { findMembership } from './membership.ts';
+import { findMembership, saveMembership } from './membership.ts';
 import { openNodeKeys } from './node-keys.ts';
 import { type RekeyDeps, rekey } from './rekey.ts';
 
@@ -133,6 +133,24 @@ describe('a new node key', () => {
     await expect(rekey(deps, never)).rejects.toMatchObject({ code: 'E_KEY_REVOKED' });
     expect(await idOnDisk(folder.path)).toBe(old);
     expect(existsSync(join(folder.path, 'identity.next.pem'))).toBe(true);
+  });
+
+  test('has the place by the admission that the log has, whatever the node was given since', async () => {
+    await using folder = await openTempDir();
+    const { deps, next } = await setUp(folder.path);
+    const membership = await findMembership(folder.path);
+    if (membership === undefined) throw new Error('the node has not joined');
+    const { admission } = admitNode(fleet, { labels: { zone: 'a' } });
+    await saveMembership(folder.path, { ...membership, admission });
+    const ledger = deps.connect('');
+    const enrol = ledger.enrol.bind(ledger);
+    const offered: unknown[] = [];
+    ledger.enrol = (envelope) => {
+      offered.push(JSON.parse(Buffer.from(envelope.payload, 'base64').toString()).admission);
+      return enrol(envelope);
+    };
+    expect(await rekey(deps, never)).toBe(next);
+    expect(offered).toEqual([membership.admission]);
   });
 
   test('that cannot be read is for a person to look at', async () => {

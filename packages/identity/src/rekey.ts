@@ -9,13 +9,16 @@ import {
   type Authority,
   canonicalJson,
   checkpointOrigin,
+  EnrolPayload,
   type Envelope,
+  fromBase64,
   fromHex,
   HyphaError,
   leafHash,
   type NodeFacts,
   type NodeId,
   nodeIdOf,
+  parseJsonAs,
   type Signer,
   utf8,
   type Verifier,
@@ -95,7 +98,7 @@ export async function rekey(deps: RekeyDeps, signal: AbortSignal): Promise<NodeI
   if (membership?.node !== keys.nodeId || next === undefined) {
     throw new HyphaError('E_CONFLICT', `there is no next key for ${keys.nodeId}, or no membership`);
   }
-  const { genesis, admission } = membership;
+  const { genesis } = membership;
   const ledger = deps.connect(deps.ledgerUrl ?? membership.ledger);
   const bounded = AbortSignal.any([signal, AbortSignal.timeout(LIMITS.attemptMsMax)]);
   const onFailure = () => undefined;
@@ -106,7 +109,7 @@ export async function rekey(deps: RekeyDeps, signal: AbortSignal): Promise<NodeI
   await authority.refresh({ maxAgeMs: 0, timeoutMs: LIMITS.attemptMsMax });
   const statement = await signStatement({ ...deps, keys: next }, ledger, {
     sealKey: keys.sealKeys.current,
-    admission,
+    admission: (await findPlace(ledger, keys.nodeId, bounded)) ?? membership.admission,
     replaced: { node: keys.nodeId, signer: keys.signer },
     signal: bounded,
   });
@@ -123,6 +126,22 @@ export async function rekey(deps: RekeyDeps, signal: AbortSignal): Promise<NodeI
     enrolledAt: record.enrolledAt,
   });
   return next.node;
+}
+
+/**
+ * The admission the node stands under: that of its enrolment in the log. A node that asked twice, because an
+ * answer was lost, may hold another one. A ledger that shows a wrong one is told so by everybody else.
+ */
+async function findPlace(
+  ledger: LedgerPort,
+  node: string,
+  signal: AbortSignal,
+): Promise<Envelope | undefined> {
+  const { items } = await ledger.listEntries({ kind: 'enrol', node }, { signal });
+  const refusal = { code: 'E_PROOF', what: `an enrolment of ${node} in the log` } as const;
+  return items
+    .map(({ envelope }) => parseJsonAs(EnrolPayload, fromBase64(envelope.payload), refusal))
+    .find(({ admission }) => admission !== undefined)?.admission;
 }
 
 /** Whoever answers for the ledger must not be able to part the node from its old key. */

@@ -90,7 +90,14 @@ export class MemoryLedger implements LedgerPort, LogProofs {
       const known = this.nodes.get(statement.node);
       if (known !== undefined) return this.#comeBack(known, statement.payload);
       const { node, publicKey, payload, admission } = verifyEnrolment(nodeVerifier, {
-        ...{ envelope, authority, findNodeKey },
+        ...{ envelope, authority },
+        // It keeps no record of who stands under what.
+        findReplaced: (id) => {
+          const publicKey = findNodeKey(id);
+          const { admission = envelope } = statement.payload;
+          const digest = envelopeDigest(nodeVerifier, admission, 'admission');
+          return publicKey === undefined ? undefined : { publicKey, admission: digest };
+        },
         profile: 'accept',
         nowSeconds: Math.floor(Date.now() / 1000),
       });

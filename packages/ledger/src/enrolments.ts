@@ -7,6 +7,7 @@ import {
   HyphaError,
   LIMITS,
   type NodeView,
+  type ReplaceableNode,
   type VerifiedEnrolment,
   type Verifier,
   verifyEnrolment,
@@ -100,20 +101,22 @@ export class Enrolments {
     const { node, payload } = statement;
     const known = signers.find(({ id }) => id === node);
     if (known !== undefined) return await this.#comeBack(known, statement, attempt);
+    const replaced = signers.find(({ id }) => id === payload.replaces);
+    if (replaced?.revoked === 1) throw revokedError(replaced);
     this.#checkDate(statement);
     if (payload.admission === undefined) {
       attempt.spendChallenge(payload.challenge);
       pending.keep(statement, attempt.address);
     }
     // Without an admission this is where it ends: E_PENDING.
+    const place = replaced === undefined ? undefined : await this.#placeOf(replaced);
     const enrolment = verifyEnrolment(verifier, {
-      ...{ envelope, authority, findNodeKey },
-      profile: 'accept',
-      nowSeconds: this.#nowSeconds(),
+      ...{ envelope, authority, profile: 'accept', nowSeconds: this.#nowSeconds() },
+      findReplaced: (id) => (id === replaced?.id ? place : undefined),
     });
-    const replaced = await this.#checkPermitted(enrolment, signers);
+    const outgoing = await this.#checkPermitted(enrolment, replaced);
     attempt.spendChallenge(payload.challenge);
-    await this.#join(enrolment, replaced, authority);
+    await this.#join(enrolment, outgoing, authority);
     pending.drop(node);
     return nodes.view(await nodes.getById(node));
   }
@@ -159,10 +162,23 @@ export class Enrolments {
     );
   }
 
-  /** Answers the node that has to make room. */
+  async #placeOf({ id, public_key }: NodeRow): Promise<ReplaceableNode | undefined> {
+    const admission = await this.#deps.store.db
+      .selectFrom('admissions')
+      .select('digest')
+      .where('spent_by', '=', id)
+      .executeTakeFirst();
+    if (admission === undefined) return undefined;
+    return { publicKey: fromBase64(public_key), admission: admission.digest };
+  }
+
+  /**
+   * Answers the node that has to make room.
+   * @param replaced by its own key
+   */
   async #checkPermitted(
     enrolment: VerifiedEnrolment,
-    signers: readonly NodeRow[],
+    replaced: NodeRow | undefined,
   ): Promise<NodeRow | undefined> {
     const { store, nodes } = this.#deps;
     const { admission, node, payload } = enrolment;
@@ -178,16 +194,10 @@ export class Enrolments {
       });
     }
     // By its own old key it takes that node's place under the same admission; else it spends a fresh one.
-    const replaced = signers.find(({ id }) => id === payload.replaces);
-    if (replaced !== undefined && replaced.revoked === 1) throw revokedError(replaced);
     if (known.spent_by !== (replaced?.id ?? null)) {
-      throw new HyphaError(
-        'E_TOKEN',
-        replaced === undefined
-          ? `the admission of ${name} was spent by ${known.spent_by}`
-          : `${replaced.id} does not stand under this admission of ${name}`,
-        { where: { path: payload.token === undefined ? 'admission' : 'token' } },
-      );
+      throw new HyphaError('E_TOKEN', `the admission of ${name} was spent by ${known.spent_by}`, {
+        where: { path: payload.token === undefined ? 'admission' : 'token' },
+      });
     }
     const outgoing = replaced ?? (await this.#findReplacedByAdmin(enrolment));
     const namesake = await nodes.findByName(name);

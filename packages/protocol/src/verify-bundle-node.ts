@@ -6,7 +6,11 @@ import { HyphaError } from './hypha-error.ts';
 import { findUsableKey } from './usable-key.ts';
 import { type VerifiedAdmission, verifyAdmission } from './verify-admission.ts';
 import type { BundleLog } from './verify-bundle-log.ts';
-import { type VerifiedEnrolment, verifyEnrolment } from './verify-enrolment.ts';
+import {
+  type ReplaceableNode,
+  type VerifiedEnrolment,
+  verifyEnrolment,
+} from './verify-enrolment.ts';
 
 export interface BundleSource {
   readonly bundle: AuditBundle;
@@ -49,15 +53,16 @@ export function checkBundleEnrolment(
   admission: Placed<VerifiedAdmission>,
 ): Placed<VerifiedEnrolment> {
   const { bundle } = source;
-  const keys = new Map<string, Uint8Array>();
+  const nodes = new Map<string, ReplaceableNode>();
   let before = admission.index;
   for (const envelope of bundle.v === 2 ? bundle.replaced : []) {
-    const { statement, index } = checkOne(verifier, source, { envelope, admission, keys, before });
-    keys.set(statement.node, statement.publicKey);
+    const { statement, index } = checkOne(verifier, source, { envelope, admission, nodes, before });
+    const { node, publicKey } = statement;
+    nodes.set(node, { publicKey, admission: statement.admission.digest });
     before = index;
   }
   const { enrolment: envelope } = bundle;
-  return checkOne(verifier, source, { envelope, admission, keys, before });
+  return checkOne(verifier, source, { envelope, admission, nodes, before });
 }
 
 function checkOne(
@@ -66,20 +71,20 @@ function checkOne(
   input: {
     readonly envelope: Envelope;
     readonly admission: Placed<VerifiedAdmission>;
-    /** node id → key, of enrolments before this one. */
-    readonly keys: ReadonlyMap<string, Uint8Array>;
+    /** By id, of enrolments before this one. */
+    readonly nodes: ReadonlyMap<string, ReplaceableNode>;
     /** What it has to be behind. */
     readonly before: number | null;
   },
 ): Placed<VerifiedEnrolment> {
-  const { envelope, admission, keys, before } = input;
+  const { envelope, admission, nodes, before } = input;
   const index = source.log?.indexOf(envelope, 'enrol', 'the enrolment') ?? null;
   const then = authorityAt(index, source);
   const statement = verifyEnrolment(verifier, {
     envelope,
     authority: then,
     profile: 'audit',
-    findNodeKey: (node) => keys.get(node),
+    findReplaced: (node) => nodes.get(node),
   });
   const { digest } = statement.admission;
   if (digest !== admission.statement.digest) {

@@ -4,6 +4,7 @@ import { change, createFleet, enrolmentOf, FACTS, keyOf, NOW, refusalOf } from '
 import {
   base64,
   type Envelope,
+  envelopeDigest,
   nodeIdOf,
   type PayloadInput,
   payloadBytes,
@@ -118,7 +119,11 @@ describe('a new key in the place of an old one', () => {
   const { admission } = enrolmentOf(fleet);
   const { token } = readToken();
   const replaces = fleet.nodeId as typeof freshId;
-  const findNodeKey = (node: string) => (node === replaces ? old.publicKey : undefined);
+  const place = (stands: Envelope) => ({
+    publicKey: old.publicKey,
+    admission: envelopeDigest(nodeVerifier, stands, 'admission'),
+  });
+  const findReplaced = (node: string) => (node === replaces ? place(admission) : undefined);
   const take = { admission, token, replaces };
 
   test('needs the signatures of both, also long after the token expired', () => {
@@ -126,7 +131,7 @@ describe('a new key in the place of an old one', () => {
     const input = {
       envelope,
       authority,
-      findNodeKey,
+      findReplaced,
       profile: 'accept',
       nowSeconds: NOW + 86_401,
     } as const;
@@ -142,19 +147,26 @@ describe('a new key in the place of an old one', () => {
     ['only the old key', [old], 'E_SIG_THRESHOLD'],
     ['the new key and a stranger', [fresh, keyOf('stranger')], 'E_UNKNOWN_KEY'],
   ] as const)('signed by %s is refused', ([, signers, code]) => {
-    expect(refusedEnrolment(statementOf(take, signers), { findNodeKey })).toBe(code);
+    expect(refusedEnrolment(statementOf(take, signers), { findReplaced })).toBe(code);
+  });
+
+  test('takes no other place than that of the old one', () => {
+    const envelope = statementOf(take, [fresh, old]);
+    const elsewhere = () => place(admissionOf());
+    expect(refusedEnrolment(envelope, { findReplaced: elsewhere })).toBe('E_TOKEN');
+    expect(refusedEnrolment(envelope)).toBe('E_UNKNOWN_KEY');
   });
 
   test('is refused when the old one was revoked', () => {
     const revoke = { type: 'revoke-node', node: fleet.nodeId, reason: 'stolen' } as const;
     const after = change(authority, revoke, [fleet.admin]);
     const envelope = statementOf(take, [fresh, old]);
-    expect(refusedEnrolment(envelope, { findNodeKey, authority: after })).toBe('E_KEY_REVOKED');
+    expect(refusedEnrolment(envelope, { findReplaced, authority: after })).toBe('E_KEY_REVOKED');
   });
 
   test('does not count a second signature where nothing is replaced', () => {
     const envelope = statementOf({ admission: admissionOf() }, [fresh, old]);
-    expect(refusedEnrolment(envelope, { findNodeKey })).toBe('E_UNKNOWN_KEY');
+    expect(refusedEnrolment(envelope, { findReplaced })).toBe('E_UNKNOWN_KEY');
   });
 
   function readToken(): { readonly token: string } {

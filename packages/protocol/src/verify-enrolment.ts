@@ -42,17 +42,31 @@ interface StatementInput {
   readonly findNodeKey?: (node: NodeId) => Uint8Array | undefined;
 }
 
+/** An enrolled node, whose place another key may take. */
+export interface ReplaceableNode {
+  /** Raw. */
+  readonly publicKey: Uint8Array;
+  /** Digest of the admission it stands under: that of its own verified enrolment. */
+  readonly admission: string;
+}
+
+interface EnrolmentInput extends Omit<StatementInput, 'findNodeKey'> {
+  /** Without it, nothing that replaces a node is good. */
+  readonly findReplaced?: (node: NodeId) => ReplaceableNode | undefined;
+}
+
 /**
  * A node's enrolment: signed by the key it brings, under an admission of its own, of a token it holds, or of
- * the node it replaces. That the node which is replaced stands under this same admission is for the caller
- * to see, in the enrolment of that node.
+ * the node it replaces.
  * @throws HyphaError the codes of `verifyEnrolStatement` and `verifyAdmission`, `E_PENDING` without an admission, `E_TOKEN`
  */
 export function verifyEnrolment(
   verifier: Verifier,
-  input: StatementInput & AdmissionProfile,
+  input: EnrolmentInput & AdmissionProfile,
 ): VerifiedEnrolment {
-  const statement = verifyEnrolStatement(verifier, input);
+  const { findReplaced } = input;
+  const findNodeKey = (replaced: NodeId) => findReplaced?.(replaced)?.publicKey;
+  const statement = verifyEnrolStatement(verifier, { ...input, findNodeKey });
   const { node, payload } = statement;
   if (payload.admission === undefined) {
     throw new HyphaError('E_PENDING', `no admin has admitted ${node} yet`, {
@@ -70,8 +84,8 @@ export function verifyEnrolment(
     authority: input.authority,
     ...profile,
   });
-  // What was for the node that is replaced: see `verifyEnrolment`.
   if (payload.replaces === undefined) checkIsFor(verifier, statement, admission);
+  else checkIsInherited(payload.replaces, findReplaced?.(payload.replaces), admission);
   if (findUncovered(admission.grant.nodes, [node]) !== undefined) {
     throw new HyphaError('E_SCOPE', `key ${admission.grant.name} may not admit ${node}`, {
       where: { path: 'admission' },
@@ -136,6 +150,22 @@ export function verifyEnrolStatement(verifier: Verifier, input: StatementInput):
     });
   }
   return { node, publicKey, payload, digest, envelope };
+}
+
+/** A signature hands on the place a node has, and no other. */
+function checkIsInherited(
+  replaced: NodeId,
+  known: ReplaceableNode | undefined,
+  { digest, payload }: VerifiedAdmission,
+): void {
+  if (known?.admission === digest) return;
+  throw new HyphaError(
+    'E_TOKEN',
+    `${replaced} does not stand under the admission of ${payload.name}`,
+    {
+      where: { path: 'admission' },
+    },
+  );
 }
 
 /** The admission names this node, or its token is shown. */

@@ -56,6 +56,8 @@ export interface LogFault {
 interface KnownNode {
   readonly name: string;
   readonly publicKey: Uint8Array;
+  /** Digest of the one it stands under. */
+  readonly admission: string;
   /** Of its newest receipt. */
   readonly receipt: { readonly seq: number; readonly digest: string } | null;
 }
@@ -195,24 +197,27 @@ export class EntryAuditor {
     };
     const stated = verifyEnrolStatement(this.#verifier, input);
     // The same key again: it rotates its sealing key, and was let in before.
-    if (!this.#nodes.has(stated.node)) this.#join(stated, input);
+    if (!this.#nodes.has(stated.node)) this.#join(stated, authority);
     return { kind: 'enrol', payload: stated.payload, node: stated.node };
   }
 
-  #join(
-    { node, publicKey, payload }: EnrolStatement,
-    input: Parameters<typeof verifyEnrolStatement>[1],
-  ): void {
-    const { admission } = verifyEnrolment(this.#verifier, { ...input, profile: 'audit' });
+  #join({ node, publicKey, payload, envelope }: EnrolStatement, authority: Authority): void {
+    const { admission } = verifyEnrolment(this.#verifier, {
+      ...{ envelope, authority, profile: 'audit' },
+      findReplaced: (id) => this.#nodes.get(id),
+    });
     if (!this.#admissions.has(admission.digest)) {
       throw new HyphaError('E_TOKEN', `the admission of ${node} is not in the log before it`);
     }
     if (payload.replaces === undefined) {
-      for (const keyid of admission.keyids) findUsableKey(input.authority, keyid);
+      for (const keyid of admission.keyids) findUsableKey(authority, keyid);
     }
     const replaced = this.#nodes.get(payload.replaces ?? '');
     const { name } = admission.payload;
-    this.#nodes.set(node, { name, publicKey, receipt: replaced?.receipt ?? null });
+    this.#nodes.set(node, {
+      ...{ name, publicKey, admission: admission.digest },
+      receipt: replaced?.receipt ?? null,
+    });
     this.#names.set(keyIdOf(this.#verifier, publicKey), name);
   }
 
