@@ -175,7 +175,7 @@ test('a name that two keys have revokes neither', { timeout: TEST_MS_MAX }, asyn
   expect({ code, stderr }).toEqual({
     code: 2,
     stderr: expect.stringMatching(
-      /2 keys are named twin\n {2}ed25519:\S+ \(operator\)\n {2}ed25519:/,
+      /2 keys are named twin\n {2}ed25519:\S+ \(operator, active\)\n {2}ed25519:/,
     ),
   });
 });

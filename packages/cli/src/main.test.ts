@@ -69,7 +69,7 @@ test.for([
   [['run', 'show', 'nope'], 2, 'E_ARGUMENT: not a run id: "nope"'],
   [['audit', 'export', 'nope'], 2, 'E_ARGUMENT: not a run id: "nope"'],
   [['key', 'show', 'nope'], 4, 'E_NOT_FOUND: cannot read the key file'],
-  [['authority', 'init'], 2, "error: required option '--root-key <file>' not specified"],
+  [['authority', 'init'], 2, "error: required option '--root-key <key>' not specified"],
   [['authority', 'init', '--root-key', 'key-1', '--out', 'no/such'], 4, 'E_NOT_FOUND: cannot use'],
   [['apply', 'nope.ts'], 4, 'E_NOT_FOUND: '],
   [['explain', 'E_NOPE'], 4, 'E_NOT_FOUND: no error code E_NOPE'],

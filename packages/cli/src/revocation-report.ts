@@ -22,7 +22,7 @@ export interface RevocationReport {
   /** Not ended yet. */
   readonly active: readonly RunView[];
   /** Null when the coordinator was away and could not tell. */
-  readonly touched: readonly TouchedWork[] | null;
+  readonly touched: readonly (TouchedWork & { readonly nodeName: string })[] | null;
   /** Deployment → names to give new values. */
   readonly rotate: Readonly<Record<string, readonly string[]>>;
 }
@@ -52,7 +52,7 @@ export function showRevocation({ output }: Session, report: RevocationReport): v
     'no nodes',
   );
   showRuns(output, [...stopped, ...active]);
-  showTouched(output, touched, nodes);
+  showTouched(output, touched);
   for (const [deployment, names] of Object.entries(rotate)) {
     output.line(`give new values to the secrets of ${deployment}: ${names.join(', ')}`);
   }
@@ -73,24 +73,19 @@ function showRuns(output: Session['output'], runs: readonly RunView[]): void {
   );
 }
 
-function showTouched(
-  output: Session['output'],
-  touched: RevocationReport['touched'],
-  nodes: RevocationReport['nodes'],
-): void {
+function showTouched(output: Session['output'], touched: RevocationReport['touched']): void {
   output.line('');
   if (touched === null) {
     output.line('the coordinator is away: what it had a part in is not known');
     return;
   }
-  const nameOf = (id: string) => nodes.find((node) => node.id === id)?.name ?? id;
   output.list(
     touched,
     [
       { title: 'it made', cell: ({ deployment }) => deployment },
       { title: 'gen', cell: ({ generation }) => String(generation) },
       { title: 'state', cell: ({ mode, state }) => `${mode} ${state}` },
-      { title: 'node', cell: ({ node }) => nameOf(node) },
+      { title: 'node', cell: ({ nodeName }) => nodeName },
       { title: 'resources', cell: ({ resources }) => resources.join(', ') || '-' },
       { title: 'secrets', cell: ({ secrets }) => secrets.join(', ') || '-' },
     ],

@@ -14,6 +14,7 @@ export class RevocationWatch {
   readonly #session: Session;
   readonly #isPart: PartOf;
   readonly #work: WorkReader;
+  readonly #names = new Map<string, string>();
   #runs: readonly RunView[];
 
   private constructor(session: Session, isPart: PartOf, work: WorkReader, runs: RunView[]) {
@@ -62,6 +63,7 @@ export class RevocationWatch {
     const nodes = await allPages((cursor) =>
       ledger.listNodes({ limit: 500, ...(cursor === undefined ? {} : { cursor }) }),
     );
+    for (const { id, name } of nodes) this.#names.set(id, name);
     const nowMs = this.#session.nowMs();
     return nodes
       .filter(({ state }) => state !== 'pending' && state !== 'revoked')
@@ -84,7 +86,9 @@ export class RevocationWatch {
     const sealed = (touched ?? []).filter(({ secrets }) => secrets.length > 0);
     showRevocation(this.#session, {
       ...{ authoritySeq: seq, complete, nodes },
-      touched: touched ?? null,
+      touched:
+        touched?.map((work) => ({ ...work, nodeName: this.#names.get(work.node) ?? work.node })) ??
+        null,
       stopped: this.#runs.filter(({ problem }) => problem?.code === 'E_KEY_REVOKED'),
       active: this.#runs.filter(({ state }) => !isTerminal(state)),
       rotate: Object.fromEntries(sealed.map(({ deployment, secrets }) => [deployment, secrets])),

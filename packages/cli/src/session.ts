@@ -2,7 +2,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { CoordinatorClient, LedgerClient, NodeClient } from '@hypha/client';
-import { HyphaError, type NodeView, type Signer } from '@hypha/protocol';
+import { HyphaError, type KeyId, type NodeView, type Signer } from '@hypha/protocol';
 import { readKeyFile } from '@hypha/protocol/node';
 import type { Command } from 'commander';
 import { type CliEnvironment, readEnvironment } from './config.ts';
@@ -69,14 +69,14 @@ export class Session {
     return new NodeClient({ baseUrl: url, ca: this.ca, ...this.#readingKey() });
   }
 
-  /** The same, reading with a key that still may when this one is revoked; itself when there is none. */
-  withoutKey(keyid: string): Session {
-    const { admin, operator } = this.context.keys;
-    const signers = [admin, operator].flatMap((file) =>
+  /** The same, reading with the first key of this context that will do; itself when none does. */
+  readingWith(isUsable: (keyid: KeyId) => boolean): Session {
+    const { operator, admin } = this.context.keys;
+    const signers = [operator, admin].flatMap((file) =>
       file === undefined ? [] : readKeyFile(resolve(file)),
     );
-    const other = signers.find((signer) => signer.keyid !== keyid);
-    return other === undefined ? this : new Session(this.flags, this.env, other);
+    const usable = signers.find(({ keyid }) => isUsable(keyid));
+    return usable === undefined ? this : new Session(this.flags, this.env, usable);
   }
 
   /** The key scripts are signed with. */

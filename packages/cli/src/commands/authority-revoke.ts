@@ -8,7 +8,7 @@ import {
 } from '@hypha/protocol';
 import type { Command } from 'commander';
 import { fetchAuthority } from '../authority-chain.ts';
-import { describeChange } from '../authority-change.ts';
+import { changeOf } from '../authority-change.ts';
 import { showSent, updateAuthority } from '../authority-update.ts';
 import { parseDuration } from '../option-parsers.ts';
 import { RevocationWatch } from '../revocation-watch.ts';
@@ -49,14 +49,14 @@ export function revokeCommands(authority: Command): void {
     .description('a node may report, receive and prove nothing from now on')
     .action(async (wanted: string, options: RevokeOptions, command: Command) => {
       const session = sessionOf(command);
-      const node = await nodeIdOf(session, wanted);
-      const change = { type: 'revoke-node', node, reason: options.reason } as const;
       const state = await fetchAuthority(session);
+      const node = await nodeIdOf(readerOf(session, state), wanted);
+      const change = { type: 'revoke-node', node, reason: options.reason } as const;
       await revoke(session, state, change, options, () => usualSigners(session, 'operator'));
     });
 }
 
-type Revocation = Extract<AuthorityChange, { type: 'revoke' | 'revoke-node' }>;
+export type Revocation = Extract<AuthorityChange, { type: 'revoke' | 'revoke-node' }>;
 
 async function revoke(
   session: Session,
@@ -65,16 +65,42 @@ async function revoke(
   options: RevokeOptions,
   signers: () => Signer[],
 ): Promise<void> {
+  const doneAt = findRevocation(state, change);
+  if (doneAt !== undefined && options.wait !== true) {
+    throw new HyphaError('E_CONFLICT', `authority update ${doneAt} did that already`, {
+      hint: 'see who knows of it and what is left to do: the same command with --wait',
+    });
+  }
   if (options.wait !== true || isWritten(options)) {
     const sent = await updateAuthority(session, state, change, options, signers);
     if (sent !== undefined) showSent(session, change, sent);
     return;
   }
   const timeoutMs = parseDuration(options.timeout, '--timeout') * 1000;
-  await watchRevocation(session, change, timeoutMs, async () => {
+  await watchRevocation(readerOf(session, state, change), change, timeoutMs, async () => {
+    if (doneAt !== undefined) return doneAt;
     const sent = await updateAuthority(session, state, change, options, signers);
     return sent?.seq ?? state.seq;
   });
+}
+
+/** Update that revoked the same before: then there is only to wait. */
+function findRevocation(state: Authority, change: Revocation): number | undefined {
+  if (change.type === 'revoke') return state.findKey(change.keyid)?.revokedAtSeq;
+  if (!state.isNodeRevoked(change.node)) return undefined;
+  const updates = state.updates.map(changeOf);
+  const found = updates.find(
+    (update) => update.change.type === 'revoke-node' && update.change.node === change.node,
+  );
+  return found?.seq;
+}
+
+/** Reads with a key that may: one that is revoked, or about to be, cannot even do that. */
+export function readerOf(session: Session, state: Authority, change?: Revocation): Session {
+  const revoked = change?.type === 'revoke' ? change.keyid : undefined;
+  return session.readingWith(
+    (keyid) => keyid !== revoked && state.findKey(keyid)?.status === 'active',
+  );
 }
 
 /** @param send makes it so; answers the seq of the update. Sets the exit code. */
@@ -84,15 +110,13 @@ export async function watchRevocation(
   timeoutMs: number,
   send: () => Promise<number>,
 ): Promise<void> {
-  // A revoked key cannot even read any more.
-  const reader = change.type === 'revoke' ? session.withoutKey(change.keyid) : session;
   const isPart: PartOf =
     change.type === 'revoke'
       ? ({ keyids }) => keyids.includes(change.keyid)
       : ({ node }) => node === change.node;
-  const watch = await RevocationWatch.begin(reader, isPart);
+  const watch = await RevocationWatch.begin(session, isPart);
   const seq = await send();
-  session.output.note(`update ${seq}: ${describeChange(change)}`);
+  session.output.note(`authority update ${seq}; waiting for the nodes`);
   const except = change.type === 'revoke-node' ? { except: change.node } : {};
   process.exitCode = await watch.finish(seq, { timeoutMs, ...except });
 }
@@ -106,23 +130,25 @@ async function nodeIdOf(session: Session, wanted: string): Promise<NodeId> {
   return node.id;
 }
 
-/** Throws `E_NOT_FOUND`; `E_ARGUMENT` listing the keyids when several have the name. */
+/**
+ * An active grant; one that was revoked where there is no other.
+ * @throws HyphaError `E_NOT_FOUND`; `E_ARGUMENT` listing the keyids when several have the name
+ */
 function findGrant(authority: Authority, wanted: string): KeyRecord {
-  const matches = authority
+  const named = authority
     .listKeys()
-    .filter(
-      ({ keyid, grant, status }) =>
-        status === 'active' && (keyid === wanted || grant.name === wanted),
-    );
+    .filter(({ keyid, grant }) => keyid === wanted || grant.name === wanted);
+  const active = named.filter(({ status }) => status === 'active');
+  const matches = active.length > 0 ? active : named;
   const [match, second] = matches;
   if (match === undefined) {
-    throw new HyphaError('E_NOT_FOUND', `no active grant for ${wanted}`, {
+    throw new HyphaError('E_NOT_FOUND', `no grant for ${wanted}`, {
       hint: 'hypha authority show',
     });
   }
   if (second === undefined) return match;
   throw new HyphaError('E_ARGUMENT', `${matches.length} keys are named ${wanted}`, {
-    details: matches.map(({ keyid, grant }) => `${keyid} (${grant.role})`),
+    details: matches.map(({ keyid, grant, status }) => `${keyid} (${grant.role}, ${status})`),
     hint: 'name the keyid',
   });
 }

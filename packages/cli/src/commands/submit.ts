@@ -10,7 +10,7 @@ import { countSignatures, describeGroup, isGenesis } from '../signature-count.ts
 import { readSignedPayload } from '../signed-payload.ts';
 import { readSigningFile } from '../signing-file.ts';
 import { type DeliveryFlags, deliverWork, deliveryOptions } from '../work-delivery.ts';
-import { WAIT_FOR_NODES, watchRevocation } from './authority-revoke.ts';
+import { readerOf, WAIT_FOR_NODES, watchRevocation } from './authority-revoke.ts';
 
 export function submitCommand(program: Command): void {
   deliveryOptions(program.command('submit <file>'))
@@ -61,8 +61,9 @@ async function submitUpdate(
   const send = () => sendUpdate(session, envelope, authority.extend([envelope]));
   const isRevocation = change.type === 'revoke' || change.type === 'revoke-node';
   if (detach === true || !isRevocation) return showSent(session, change, await send());
+  const reader = readerOf(session, authority, change);
   const timeoutMs = parseDuration(timeout, '--timeout') * 1000;
-  await watchRevocation(session, change, timeoutMs, async () => (await send()).seq);
+  await watchRevocation(reader, change, timeoutMs, async () => (await send()).seq);
 }
 
 async function submitAdmission(session: Session, envelope: Envelope): Promise<void> {
