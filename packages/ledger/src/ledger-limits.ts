@@ -16,8 +16,8 @@ export const LEDGER_LIMITS = {
   entryPageBytes: 8 * 1024 * 1024,
   /** How long a signed checkpoint is handed out before a new one is signed. */
   checkpointMs: 1_000,
-  /** Entries read at once when the whole log is checked. */
-  checkedEntries: 1_000,
+  /** Entries read at once when the whole log is checked: of the largest, 100 MiB. */
+  checkedEntries: 250,
   /** Report intervals of silence after which a node counts as unreachable. */
   silentIntervals: 3,
   labelsPerQuery: 16,

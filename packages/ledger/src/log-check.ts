@@ -56,8 +56,9 @@ async function readNodes(
   begin: number,
   end: number,
 ): Promise<ReadonlyMap<string, Uint8Array>> {
+  const levels = Array.from({ length: Math.floor(Math.log2(end)) + 1 }, (_, level) => level);
   const nodes = new Map<string, Uint8Array>();
-  for (let level = 0; 2 ** level <= end; level++) {
+  const read = async (level: number) => {
     const rows = await store.db
       .selectFrom('log_nodes')
       .select(['idx', 'hash'])
@@ -66,7 +67,8 @@ async function readNodes(
       .where('idx', '<', Math.floor(end / 2 ** level))
       .execute();
     for (const { idx, hash } of rows) nodes.set(nodeName(level, idx), hash);
-  }
+  };
+  await Promise.all(levels.map(read));
   return nodes;
 }
 

@@ -15,6 +15,7 @@
  * class StoreConflict extends HyphaError      // E_CONFLICT; reason 'rows' | 'constraint'; position
  * isStoreConflict(error): error is StoreConflict
  * ```
+ * In SQL beyond SQLite's own: `sha256_concat(blob, …)`, the digest of the blobs one behind the other.
  */
 export type { Migration } from './migration.ts';
 export {

@@ -205,3 +205,21 @@ describe('the file', () => {
     expect((await noteIds(store)).length).toBeGreaterThan(0);
   });
 });
+
+describe('sha256_concat', () => {
+  test('is the digest of blobs one behind the other, and of nothing else', async () => {
+    await using folder = await temporaryFolder();
+    await using store = await openNotes(folder.path);
+    const digest = async (expression: string) => {
+      const query = sql<{ digest: Uint8Array }>`select ${sql.raw(expression)} as digest`;
+      const { rows } = await query.execute(store.db);
+      return Buffer.from(rows[0]?.digest ?? []).toString('hex');
+    };
+    const abc = 'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad';
+    expect(await digest("sha256_concat(x'61', x'6263')")).toBe(abc);
+    expect(await digest("sha256_concat(x'', x'616263')")).toBe(abc);
+    expect(await digest('sha256_concat()')).toMatch(/^e3b0c442/);
+    for (const odd of ["'abc'", "x'6162', 'c'", "x'616263', null", '1'])
+      await expect(digest(`sha256_concat(${odd})`)).rejects.toMatchObject({ code: 'E_INTERNAL' });
+  });
+});

@@ -2,7 +2,6 @@
  * A process that writes pairs of notes for ever, several at a time, and tells on stdout each id whose write
  * has resolved.
  */
-import { writeSync } from 'node:fs';
 import { insertNote, openNotes } from './note-store.ts';
 
 const [folder = ''] = process.argv.slice(2);
@@ -14,7 +13,8 @@ async function writeForEver(): Promise<never> {
     const pair = id;
     id += 2;
     await store.write([insertNote(store, pair), insertNote(store, pair + 1)]);
-    writeSync(1, `${pair}\n`);
+    // Waits for a reader that is slow, which `writeSync` does not.
+    process.stdout.write(`${pair}\n`);
   }
 }
 
