@@ -1,4 +1,5 @@
 /** A coordinator in the hands of an attacker (G1): it may delay and drop work, and that is all it can do. */
+import { readFileSync } from 'node:fs';
 import {
   base64,
   type Envelope,
@@ -144,6 +145,21 @@ describe('it cannot speak for the authority', () => {
     const envelope = node.sign({ deployment: 'fleet', signers: [other.operator] });
     const authority = [...other.authority.updates];
     expect(await refusal(envelope, { authority })).toBe('E_UNKNOWN_KEY');
+  });
+
+  test('an update that the roots signed for another history: both are kept, and people are told', async () => {
+    const thief = createKey();
+    const grants = [grantOf(thief, { name: 'rival' }), grantOf(createKey(), { name: 'real' })];
+    const [rival, real] = grants.map((grant) => ({ type: 'grant', grant }) as const);
+    if (rival === undefined || real === undefined) throw new Error('two grants');
+    const update = signUpdate(node.authority, rival, node.keys.roots);
+    await node.change(real);
+    expect(await node.doesGoodWork()).toBe(true);
+    const envelope = node.sign({ deployment: 'rival', signers: [thief] });
+    expect(await refusal(envelope, { authority: [update] })).toBe('E_UNKNOWN_KEY');
+    const kept = node.evidence().find((path) => path.includes('authority-fork'));
+    expect(JSON.parse(readFileSync(kept ?? '', 'utf8'))).toMatchObject({ theirs: update });
+    expect(node.alarms().map(({ err }) => err?.code)).toContain('E_LOG_FORK');
   });
 
   test('an update that leaves one out', async () => {

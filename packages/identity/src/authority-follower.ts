@@ -80,7 +80,7 @@ export class AuthorityFollower {
   /**
    * Takes updates from anywhere; those known already are skipped. On disk when it resolves. An update that a
    * sound signer put beside one that is known is kept as evidence.
-   * @throws HyphaError the codes of `Authority.extend`; nothing is taken then
+   * @throws HyphaError the codes of `Authority.extend`, `E_LOG_FORK` for such a one; nothing is taken then
    */
   async grow(updates: readonly Envelope[]): Promise<Authority> {
     const growing = this.#growing.then(async () => {
@@ -89,8 +89,9 @@ export class AuthorityFollower {
         next = this.#current.extend(updates);
       } catch (error) {
         const found = findRivals(this.#deps.verifier, this.#current, updates, error);
-        if (found !== undefined) await this.#evidence.keep(found);
-        throw error;
+        if (found === undefined) throw error;
+        await this.#evidence.keep(found);
+        throw new HyphaError('E_LOG_FORK', found.reason, { cause: error });
       }
       if (next === this.#current) return next;
       await writeChain(this.#deps.folder, next);
@@ -139,7 +140,8 @@ export class AuthorityFollower {
         since += items.length;
       }
     } catch (error) {
-      if (!isHyphaError(error, 'E_AUTHORITY')) onFailure(error);
+      if (!isHyphaError(error, 'E_AUTHORITY') && !isHyphaError(error, 'E_LOG_FORK'))
+        onFailure(error);
     }
   }
 }
