@@ -192,12 +192,11 @@ describe('a ledger that lies', () => {
       code: 3,
       stdout: expect.stringContaining('E_LOG_FORK'),
     });
-    const evidence = readdirSync(join(misled, 'checkpoints')).find((name) => name.includes('fork'));
-    expect(stderr).toContain(
-      `both checkpoints are kept in ${join(misled, 'checkpoints', evidence ?? '?')}`,
-    );
-    const kept = JSON.parse(readFileSync(join(misled, 'checkpoints', evidence ?? ''), 'utf8'));
-    expect(kept.served).toBe(Object(old).checkpoint);
+    const folder = join(misled, 'checkpoints', 'evidence');
+    const [evidence = ''] = readdirSync(folder);
+    expect(stderr).toContain(`both checkpoints are kept in ${join(folder, evidence)}`);
+    const kept = JSON.parse(readFileSync(join(folder, evidence), 'utf8'));
+    expect(kept.theirs).toBe(Object(old).checkpoint);
     // What was seen stays the measure.
     proxy.tamper = ({ body }) => body;
     expect(linesOf(await hypha(misled, 'audit', 'log')).at(-1)).toContain('consistent with');

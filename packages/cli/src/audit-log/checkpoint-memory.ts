@@ -1,4 +1,5 @@
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
+import { EvidenceFolder } from '@hypha/client';
 import { type Checkpoint, parseStrictJson, Sha256Hex, utf8 } from '@hypha/protocol';
 import { findPrivateFile, writePrivateFile } from '@hypha/protocol/node';
 import { z } from 'zod';
@@ -37,10 +38,15 @@ export class CheckpointMemory {
     await writePrivateFile(this.#file, `${JSON.stringify(checkpoint)}\n`);
   }
 
-  /** Both notes, which together prove that the ledger signed two histories. Answers the file. */
-  async keepEvidence(seen: Checkpoint, served: Checkpoint): Promise<string> {
-    const file = this.#file.replace(/json$/, `fork-${served.size}-${served.root.slice(0, 8)}.json`);
-    await writePrivateFile(file, `${JSON.stringify({ seen: seen.note, served: served.note })}\n`);
-    return file;
+  /** Both notes, which together prove what the ledger did. Answers the file; undefined when it was kept before. */
+  keepEvidence(
+    reason: string,
+    heads: { readonly seen: Checkpoint; readonly served: Checkpoint; readonly nowMs: number },
+  ): Promise<string | undefined> {
+    const { seen, served, nowMs } = heads;
+    const folder = new EvidenceFolder(join(dirname(this.#file), 'evidence'), () => nowMs);
+    // An old head is no contradiction by itself: anybody may have kept it and serve it again.
+    const kind = served.size < seen.size && served.time <= seen.time ? 'log-rollback' : 'log-fork';
+    return folder.keep({ kind, reason, ours: seen.note, theirs: served.note });
   }
 }

@@ -51,8 +51,8 @@ export async function reportLog(session: Session, filter: LogFilter): Promise<nu
   }
   const verdict = audit.verdict();
   const remarks = unknown === 0 ? [] : [unknownSigners(unknown, filter, signers.unavailable)];
-  const evidence = await remember(memory, remembered, verdict);
-  if (evidence !== null) remarks.push(`both checkpoints are kept in ${evidence}`);
+  const evidence = await remember(memory, remembered, verdict, session.nowMs());
+  if (evidence !== undefined) remarks.push(`both checkpoints are kept in ${evidence}`);
   if (output.format !== 'table') {
     const { complete, size, checkpoint, faults } = verdict;
     const seen = remembered?.note ?? null;
@@ -109,14 +109,16 @@ async function remember(
   memory: CheckpointMemory,
   remembered: Checkpoint | null,
   { complete, checkpoint, faults }: LogVerdict,
-): Promise<string | null> {
-  if (checkpoint === null) return null;
+  nowMs: number,
+): Promise<string | undefined> {
+  if (checkpoint === null) return undefined;
   if (complete) {
     await memory.keep(checkpoint);
-    return null;
+    return undefined;
   }
-  const forked = faults.some(({ code }) => code === 'E_LOG_FORK');
-  return remembered !== null && forked ? await memory.keepEvidence(remembered, checkpoint) : null;
+  const fork = faults.find(({ code }) => code === 'E_LOG_FORK');
+  if (remembered === null || fork === undefined) return undefined;
+  return memory.keepEvidence(fork.message, { seen: remembered, served: checkpoint, nowMs });
 }
 
 function describeVerdict(verdict: LogVerdict, remembered: Checkpoint | null): string[] {
