@@ -44,7 +44,10 @@ beforeAll(async () => {
   services = await FakeServices.start(fleet, enrolments);
   const keyFile = join(dir.path, 'operator.pem');
   writeFileSync(keyFile, fleet.operator.pem, { mode: 0o600 });
-  writeFileSync(join(dir.path, 'context.json'), JSON.stringify(services.context(keyFile)));
+  writeFileSync(
+    join(dir.path, 'context.json'),
+    JSON.stringify(services.context({ operator: keyFile })),
+  );
 });
 afterAll(async () => {
   await services[Symbol.asyncDispose]();

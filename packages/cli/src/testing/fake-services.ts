@@ -6,13 +6,15 @@ import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import {
-  type Envelope,
+  type Authority,
+  Envelope,
   eventHash,
   GENESIS_HASH,
   HyphaError,
   hex,
   type JournalBody,
   type JournalEvent,
+  type NodeView,
   type RunId,
   type RunView,
   type SubmissionAccepted,
@@ -21,6 +23,7 @@ import {
 } from '@hypha/protocol';
 import { nodeVerifier } from '@hypha/protocol/node';
 import { type TestFleet, TestLog } from '@hypha/testkit';
+import { z } from 'zod';
 
 /** What the coordinator answers, by what is asked. */
 export interface CoordinatorScript {
@@ -33,10 +36,13 @@ export interface CoordinatorScript {
 
 export class FakeServices implements AsyncDisposable {
   readonly log: TestLog;
+  /** What the ledger says of them. */
+  nodes: readonly NodeView[] = [];
   readonly coordinator: CoordinatorScript;
   readonly #fleet: TestFleet;
   readonly #enrolments: readonly { readonly node: string; readonly envelope: Envelope }[];
   readonly #servers: Server[] = [];
+  #authority: Authority;
   #urls: readonly string[] = [];
 
   private constructor(
@@ -46,6 +52,7 @@ export class FakeServices implements AsyncDisposable {
     this.#fleet = fleet;
     this.#enrolments = enrolments;
     this.log = TestLog.of(fleet);
+    this.#authority = fleet.authority;
     this.coordinator = {
       accepted: { revision: 'rev', runs: [] },
       events: [],
@@ -61,17 +68,21 @@ export class FakeServices implements AsyncDisposable {
   ): Promise<FakeServices> {
     const services = new FakeServices(fleet, enrolments);
     services.#urls = [
-      await services.#listen((url) => services.#ledgerAnswer(url)),
+      await services.#listen((url, _reply, body) => services.#ledgerAnswer(url, body)),
       await services.#listen((url, reply) => services.#coordinatorAnswer(url, reply)),
     ];
     return services;
   }
 
-  /** `context.json` of an operator of this fleet. */
-  context(operatorKeyFile: string): unknown {
+  /** The chain, with what was appended here. */
+  get authority(): Authority {
+    return this.#authority;
+  }
+
+  /** `context.json` of somebody with these key files. */
+  context(keys: Readonly<Record<string, string>>): Record<string, unknown> {
     const [ledger, coordinator] = this.#urls;
-    const genesis = this.#fleet.authority.genesisHash;
-    return { ledger, coordinator, genesis, keys: { operator: operatorKeyFile }, nodes: [] };
+    return { ledger, coordinator, genesis: this.#authority.genesisHash, keys, nodes: [] };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -82,8 +93,14 @@ export class FakeServices implements AsyncDisposable {
     }
   }
 
-  #ledgerAnswer({ pathname, searchParams }: URL): unknown {
-    const { authority, genesis } = this.#fleet;
+  #ledgerAnswer({ pathname, searchParams }: URL, body: string): unknown {
+    const { genesis } = this.#fleet;
+    if (pathname === '/v1/authority' && body !== '') {
+      const { envelope } = z.object({ envelope: Envelope }).parse(JSON.parse(body));
+      this.#authority = this.#authority.apply(envelope);
+      return { seq: this.#authority.seq, hash: this.#authority.head };
+    }
+    const authority = this.#authority;
     switch (pathname) {
       case '/v1/genesis':
         return { envelope: genesis, hash: authority.genesisHash };
@@ -92,6 +109,8 @@ export class FakeServices implements AsyncDisposable {
         const head = { seq: authority.seq, hash: authority.head };
         return { items: authority.updates.slice(since + 1), head };
       }
+      case '/v1/nodes':
+        return { items: this.nodes, nextCursor: null };
       case '/v1/log/checkpoint':
         return { checkpoint: this.log.checkpoint() };
       case '/v1/log/entries': {
@@ -122,11 +141,15 @@ export class FakeServices implements AsyncDisposable {
     return STREAMED;
   }
 
-  async #listen(answer: (url: URL, reply: ServerResponse) => unknown): Promise<string> {
+  async #listen(
+    answer: (url: URL, reply: ServerResponse, body: string) => unknown,
+  ): Promise<string> {
     const server = createServer((request: IncomingMessage, reply) => {
-      request.resume();
+      const sent: Buffer[] = [];
+      request.on('data', (chunk: Buffer) => sent.push(chunk));
       request.on('end', () => {
-        const body = answer(new URL(request.url ?? '/', 'http://fake'), reply);
+        const url = new URL(request.url ?? '/', 'http://fake');
+        const body = answer(url, reply, Buffer.concat(sent).toString());
         if (body === STREAMED) return;
         const missing = body === undefined;
         reply.writeHead(missing ? 404 : request.method === 'POST' ? 202 : 200, {
