@@ -17,7 +17,7 @@ export const Submission = z.strictObject({
   /** Stapled authority updates the receiver may lack; verified as if they came from the ledger. */
   authority: z.array(Envelope).max(LIMITS.authorityUpdatesMax).optional(),
   /** Signed log head (C2SP note) that the sender knows; verified as if it came from the ledger. */
-  checkpoint: z.string().max(16_384).optional(),
+  checkpoint: z.string().max(LIMITS.checkpointCharsMax).optional(),
 });
 export type Submission = z.infer<typeof Submission>;
 
@@ -167,7 +167,7 @@ export const LogKey = z.object({ publicKey: PublicKey, keyid: KeyId });
 export type LogKey = z.infer<typeof LogKey>;
 
 /** `GET /v1/log/checkpoint`: a C2SP note (`checkpoint.ts`). */
-export const LogCheckpoint = z.object({ checkpoint: z.string().max(16_384) });
+export const LogCheckpoint = z.object({ checkpoint: z.string().max(LIMITS.checkpointCharsMax) });
 export type LogCheckpoint = z.infer<typeof LogCheckpoint>;
 
 /** Hashes of a Merkle proof, lowest first. */

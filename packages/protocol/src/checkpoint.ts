@@ -14,6 +14,7 @@ import type { Signer, Verifier } from './crypto-port.ts';
 import { findSignatureFault } from './ed25519.ts';
 import { base64, concatBytes, fromBase64, fromHex, hex, utf8 } from './encoding.ts';
 import { HyphaError } from './hypha-error.ts';
+import { LIMITS } from './limits.ts';
 import { verifyConsistency } from './merkle.ts';
 
 /** A checkpoint whose signatures held. */
@@ -36,9 +37,6 @@ export interface Checkpoint {
 const ED25519 = 0x01;
 const COSIGNATURE = 0x04;
 const KEY_HASH_BYTES = 4;
-
-const NOTE_CHARS_MAX = 16_384;
-const SIGNATURES_MAX = 16;
 
 /** What a fleet's log is called. Different fleets cannot show each other's checkpoints. */
 export function checkpointOrigin(genesisHash: string): string {
@@ -170,12 +168,15 @@ interface SignatureLine {
 
 /** C2SP signed-note: text, a blank line, signature lines. */
 function readNote(note: string): { body: string; signatures: readonly SignatureLine[] } {
-  if (note.length > NOTE_CHARS_MAX) throw refusal(`it has more than ${NOTE_CHARS_MAX} characters`);
+  const { checkpointCharsMax, checkpointSignaturesMax } = LIMITS;
+  if (note.length > checkpointCharsMax)
+    throw refusal(`it has more than ${checkpointCharsMax} characters`);
   if (!note.isWellFormed() || hasControls(note)) throw refusal('it holds control characters');
   const end = note.lastIndexOf('\n\n');
   if (end < 0 || !note.endsWith('\n')) throw refusal('it is not text, a blank line and signatures');
   const lines = note.slice(end + 2, -1).split('\n');
-  if (lines.length > SIGNATURES_MAX) throw refusal(`it has more than ${SIGNATURES_MAX} signatures`);
+  if (lines.length > checkpointSignaturesMax)
+    throw refusal(`it has more than ${checkpointSignaturesMax} signatures`);
   const signatures = lines.map(readSignatureLine);
   const keys = new Set(signatures.map(({ name, id }) => `${id} ${name}`));
   if (keys.size < signatures.length) throw refusal('a key signed it twice');

@@ -25,6 +25,9 @@ export const LIMITS = {
   checkpointAgeSecondsMin: 60,
   checkpointAgeSecondsDefault: 900,
   checkpointAgeSecondsMax: 86_400,
+  /** A checkpoint with the lines of witnesses: characters, and signature lines. */
+  checkpointCharsMax: 16_384,
+  checkpointSignaturesMax: 16,
   /** `exp - iat` of an admission by join token (design §8). */
   joinTokenSecondsMax: 3600,
   /** Authority updates stapled to one submission or returned in one page. */
