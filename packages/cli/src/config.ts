@@ -4,7 +4,7 @@ export interface CliEnvironment {
   readonly HYPHA_CONFIG: string | undefined;
   readonly HYPHA_CONTEXT: string | undefined;
   readonly HYPHA_CA: string | undefined;
-  readonly HYPHA_JOIN_TOKEN: string | undefined;
+  readonly HYPHA_JOIN_TOKEN?: string | undefined;
 }
 
 export function readEnvironment(): CliEnvironment {

@@ -109,6 +109,10 @@ export class NodeFixture implements AsyncDisposable {
   get authority(): Authority {
     return this.#authority;
   }
+  /** Keys, membership, authority. */
+  get identityFolder(): string {
+    return join(this.#folder, 'node', 'identity');
+  }
   get redisSocket(): string {
     return join(this.#folder, 'redis.sock');
   }
