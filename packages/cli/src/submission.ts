@@ -71,15 +71,24 @@ export function readScriptPayload(envelope: Envelope): ScriptPayload | undefined
 }
 
 async function staple(session: Session, carried: Submission): Promise<Submission> {
-  const [updates, note] = await Promise.all([
+  const { authority = carried.authority, ...proof } = await fetchProof(session);
+  return {
+    ...carried,
+    ...proof,
+    ...(authority === undefined ? {} : { authority: authority.slice(-STAPLED_UPDATES_MAX) }),
+  };
+}
+
+/** The whole authority and the newest checkpoint, as far as the ledger can be asked for them now. */
+export async function fetchProof(
+  session: Session,
+): Promise<Pick<Submission, 'authority' | 'checkpoint'>> {
+  const [updates, checkpoint] = await Promise.all([
     unlessAway(async () => (await fetchAuthority(session)).updates),
     unlessAway(async () => (await session.ledger().checkpoint()).checkpoint),
   ]);
-  const authority = (updates ?? carried.authority)?.slice(-STAPLED_UPDATES_MAX);
-  const checkpoint = note ?? carried.checkpoint;
   return {
-    envelope: carried.envelope,
-    ...(authority === undefined ? {} : { authority }),
+    ...(updates === undefined ? {} : { authority: [...updates] }),
     ...(checkpoint === undefined ? {} : { checkpoint }),
   };
 }

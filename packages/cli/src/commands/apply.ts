@@ -1,16 +1,8 @@
 import { resolve } from 'node:path';
-import {
-  type Authority,
-  type Envelope,
-  HyphaError,
-  isHyphaError,
-  type Signer,
-  signScript,
-} from '@hypha/protocol';
+import { type Envelope, HyphaError, isHyphaError, type Signer, signScript } from '@hypha/protocol';
 import { type Command, Option } from 'commander';
-import { fetchAuthority } from '../authority-chain.ts';
 import { findVariable } from '../config.ts';
-import { checkSignatures } from '../cosignature.ts';
+import { carriedAuthority, checkSignatures } from '../cosignature.ts';
 import { collect } from '../option-parsers.ts';
 import { type ApplyFlags, draftApply, draftDestroy, type SignedWork } from '../revision-draft.ts';
 import { readSecretValues } from '../secret-values.ts';
@@ -20,6 +12,7 @@ import { writeSigningFile } from '../signing-file.ts';
 import { isWritten, type SigningFlags, signingOptions } from '../signing-flags.ts';
 import { chooseSigner } from '../signing-key.ts';
 import { findSimulated, simulatedNote } from '../simulated-kinds.ts';
+import { fetchProof } from '../submission.ts';
 import { type DeliveryFlags, deliverWork, deliveryOptions } from '../work-delivery.ts';
 
 interface SendFlags extends ApplyFlags, DeliveryFlags, SigningFlags {}
@@ -82,23 +75,13 @@ async function writeWork(
   envelope: Envelope,
   target: string,
 ): Promise<void> {
-  const authority = await knownAuthority(session);
-  const updates = authority === undefined ? {} : { authority: [...authority.updates] };
-  const file = { submission: { envelope, ...updates }, isBare: false };
+  const file = { submission: { envelope, ...(await fetchProof(session)) }, isBare: false };
+  const authority = carriedAuthority(file, session.context.genesis);
   const item = { kind: 'script', payload } as const;
   checkSignatures(envelope, item, authority);
   const report = reportSignatures(file, item, authority, target);
   writeSigningFile(target, file);
   showReport(session.output, report, target);
-}
-
-async function knownAuthority(session: Session): Promise<Authority | undefined> {
-  try {
-    return await fetchAuthority(session);
-  } catch (error) {
-    if (isHyphaError(error, 'E_UNAVAILABLE')) return undefined;
-    throw error;
-  }
 }
 
 function sendOptions(command: Command): Command {
