@@ -52,6 +52,7 @@ function sentenceOf(
       const { node, payload } = statement;
       const place =
         payload.replaces === undefined ? '' : `, in the place of ${short(payload.replaces)}`;
+      if (statement.isKnown) return `${nameOf(node)} (${short(node)}) told another sealing key`;
       return `${nameOf(node)} (${short(node)}) enrolled from ${payload.facts.hostname}${place}`;
     }
     case 'receipt': {

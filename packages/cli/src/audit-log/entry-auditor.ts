@@ -35,7 +35,13 @@ import { MerkleFrontier } from './merkle-frontier.ts';
 export type Statement =
   | { readonly kind: 'authority'; readonly payload: AuthorityPayload }
   | { readonly kind: 'admission'; readonly payload: AdmissionPayload }
-  | { readonly kind: 'enrol'; readonly payload: EnrolPayload; readonly node: string }
+  | {
+      readonly kind: 'enrol';
+      readonly payload: EnrolPayload;
+      readonly node: string;
+      /** It was a node before: it only told another sealing key. */
+      readonly isKnown: boolean;
+    }
   | { readonly kind: 'receipt'; readonly payload: ReceiptPayload };
 
 export interface AuditedEntry {
@@ -60,6 +66,8 @@ interface KnownNode {
   readonly admission: string;
   /** Of its newest receipt. */
   readonly receipt: { readonly seq: number; readonly digest: string } | null;
+  /** The key that has its place now. */
+  readonly replacedBy: string | null;
 }
 
 export class EntryAuditor {
@@ -197,8 +205,9 @@ export class EntryAuditor {
     };
     const stated = verifyEnrolStatement(this.#verifier, input);
     // The same key again: it rotates its sealing key, and was let in before.
-    if (!this.#nodes.has(stated.node)) this.#join(stated, authority);
-    return { kind: 'enrol', payload: stated.payload, node: stated.node };
+    const isKnown = this.#nodes.has(stated.node);
+    if (!isKnown) this.#join(stated, authority);
+    return { kind: 'enrol', payload: stated.payload, node: stated.node, isKnown };
   }
 
   #join({ node, publicKey, payload, envelope }: EnrolStatement, authority: Authority): void {
@@ -212,11 +221,13 @@ export class EntryAuditor {
     if (payload.replaces === undefined) {
       for (const keyid of admission.keyids) findUsableKey(authority, keyid);
     }
-    const replaced = this.#nodes.get(payload.replaces ?? '');
     const { name } = admission.payload;
+    const oldId = payload.replaces ?? admission.payload.replaces ?? '';
+    const old = this.#nodes.get(oldId);
+    if (old !== undefined) this.#nodes.set(oldId, { ...old, replacedBy: node });
     this.#nodes.set(node, {
-      ...{ name, publicKey, admission: admission.digest },
-      receipt: replaced?.receipt ?? null,
+      ...{ name, publicKey, admission: admission.digest, replacedBy: null },
+      receipt: old?.receipt ?? null,
     });
     this.#names.set(keyIdOf(this.#verifier, publicKey), name);
   }
@@ -232,6 +243,12 @@ export class EntryAuditor {
     const { payload } = verifyReceipt(this.#verifier, { envelope, publicKey: known.publicKey });
     if (authority.isNodeRevoked(payload.node)) {
       throw new HyphaError('E_KEY_REVOKED', `node ${known.name} was revoked before it`);
+    }
+    if (known.replacedBy !== null) {
+      throw new HyphaError(
+        'E_KEY_REVOKED',
+        `${known.replacedBy} had the place of its node by then`,
+      );
     }
     return { kind: 'receipt', payload };
   }

@@ -2,6 +2,7 @@
 import {
   type Authority,
   base64,
+  base64url,
   canonicalBytes,
   checkpointOrigin,
   type Envelope,
@@ -12,12 +13,15 @@ import {
   type LogEntry,
   leafHash,
   merkleRoot,
+  nodeIdOf,
   PAYLOAD_TYPES,
   type PayloadInput,
   type PayloadKind,
+  payloadBytes,
   type ReceiptPayload,
   runIdOf,
   signCheckpoint,
+  signEnvelope,
   signReceipt,
   utf8,
   verifyCheckpoint,
@@ -28,6 +32,7 @@ import {
   createFleet,
   createKey,
   enrolmentOf,
+  FACTS,
   grantOf,
   signUpdate,
   type TestKey,
@@ -311,6 +316,48 @@ test('a grant signed by nobody who may is named, and gives nobody anything', asy
   const { log, verdict } = await audit(entriesOf([...good, grant]), { note });
   expect(verdict.faults).toMatchObject([{ index: 9, code: 'E_UNKNOWN_KEY' }]);
   expect(log.authority?.findKey(thief.keyid)).toBeUndefined();
+});
+
+describe('a node whose place another took', () => {
+  const fresh = createKey();
+  const freshId = nodeIdOf(nodeVerifier, fresh.publicKey);
+  const takeover = (): Envelope => {
+    const statement: PayloadInput<'enrol'> = {
+      v: 1,
+      publicKey: base64(fresh.publicKey),
+      sealKey: base64(createKey().publicKey),
+      admission: node.admission,
+      token: base64url(node.token),
+      replaces: node.id,
+      challenge: 'A'.repeat(22),
+      bootId: '00000000-0000-4000-8000-000000000000',
+      iat: Math.floor(Date.now() / 1000),
+      facts: FACTS,
+    };
+    return signEnvelope('enrol', payloadBytes('enrol', statement), [fresh, node.key]);
+  };
+  const prev = envelopeDigest(nodeVerifier, receipts[2] ?? enrolment, 'receipt');
+  const next = { seq: 4, prev };
+
+  test('goes on under its new key, with the receipts it had', async () => {
+    const successor = { ...node, key: fresh, id: freshId };
+    const log = [...good, takeover(), receiptOf(successor, next)];
+    const { verdict, log: audited } = await audit(entriesOf(log), { signed: log });
+    expect(verdict.faults).toEqual([]);
+    expect(audited.nameOf(freshId)).toBe('node-1');
+  });
+
+  test('says nothing more under its old one', async () => {
+    const log = [...good, takeover(), receiptOf(node, next)];
+    expect(await faultsOf(entriesOf(log), { signed: log })).toEqual(['10 E_KEY_REVOKED']);
+  });
+
+  test('a statement for another sealing key is no enrolment', async () => {
+    const log = [...good, enrolmentOf(node)];
+    const { entries, verdict } = await audit(entriesOf(log), { signed: log });
+    expect(verdict.faults).toEqual([]);
+    expect(entries.at(-1)?.statement).toMatchObject({ kind: 'enrol', isKnown: true });
+  });
 });
 
 test('a node whose journal was lost starts its receipts again', async () => {
