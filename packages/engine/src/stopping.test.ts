@@ -21,6 +21,37 @@ describe('stopping', () => {
     expect(rig.world.count('create b')).toBe(0);
   });
 
+  test('ends for the reason it was stopped for: a key that was taken back', async () => {
+    const rig = new SagaRig(async ({ call }) => {
+      await call('box.ensure', 'a');
+      await call('box.ensure', 'b');
+      await call('box.ensure', 'c');
+    });
+    rig.world.onApply = ({ step }) => {
+      if (step === 2) rig.cancel.abort(new HyphaError('E_KEY_REVOKED', 'key olivia was revoked'));
+    };
+    expect(await rig.run()).toMatchObject({
+      state: 'failed',
+      problem: { code: 'E_KEY_REVOKED' },
+    });
+    expect(rig.bodiesOf('step-intent').map(({ step }) => step)).toEqual([1, 2]);
+    expect(rig.world.snapshot()).toEqual({});
+  });
+
+  test.for(['E_KEY_REVOKED', 'E_SCOPE', 'E_SIG_THRESHOLD', 'E_AUDIENCE'] as const)(
+    'undoes what it did when the journal does not let it go on for %s',
+    async (code) => {
+      const rig = new SagaRig(async ({ call }) => {
+        await call('box.ensure', 'a');
+        await call('box.ensure', 'b');
+      });
+      const error = new HyphaError(code, 'the authority took it back');
+      rig.journal.refuseNext = { type: 'committed', error };
+      expect(await rig.run()).toMatchObject({ state: 'failed', problem: { code } });
+      expect(rig.world.snapshot()).toEqual({});
+    },
+  );
+
   test('is cancelled without a guest when the cancel came first', async () => {
     const rig = new SagaRig(async () => null);
     rig.cancel.abort();

@@ -279,6 +279,19 @@ test('work signed by a key that was revoked since is rejected without a step', a
   expect(rig.volumes.effects()).toEqual([]);
 });
 
+test('work of a realm that the node does not serve is rejected without a step', async () => {
+  await using rig = await NodeRig.open();
+  rig.realms = ['other'];
+  const run = await rig.submit(TWO_VOLUMES);
+  await rig.startRunner();
+  await vi.waitFor(async () => expect(await rig.isOver(run)).toBe(true), WAIT);
+  expect((await rig.bodies(run)).at(-1)).toMatchObject({
+    state: 'rejected',
+    problem: { code: 'E_AUDIENCE' },
+  });
+  expect(rig.volumes.effects()).toEqual([]);
+});
+
 test('a run whose key is revoked in the middle starts no further step and is undone', async () => {
   await using rig = await NodeRig.open();
   await rig.volumes.hold('b');

@@ -37,7 +37,7 @@ const claimAnswer = {
     committed: [],
     secrets: {},
   },
-  node: { id: 'node', name: 'n', labels: {} },
+  node: { id: 'node', name: 'n', labels: {}, realms: ['*'] },
 };
 const agree = (request: RunnerRequest): Reply => {
   if (request.method === 'hello') return { value: {} };
@@ -119,6 +119,13 @@ test('a runner says hello, claims and appends from where the journal ends', asyn
   await journal.append(run, 1, [finished('failed')]);
   expect(methods()).toEqual(['hello', 'claim', 'append', 'append']);
   expect(heard.slice(-2)).toMatchObject([{ after: 1 }, { after: 2 }]);
+});
+
+test('secrets are asked for by name and version, and answered with files', async () => {
+  const journal = await open();
+  const secrets = [{ secret: 'token', version: 'v1' }];
+  expect(await journal.provideSecrets(run, 1, secrets)).toEqual({ v1: '/run/x/v1' });
+  expect(heard.at(-1)).toEqual({ method: 'secrets', run, epoch: 1, secrets });
 });
 
 test('a refusal reaches the caller and the connection stays', async () => {

@@ -59,6 +59,8 @@ export class NodeRig implements AsyncDisposable {
   readonly runners: RunnerProcess[] = [];
   /** Sees each append before it is stored; true: store it, but never answer. */
   onAppend: (run: string, bodies: readonly JournalBody[]) => boolean = () => false;
+  /** It serves. */
+  realms: readonly string[] = ['*'];
   /** Answers the next claim, after it was granted or instead of that. */
   refuseClaim: { after: boolean; error: HyphaError } | undefined;
   authority: Authority;
@@ -369,7 +371,7 @@ export class NodeRig implements AsyncDisposable {
         epoch,
         envelope: await this.#journal.runs.readEnvelope(run),
         authority: this.authority.updates,
-        node: { id: this.node, name: 'node-1', labels: {} },
+        node: { id: this.node, name: 'node-1', labels: {}, realms: [...this.realms] },
         bootId,
         events: await this.#journal.runs.readAllEvents(run),
         committed: [],
