@@ -1,7 +1,13 @@
 import type { SecretFiles } from '@hypha/sal';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { RunClaims } from './run-claims.ts';
-import { admissionOf, finished, JournalWorld, silentLog } from './testing/journal-world.ts';
+import {
+  admissionOf,
+  finished,
+  JournalWorld,
+  silentLog,
+  started,
+} from './testing/journal-world.ts';
 
 const VERSION = 'a'.repeat(32);
 const secrets = [{ secret: 'token', version: VERSION }];
@@ -67,7 +73,7 @@ test('nobody else gets a secret: not another runner, not an older epoch, not aft
   await expect(claims.provideSecrets('r1', request)).rejects.toMatchObject(refused);
   await claims.claim('r2', { method: 'claim', run, epoch: 2 });
   await expect(claims.provideSecrets('r2', request)).rejects.toMatchObject(refused);
-  await world.fixture.append(run, [finished('failed')], { runner: 'r2', epoch: 2 });
+  await world.fixture.append(run, [started(), finished('failed')], { runner: 'r2', epoch: 2 });
   const last = { ...request, epoch: 2 };
   await expect(claims.provideSecrets('r2', last)).rejects.toMatchObject(refused);
   expect(asked).toEqual([]);
