@@ -100,6 +100,8 @@ test('three offline roots, two of which must sign, take over from one', {
 test('a second operator is granted, and a policy of two signatures is made by roots that stay offline', {
   timeout: TEST_MS_MAX,
 }, async () => {
+  await makeKey('bob');
+  expect(await fleet.hypha('authority', 'grant', file('bob.pem'))).toMatchObject({ code: 0 });
   const update = file('policy.json');
   const change = ['authority', 'set-policy', '--signatures', '2', '--checkpoint-max-age', '20m'];
   expect(await fleet.hypha(...change, '--unsigned', '--out', update)).toMatchObject({ code: 0 });
@@ -119,8 +121,6 @@ test('work needs the second signature, which openssl makes on a machine without 
   timeout: TEST_MS_MAX,
 }, async (context) => {
   if (!isOpensslInstalled()) context.skip('needs openssl');
-  openssl('genpkey', '-algorithm', 'ed25519', '-out', 'bob.pem');
-  await fleet.hypha('authority', 'grant', file('bob.pem'));
   const apply = ['apply', file('volume.ts'), '--node', 'node-1'];
   const alone = await fleet.hypha(...apply);
   expect({ code: alone.code, stderr: alone.stderr }).toEqual({
@@ -151,6 +151,8 @@ test('a file prepared without any key is signed by two machines and sent by a th
   const work = file('carried.json');
   const apply = ['apply', file('volume.ts'), '--node', 'node-1', '--ttl', '3600'];
   await fleet.hypha(...apply, '--unsigned', '--out', work);
+  const carried = JSON.parse(readFileSync(work, 'utf8'));
+  expect(Object.keys(carried).sort()).toEqual(['authority', 'checkpoint', 'envelope']);
   expect(await fleet.hypha('submit', work)).toMatchObject({ code: 3 });
   expect(await cosign(work, '--key', 'bob.pem')).toMatchObject({ code: 0 });
   expect(await cosign(work, '--key', 'bob.pem')).toMatchObject({
