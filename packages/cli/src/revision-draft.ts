@@ -228,5 +228,13 @@ async function resolveTargets(
     return names.map((name) => nodeAddress(session.context, name));
   }
   const nodes: NodeView[] = await listNodes(session);
-  return selectNodes(nodes, wanted).map(({ id, name }) => ({ id, name }));
+  return selectNodes(nodes, wanted)
+    .map((node) => successorOf(nodes, node))
+    .map(({ id, name }) => ({ id, name }));
+}
+
+/** A node that was given a new key holds what it held. Bounded, should a coordinator let them go round. */
+function successorOf(nodes: readonly NodeView[], node: NodeView, stepsMax = 64): NodeView {
+  const next = nodes.find(({ id }) => id === node.replacedBy);
+  return next === undefined || stepsMax === 0 ? node : successorOf(nodes, next, stepsMax - 1);
 }

@@ -99,6 +99,22 @@ test('the newest revision that was not undone is what a node holds', async () =>
   expect((await candidate('third')).held).toBeNull();
 });
 
+test('a node with a new key holds what it held under those before', async () => {
+  await addRun({ generation: 3, milliCpus: 30 });
+  const renewed = { ...node, id: 'renewed' };
+  await opened.store.write([
+    { query: opened.store.db.insertInto('nodes').values({ id: 'renewed', view: '{}' }) },
+  ]);
+  const read = async (predecessors: ReadonlyMap<string, readonly string[]>) => {
+    const deployment = { realm: 'default', deployment: 'web' };
+    const ask = { nowMs: NOW, deployment, predecessors };
+    const [only] = await readCandidates(opened.store, [renewed], ask);
+    return only?.held?.milliCpus ?? null;
+  };
+  expect(await read(new Map())).toBeNull();
+  expect(await read(new Map([['renewed', ['older', 'n']]]))).toBe(30);
+});
+
 test('a destroyed deployment is held no more', async () => {
   await addRun({ generation: 1 });
   await addRun({ generation: 2, mode: 'destroy' });

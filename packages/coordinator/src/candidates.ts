@@ -30,29 +30,36 @@ export async function readCandidates(
 
 interface CandidateAsk {
   readonly nowMs: number;
+  /** Node id → ids it had before: what those held, it holds. */
+  readonly predecessors?: ReadonlyMap<string, readonly string[]>;
   readonly deployment?: DeploymentName;
 }
 
 async function readSome(
   store: Store<CoordinatorDb>,
   nodes: readonly NodeView[],
-  { nowMs, deployment }: CandidateAsk,
+  { nowMs, deployment, predecessors }: CandidateAsk,
 ): Promise<readonly Candidate[]> {
   const ids = nodes.map(({ id }) => id);
+  const withBefore = new Map(ids.map((id) => [id, [id, ...(predecessors?.get(id) ?? [])]]));
   const oldestReport = Math.min(...nodes.map(({ lastReportAt }) => lastReportAt ?? 0));
   const since = Math.max(oldestReport, nowMs - LIMITS.reportAgeMsMax);
   const [recent, undelivered, holding, waiting] = await Promise.all([
     readRecent(store, ids, since),
     readUndelivered(store, ids),
-    deployment === undefined ? [] : readHolding(store, ids, deployment),
+    deployment === undefined ? [] : readHolding(store, [...withBefore.values()].flat(), deployment),
     readWaiting(store, ids),
   ]);
   const others = [...recent, ...undelivered].filter((run) => !isOf(run, deployment));
   const sent = Map.groupBy(others, ({ node }) => node);
   const held = new Map(holding.map((run) => [run.node, run]));
+  const newestOf = (id: string) =>
+    (withBefore.get(id) ?? [])
+      .flatMap((each) => held.get(each) ?? [])
+      .toSorted((a, b) => b.generation - a.generation)[0];
   return nodes.map((node) => ({
     node,
-    held: heldBy(node, held.get(node.id)),
+    held: heldBy(node, newestOf(node.id)),
     sent: sentTo(node, sent.get(node.id) ?? []),
     waiting: waiting.get(node.id) ?? 0,
   }));

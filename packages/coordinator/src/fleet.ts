@@ -3,6 +3,7 @@ import type { Store } from '@hypha/store';
 import type { AuthorityMirror } from './authority-mirror.ts';
 import type { ChangeFeed } from './change-feed.ts';
 import type { Clock } from './clock.ts';
+import { COORDINATOR_LIMITS as LIMITS } from './limits.ts';
 import { nodeState } from './presence.ts';
 import type { CoordinatorDb } from './schema.ts';
 
@@ -50,6 +51,20 @@ export class Fleet {
   find(id: string): NodeView | undefined {
     const record = this.#records.get(id);
     return record === undefined ? undefined : this.#viewOf(record);
+  }
+
+  /** Node id → ids that the same machine had before, with other keys. */
+  predecessors(): ReadonlyMap<string, readonly string[]> {
+    const found = new Map<string, string[]>();
+    for (const { id, replacedBy } of this.#records.values()) {
+      // Bounded, should a ledger make them replace each other.
+      let next = replacedBy;
+      for (let step = 0; next !== undefined && step < LIMITS.replacementsMax; step++) {
+        found.set(next, [...(found.get(next) ?? []), id]);
+        next = this.#records.get(next)?.replacedBy;
+      }
+    }
+    return found;
   }
 
   /** Throws `E_NOT_FOUND`. */

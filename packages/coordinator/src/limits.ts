@@ -1,5 +1,7 @@
 /** Bounds of one coordinator. Exceeding one is an error the caller sees, never a silent drop. */
 export const COORDINATOR_LIMITS = {
+  /** New keys of one machine that are followed back. */
+  replacementsMax: 64,
   /** Messages that wait for one node. */
   pendingPerNodeMax: 1000,
   /** Messages that wait for all nodes together. */

@@ -149,6 +149,7 @@ export class Submissions {
     const unknown = ids.filter((id) => fleet.find(id) === undefined);
     const candidates = await readCandidates(store, views, {
       nowMs: clock.nowMs(),
+      predecessors: fleet.predecessors(),
       deployment: payload,
     });
     const { chosen, refused } = place(candidates, {
