@@ -5,7 +5,7 @@
  */
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { readdirSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import type { JournalEvent } from '@hypha/protocol';
@@ -112,12 +112,13 @@ async function expectMadeOnce(deployment: string): Promise<void> {
   expect(rootfs).toHaveLength(2);
 }
 
-/** Ids in the node's own runtime root. Its folder is named after the node's state, as its cgroups are. */
+/** Ids in their runtime roots. The folder of those is named after the node's state, as its cgroups are. */
 function runtimeContainers(): string[] {
   const hash = createHash('sha256')
     .update(join(fleet.state, 'nodes', 'node-1'))
     .digest('hex');
-  return readdirSync(`/run/hypha-${hash.slice(0, 8)}/runtime`);
+  const folder = `/run/hypha-${hash.slice(0, 8)}`;
+  return readdirSync(folder).filter((id) => existsSync(join(folder, id, 'runtime', id)));
 }
 
 /** Folders below one of the pool's, wherever the pool is mounted below the node's state. */
