@@ -9,6 +9,7 @@ import type { NodeSals } from './node-inventory.ts';
 import type { RedisUsers } from './redis-users.ts';
 import { findRedisUsers } from './redis-users-file.ts';
 import { rekeyAtStart } from './rekey-at-start.ts';
+import { confineRunner } from './runner-confinement.ts';
 import { SecretFolder } from './secret-folder.ts';
 import { SecretVault } from './secret-vault.ts';
 import { openStateFolder, type StateFolder } from './state-folder.ts';
@@ -69,7 +70,10 @@ export async function runNodeProcess({ runnerFile, openSals }: NodeProcess): Pro
         ...{ config, folder, keys, host, secrets, log },
         redisUsers: await readRedisUsers(config),
         boot: await readBoot(() => systemClock.nowMs()),
-        runner: { command: process.execPath, argv: [...process.execArgv, runnerFile] },
+        runner: await confineRunner(
+          { command: process.execPath, argv: [...process.execArgv, runnerFile] },
+          signal,
+        ),
         verifier: nodeVerifier,
         clock: systemClock,
       });
