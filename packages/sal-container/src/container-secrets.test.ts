@@ -99,13 +99,16 @@ test('a container that is repaired gets its secrets again', async () => {
   expect(await outputOf('/bin/cat', PATH)).toBe('first "value"\n');
 });
 
-test('is asked for with the deployment it belongs to, and only when there is one', async () => {
+test('is asked for once, with the deployment it belongs to, and only when there is one', async () => {
   const values = new Values(folder, { [ONE]: 'x' });
   node.secrets = values;
   await node.ensure('web', { files: { '/a': 'text' } });
   expect(values.asked).toEqual([]);
-  await node.ensure('web', { files: { [PATH]: token(ONE) } }, 'b');
-  expect(new Set(values.asked)).toEqual(new Set(['default/contract/1']));
+  const files = Object.fromEntries(
+    Array.from({ length: 100 }, (_, at) => [`/run/secrets/${at}`, token(ONE)]),
+  );
+  await node.ensure('web', { files, env: { TOKEN: token(ONE) } }, 'b');
+  expect(values.asked).toEqual(['default/contract/1']);
 });
 
 test.for([

@@ -26,7 +26,9 @@ export async function resolveSecrets(
   signal: AbortSignal,
 ): Promise<ResolvedSecrets> {
   const values = [...Object.values(spec.env), ...Object.values(spec.files)];
-  const refs = values.filter((value) => typeof value !== 'string');
+  // Once each, however often a spec names it.
+  const named = values.flatMap((value) => (typeof value === 'string' ? [] : [value]));
+  const refs = [...new Map(named.map((ref) => [ref.version, ref])).values()];
   const paths = refs.length === 0 ? new Map() : await host.secrets.provide(label, refs, signal);
   const pathOf = ({ secret, version }: SecretRef): string => {
     const path = paths.get(version);
