@@ -19,6 +19,8 @@ export interface LedgerDb {
     run: string | null;
     /** Of enrolments, receipts, and admissions that name a node. */
     node: string | null;
+    /** `ROW_HASH` of the row: over what the log is not over. */
+    row_hash: Uint8Array | null;
   };
   /**
    * The Merkle tree over `entries`: the hash of each complete subtree of 2^level leaves, counted by `idx`
@@ -75,6 +77,10 @@ export interface NodeRow {
   facts: string;
   free: string;
 }
+
+/** What is kept beside an entry and only the ledger says: its place and time, and what it is found by. */
+export const ROW_HASH = `sha256_concat(cast(
+  position || ' ' || at || ' ' || coalesce(run, '') || ' ' || coalesce(node, '') as blob))`;
 
 /** 2^53 entries, as far as positions are exact. */
 const LEVELS = 53;
@@ -174,6 +180,14 @@ export const LEDGER_MIGRATIONS: readonly Migration[] = [
         digest text not null,
         restarts integer not null
       ) strict`,
+    ],
+  },
+  {
+    name: '0005-row-hash',
+    up: [
+      'alter table entries add column row_hash blob',
+      `update entries set row_hash = sha256_concat(cast(
+        position || ' ' || at || ' ' || coalesce(run, '') || ' ' || coalesce(node, '') as blob))`,
     ],
   },
 ];

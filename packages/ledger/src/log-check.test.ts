@@ -74,6 +74,16 @@ describe('a ledger refuses to start', () => {
       [`update entries set kind = 'receipt' where position = 6`],
       /^entry 6 is kept as receipt and is none$/,
     ],
+    [
+      'with another time of an entry',
+      ['update entries set at = at + 1 where position = 10'],
+      /^entry 10 is not kept with the time, run and node it had$/,
+    ],
+    [
+      'with an entry that is found as the receipt of another run',
+      [`update entries set run = 'run_x' where position = 11`],
+      /^entry 11 is not kept with the time, run and node it had$/,
+    ],
     ['with a changed leaf', [flipNode(0, 3)], /^entry 3 is not what was appended$/],
     [
       'with a changed subtree',

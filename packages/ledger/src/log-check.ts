@@ -8,8 +8,9 @@ import {
   type Verifier,
 } from '@hypha/protocol';
 import type { Store } from '@hypha/store';
+import { sql } from 'kysely';
 import { LEDGER_LIMITS } from './ledger-limits.ts';
-import type { EntryKind, LedgerDb } from './ledger-schema.ts';
+import { type EntryKind, type LedgerDb, ROW_HASH } from './ledger-schema.ts';
 import { LogDamage } from './log-damage.ts';
 
 interface StoredEntry {
@@ -21,10 +22,33 @@ interface StoredEntry {
 
 /**
  * Hashes every stored entry anew and holds the result against what was stored with it: its digest, its leaf
- * and each subtree above it. Answers the number of entries.
+ * and each subtree above it, its time and what it is found by. Answers the number of entries.
  * @throws LogDamage naming the first entry, or subtree, that is not what was appended
  */
 export async function checkLog(store: Store<LedgerDb>, verifier: Verifier): Promise<number> {
+  await checkFile(store);
+  const size = await checkTree(store, verifier);
+  const changed = await store.db
+    .selectFrom('entries')
+    .select('position')
+    .where(sql<boolean>`row_hash is not ${sql.raw(ROW_HASH)}`)
+    .orderBy('position')
+    .executeTakeFirst();
+  if (changed === undefined) return size;
+  throw new LogDamage(`entry ${changed.position} is not kept with the time, run and node it had`);
+}
+
+/** Before anything is read: from a file that is no database any more nothing can be read at all. */
+async function checkFile(store: Store<LedgerDb>): Promise<void> {
+  const rows = await store.db
+    .selectFrom(sql<{ integrity_check: string }>`pragma_integrity_check`.as('checked'))
+    .select('checked.integrity_check as found')
+    .execute();
+  const faults = rows.map(({ found }) => found).filter((found) => found !== 'ok');
+  if (faults.length > 0) throw new LogDamage('the store is damaged', { evidence: faults });
+}
+
+async function checkTree(store: Store<LedgerDb>, verifier: Verifier): Promise<number> {
   const check = new TreeCheck(verifier);
   for (;;) {
     const entries = await store.db

@@ -11,7 +11,7 @@ import {
 import type { Store, Write } from '@hypha/store';
 import { sql } from 'kysely';
 import { LEDGER_LIMITS } from './ledger-limits.ts';
-import type { EntryKind, LedgerDb } from './ledger-schema.ts';
+import { type EntryKind, type LedgerDb, ROW_HASH } from './ledger-schema.ts';
 import type { LogTree } from './log-tree.ts';
 
 export interface NewEntry {
@@ -75,7 +75,14 @@ export class LogEntries {
         .returning('position'),
       expectRows: 1,
     };
-    return [append, this.#tree.growWrite(digest)];
+    const seal: Write = {
+      query: this.#store.db
+        .updateTable('entries')
+        .set({ row_hash: sql.raw(ROW_HASH) })
+        .where('digest', '=', digest),
+      expectRows: 1,
+    };
+    return [append, seal, this.#tree.growWrite(digest)];
   }
 
   async findByDigest(digest: string): Promise<{ position: number; kind: EntryKind } | undefined> {

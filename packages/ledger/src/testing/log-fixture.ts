@@ -13,7 +13,7 @@ import {
 import { nodeVerifier } from '@hypha/protocol/node';
 import { createLogger } from '@hypha/service';
 import { type Ledger, startLedger } from '../ledger.ts';
-import { LEDGER_MIGRATIONS } from '../ledger-schema.ts';
+import { LEDGER_MIGRATIONS, ROW_HASH } from '../ledger-schema.ts';
 import type { Fleet } from './ledger-fixture.ts';
 
 /** A ledger in this process on a state that other ledgers had before. Reads it signs as the fleet's admin. */
@@ -75,6 +75,7 @@ export async function listLog(client: LedgerClient): Promise<readonly LogEntry[]
 
 /** Hashes the tree anew over whatever the entries are now: what somebody who owns the store can do. */
 export const REBUILD_TREE = [
+  `update entries set row_hash = ${ROW_HASH}`,
   'delete from log_nodes',
   ...LEDGER_MIGRATIONS.flatMap(({ name, up }) =>
     name === '0002-log-tree' && typeof up === 'object'
