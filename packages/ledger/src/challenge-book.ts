@@ -36,6 +36,12 @@ export class ChallengeBook {
     }
   }
 
+  /** Whether it is still to be spent. */
+  isOpen(challenge: string): boolean {
+    this.#forget();
+    return this.#open.has(challenge);
+  }
+
   #forget(): void {
     const now = this.#nowMs();
     for (const [challenge, expiresAt] of this.#open) {

@@ -35,6 +35,22 @@ describe('enrolment', () => {
     ).toEqual(first);
   });
 
+  test('tells whoever shows a statement from the log nothing that the log does not', async () => {
+    await using t = await startTestLedger();
+    const machine = new Machine();
+    await t.enrol(machine);
+    const report = machine.report(7, t.fleet.nowMs(), { bootId: 'boot-2', milliCpus: 7 });
+    await t.clientOf(machine).report(machine.id, [report]);
+    const { items } = await t.client.listEntries({ kind: 'enrol', node: machine.id });
+    const [logged] = items;
+    if (logged === undefined) throw new Error('no enrolment');
+    const stranger = t.clientOf(new Machine());
+    const view = await stranger.enrol(logged.envelope);
+    expect(view).toMatchObject({ lastReportAt: null, bootId: 'boot-1', uptimeMs: 0 });
+    expect(view.free.milliCpus).toBe(4000);
+    expect(view).not.toHaveProperty('authoritySeq');
+  });
+
   test('lets one of several at once through with the same token', async () => {
     await using t = await startTestLedger();
     const admission = t.fleet.admission();

@@ -20,7 +20,7 @@ import { LEDGER_LIMITS } from './ledger-limits.ts';
 import type { LedgerDb, NodeRow } from './ledger-schema.ts';
 import type { LogEntries } from './log-entries.ts';
 import type { NodeRegistry } from './node-registry.ts';
-import { joinWrites, replaceWrites, sealWrite } from './node-writes.ts';
+import { freeOf, joinWrites, replaceWrites, sealWrite } from './node-writes.ts';
 import type { PendingNodes } from './pending-nodes.ts';
 
 interface Deps {
@@ -57,8 +57,9 @@ export class Enrolments {
 
   /**
    * Durable when it resolves. A key that has enrolled gets its record again, whatever became of token and
-   * challenge: that is how a node that missed the answer finds out. With another sealing key and a later `iat`
-   * that one counts from now on.
+   * challenge: that is how a node that missed the answer finds out. Without an open challenge the statement may be
+   * anybody's, from the log: then the record is as it was at the enrolment. With another sealing key and a later
+   * `iat` that one counts from now on.
    * @param address IP address the statement came from
    * @throws HyphaError the codes of `verifyEnrolment`, of those `E_PENDING` once the request is kept for an
    *   admin to see; `E_RATE` when too many wait; `E_CHALLENGE`, `E_TOKEN`, `E_NODE_NAME`; `E_NOT_YET` and `E_REPLAY`
@@ -130,10 +131,13 @@ export class Enrolments {
   }
 
   async #comeBack(row: NodeRow, statement: EnrolStatement, attempt: Attempt): Promise<NodeView> {
-    const { nodes, entries, store, authority, nowMs } = this.#deps;
+    const { nodes, entries, store, authority, challenges, nowMs } = this.#deps;
     const { payload, digest, envelope, node } = statement;
     if (row.revoked === 1) throw revokedError(row);
-    if (payload.sealKey === row.seal_key) return nodes.view(row);
+    if (payload.sealKey === row.seal_key) {
+      const view = nodes.view(row);
+      return challenges.isOpen(payload.challenge) ? view : asEnrolled(view, payload);
+    }
     if (payload.iat <= row.enrolled_iat) {
       throw new HyphaError(
         'E_REPLAY',
@@ -263,6 +267,15 @@ export class Enrolments {
   #nowSeconds(): number {
     return Math.floor(this.#deps.nowMs() / 1000);
   }
+}
+
+/** Nothing but what the log says. */
+function asEnrolled(view: NodeView, { facts, bootId }: EnrolStatement['payload']): NodeView {
+  const { authoritySeq: _, ...rest } = view;
+  return {
+    ...rest,
+    ...{ state: 'ready', facts, bootId, uptimeMs: 0, lastReportAt: null, free: freeOf(facts) },
+  };
 }
 
 function revokedError({ id, replaced_by }: NodeRow): HyphaError {

@@ -109,7 +109,8 @@ function serveNodes(server: HyphaServer, parts: LedgerParts): void {
     method: 'GET',
     path: '/v1/nodes',
     auth: { roles: NODE_READERS },
-    summary: 'Nodes by name; every `label=key=value` has to match.',
+    summary:
+      'Nodes by name; every `label=key=value` has to match. Those that wait to be admitted: `state=pending`.',
     query: z.strictObject({
       ...pageQuery,
       label: z

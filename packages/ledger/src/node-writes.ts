@@ -2,6 +2,7 @@ import {
   base64,
   type EnrolStatement,
   keyIdOf,
+  type NodeFacts,
   type ResourceLimits,
   type VerifiedEnrolment,
   type Verifier,
@@ -20,11 +21,6 @@ export function joinWrites(
 ): Write[] {
   const { name, labels, realms } = admission.payload;
   const { facts } = payload;
-  const free: ResourceLimits = {
-    milliCpus: facts.cpus * 1000,
-    memoryBytes: facts.memoryBytes,
-    storageBytes: facts.storageBytes,
-  };
   return [
     {
       query: db.insertInto('nodes').values({
@@ -46,7 +42,7 @@ export function joinWrites(
         boot_id: payload.bootId,
         uptime_ms: 0,
         facts: JSON.stringify(facts),
-        free: JSON.stringify(free),
+        free: JSON.stringify(freeOf(facts)),
       }),
       expectRows: 1,
     },
@@ -55,6 +51,11 @@ export function joinWrites(
       expectRows: 1,
     })),
   ];
+}
+
+/** Of a node that has not reported yet: all it has. */
+export function freeOf({ cpus, memoryBytes, storageBytes }: NodeFacts): ResourceLimits {
+  return { milliCpus: cpus * 1000, memoryBytes, storageBytes };
 }
 
 /** Secrets are sealed to another key from now on. Fails for a statement that is not newer than the last. */

@@ -6,12 +6,13 @@ import {
   type NodeView,
   type Verifier,
 } from '@hypha/protocol';
+import { addressKey } from '@hypha/service';
 import { LEDGER_LIMITS as LIMITS } from './ledger-limits.ts';
 
 interface PendingNode {
   readonly statement: EnrolStatement;
-  /** IP address it was last heard from. */
-  readonly address: string;
+  /** Whose share it is in: see `addressKey`. */
+  readonly origin: string;
   readonly firstHeardAt: number;
   readonly heardAt: number;
 }
@@ -43,13 +44,13 @@ export class PendingNodes {
     this.#forget();
     const { node } = statement;
     const known = this.#waiting.get(node);
-    if (known === undefined) this.#checkRoom(node, address);
+    const origin = known?.origin ?? addressKey(address);
+    if (known === undefined) this.#checkRoom(node, origin);
     const heardAt = this.#nowMs();
     this.#waiting.delete(node);
     this.#waiting.set(node, {
       statement,
-      // Whoever fills one address's share cannot move what waits already to another's.
-      address: known?.address ?? address,
+      origin,
       firstHeardAt: known?.firstHeardAt ?? heardAt,
       heardAt,
     });
@@ -89,15 +90,15 @@ export class PendingNodes {
     };
   }
 
-  #checkRoom(node: string, address: string): void {
+  #checkRoom(node: string, origin: string): void {
     const refuse = (what: string) => {
       throw new HyphaError('E_RATE', `cannot keep ${node} as pending: ${what}`, {
         hint: 'join with a token instead: hypha node add NAME',
       });
     };
     if (this.#waiting.size >= LIMITS.pendingNodes) refuse(`${this.#waiting.size} nodes wait`);
-    const near = [...this.#waiting.values()].filter((other) => other.address === address).length;
-    if (near >= LIMITS.pendingPerAddress) refuse(`${near} nodes of ${address} wait`);
+    const near = [...this.#waiting.values()].filter((other) => other.origin === origin).length;
+    if (near >= LIMITS.pendingPerAddress) refuse(`${near} nodes of ${origin} wait`);
   }
 
   #forget(): void {

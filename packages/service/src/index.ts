@@ -25,6 +25,7 @@
  * `listenerKeys` go into a service's configuration, and the configuration in as `listener`; readCa(file) → PEM
  * A process that serves no HTTP imports the first three from `@hypha/service/process`.
  */
+export { addressKey } from './address-key.ts';
 export {
   type Caller,
   type CallerKey,
