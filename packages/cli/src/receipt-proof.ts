@@ -3,6 +3,7 @@
  * admin let in, over exactly the envelope that was sent from here.
  */
 import { setTimeout as delay } from 'node:timers/promises';
+import type { RunsClient } from '@hypha/client';
 import {
   fromBase64,
   HyphaError,
@@ -18,11 +19,14 @@ import {
 import { nodeVerifier } from '@hypha/protocol/node';
 import { fetchAuthority } from './authority-chain.ts';
 import { findEnrolment } from './node-enrolment.ts';
-import type { ClaimedEnd } from './run-watch.ts';
+import type { ClaimedEnd, WatchedRun } from './run-watch.ts';
 import type { Session } from './session.ts';
 import type { SubmittedRun } from './submission.ts';
+import type { ViaFlags } from './via.ts';
 
 const RECEIPT_POLL_MS = 200;
+/** A receipt follows the end of its run by the time it takes to sign and to carry it. */
+const RECEIPT_MS_MAX = 15_000;
 
 /** What was sent: who was asked, and the digest of the envelope. */
 export interface SentWork {
@@ -59,7 +63,7 @@ export function checkAccepted(sent: SentWork, { runs }: SubmissionAccepted): voi
  */
 export async function proveEnd(
   session: Session,
-  sent: SentWork,
+  digest: string,
   { run, node, name, reader }: SubmittedRun,
   claimed: ClaimedEnd,
   signal: AbortSignal,
@@ -75,7 +79,7 @@ export async function proveEnd(
   const output =
     claimed.output === undefined ? undefined : hex(nodeVerifier.sha256(utf8(claimed.output)));
   const lies = [
-    ...(ofRun === run && envelopeDigest === sent.digest ? [] : [`its receipt is of ${ofRun}`]),
+    ...(ofRun === run && envelopeDigest === digest ? [] : [`its receipt is of ${ofRun}`]),
     ...(state === claimed.state ? [] : [`told was ${claimed.state}, its receipt says ${state}`]),
     ...(journalHead === claimed.journalHead ? [] : ['its receipt is of other events']),
     ...(outputSha256 === output ? [] : ['its receipt is of another output']),
@@ -84,6 +88,47 @@ export async function proveEnd(
   throw new HyphaError('E_CONFLICT', `what was told of ${run} is not true: ${lies.join('; ')}`, {
     hint: 'do not believe this coordinator; ask the node itself: --via node',
   });
+}
+
+/**
+ * The same for a run that is known by its id alone: that is the hash of envelope digest and node, so it says
+ * which receipt is meant. Waits a moment for it.
+ * @param via a node that is asked itself stands alone (G8): what cannot be checked now is its own word
+ */
+export function proofOf(
+  session: Session,
+  reader: RunsClient,
+  run: string,
+  via: ViaFlags['via'],
+): NonNullable<WatchedRun['prove']> {
+  return async (claimed, signal) => {
+    const { node, envelopeDigest } = await reader.run(run, { signal });
+    if (runIdOf(nodeVerifier, envelopeDigest, node) !== run) {
+      throw new HyphaError('E_CONFLICT', `${run} is not of ${envelopeDigest} on ${node}`, {
+        hint: 'do not believe this coordinator; ask the node itself: --via node',
+      });
+    }
+    const soon = AbortSignal.any([signal, AbortSignal.timeout(RECEIPT_MS_MAX)]);
+    const submitted = { run, node, name: node, reader };
+    await unlessAlone(session, via, () =>
+      proveEnd(session, envelopeDigest, submitted, claimed, soon),
+    );
+  };
+}
+
+/** Undefined when a node that was asked itself cannot be vouched for now: nobody stands between who could lie. */
+export async function unlessAlone<T>(
+  session: Session,
+  via: ViaFlags['via'],
+  prove: () => Promise<T>,
+): Promise<T | undefined> {
+  try {
+    return await prove();
+  } catch (error) {
+    if (via !== 'node' || !isHyphaError(error, 'E_UNAVAILABLE')) throw error;
+    session.output.note(`not proven yet, the node says so: ${error.message}`);
+    return undefined;
+  }
 }
 
 async function waitForReceipt<T>(

@@ -183,6 +183,29 @@ test.for(lies)(
   },
 );
 
+test.for([
+  ['what the node attests', () => undefined, 0, 'succeeded'],
+  [
+    'a receipt by a key of its own',
+    () => {
+      services.coordinator.receipt = receipt(work, createKey());
+    },
+    3,
+    'E_UNKNOWN_KEY',
+  ],
+  ['another run under this id', () => tell(workFor(node)), 3, 'E_CONFLICT'],
+] as const)(
+  'whoever comes back to a run and is told %s sees that',
+  { timeout: TEST_MS_MAX },
+  async ([, lie, code, says]) => {
+    lie();
+    const outcome = await runCli(dir.path, 'run', 'events', work.run);
+    expect(outcome.code).toBe(code);
+    expect(outcome.stdout + outcome.stderr).toContain(says);
+    expect(outcome.stdout.includes('succeeded')).toBe(code === 0);
+  },
+);
+
 test('a node that no admin let in proves nothing', { timeout: TEST_MS_MAX }, async () => {
   const lured = workFor(invented);
   tell(lured);

@@ -2,7 +2,6 @@
 import {
   digestOf,
   HyphaError,
-  isHyphaError,
   Json,
   type ReceiptPayload,
   type Submission,
@@ -14,7 +13,7 @@ import { collectBundle } from './audit-bundle.ts';
 import { reportVerdict } from './commands/audit.ts';
 import { EXIT } from './exit-code.ts';
 import { parseDuration } from './option-parsers.ts';
-import { checkAccepted, proveEnd, type SentWork } from './receipt-proof.ts';
+import { checkAccepted, proveEnd, type SentWork, unlessAlone } from './receipt-proof.ts';
 import { type ClaimedEnd, type WatchDeadline, watchRuns } from './run-watch.ts';
 import type { Session } from './session.ts';
 import { payloadOf } from './signed-payload.ts';
@@ -61,7 +60,9 @@ export async function deliverWork(
       label: several ? submitted.name : '',
       prove: async (claimed, signal) => {
         if (sent === undefined) return;
-        const receipt = await prove(session, sent, submitted, claimed, flags, signal);
+        const receipt = await unlessAlone(session, flags.via, () =>
+          proveEnd(session, sent.digest, submitted, claimed, signal),
+        );
         ends.set(submitted.run, { ...claimed, receipt });
       },
     })),
@@ -75,24 +76,6 @@ export async function deliverWork(
 /** As told, and the receipt it was held against; undefined when a node was asked that nobody can vouch for now. */
 interface ProvenEnd extends ClaimedEnd {
   readonly receipt: ReceiptPayload | undefined;
-}
-
-async function prove(
-  session: Session,
-  sent: SentWork,
-  submitted: SubmittedRun,
-  claimed: ClaimedEnd,
-  flags: DeliveryFlags,
-  signal: AbortSignal,
-): Promise<ReceiptPayload | undefined> {
-  try {
-    return await proveEnd(session, sent, submitted, claimed, signal);
-  } catch (error) {
-    // Asked itself, a node stands alone (G8): nobody stands between that could tell of what never was.
-    if (flags.via !== 'node' || !isHyphaError(error, 'E_UNAVAILABLE')) throw error;
-    session.output.note(`not proven yet, the node says so: ${error.message}`);
-    return undefined;
-  }
 }
 
 /** An envelope that is no script is refused by whoever gets it, and proves nothing. */

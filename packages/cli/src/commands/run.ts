@@ -2,6 +2,7 @@ import type { RunsClient } from '@hypha/client';
 import { HyphaError, RunId, type RunView } from '@hypha/protocol';
 import type { Command } from 'commander';
 import { ago, describeError, type Output } from '../output.ts';
+import { proofOf } from '../receipt-proof.ts';
 import { describeEvent } from '../run-narrative.ts';
 import { watchRuns } from '../run-watch.ts';
 import { locateProblem } from '../script-place.ts';
@@ -61,7 +62,7 @@ async function showJournal(session: Session, reader: RunsClient, run: string): P
   );
 }
 
-type Reader = (session: Session, reader: RunsClient, run: string) => Promise<void>;
+type Reader = (session: Session, reader: RunsClient, run: string, flags: ViaFlags) => Promise<void>;
 
 const READERS: Readonly<Record<string, { description: string; read: Reader }>> = {
   show: {
@@ -70,8 +71,9 @@ const READERS: Readonly<Record<string, { description: string; read: Reader }>> =
   },
   events: {
     description: 'follow a run until it ends',
-    read: async (session, reader, run) => {
-      process.exitCode = await watchRuns(session, [{ run, label: '', reader }]);
+    read: async (session, reader, run, { via }) => {
+      const prove = proofOf(session, reader, run, via);
+      process.exitCode = await watchRuns(session, [{ run, label: '', reader, prove }]);
       if (session.output.format !== 'table') await showJournal(session, reader, run);
     },
   },
@@ -129,7 +131,7 @@ export function runCommand(program: Command): void {
       .description(description)
       .action((id: string, options: ViaFlags, command: Command) => {
         const session = sessionOf(command);
-        return read(session, readerOf(session, options), parseRunId(id));
+        return read(session, readerOf(session, options), parseRunId(id), options);
       });
   }
 }
