@@ -37,6 +37,8 @@ async function read(what: string, options: Options = {}): Promise<Protection | u
 test.for([
   ['redis users', {}, false],
   ['redis users', { redisUsers: '/state/redis-users.json' }, true],
+  ['redis users', { redis: 'redis://127.0.0.1:6379' }, false],
+  ['redis users', { redis: 'redis://one:secret@127.0.0.1:6379' }, true],
   ['redis connection', {}, true],
   ['redis connection', { redis: 'redis://127.0.0.1:6379' }, true],
   ['redis connection', { redis: 'redis://[::1]:6379' }, true],

@@ -36,10 +36,14 @@ export async function readProtection(deps: ProtectionDeps): Promise<Protection[]
   ].filter((protection) => protection !== undefined);
 }
 
-function redisUsers({ redisUsers: file }: SupervisorConfig): Protection {
+function redisUsers({ redis, redisUsers: file }: SupervisorConfig): Protection {
   const what = 'redis users';
-  if (file !== undefined)
+  if (file !== undefined) {
     return { what, ok: true, detail: 'supervisor and runners have their own' };
+  }
+  if (!redis.startsWith('/') && new URL(redis).username !== '') {
+    return { what, ok: true, detail: 'one for supervisor and runners, by the URL' };
+  }
   return {
     what,
     ok: false,
