@@ -101,6 +101,22 @@ function entryOf(envelope: Envelope, index: number): LogEntry {
   };
 }
 
+/** A head of this log that names `newest` as the authority, whatever the log holds. */
+function noteNaming({ seq, head, genesisHash }: Authority, log: readonly Envelope[]): string {
+  const leaves = log.map((entry) => leafHash(nodeVerifier, canonicalBytes(entry)));
+  return signCheckpoint(
+    nodeVerifier,
+    {
+      origin: checkpointOrigin(genesisHash),
+      size: leaves.length,
+      root: hex(merkleRoot(nodeVerifier, leaves)),
+      authority: { seq, head },
+      time: 1,
+    },
+    ledgerKey,
+  );
+}
+
 const entriesOf = (log: readonly Envelope[]) => log.map(entryOf);
 
 /** Audits what such a ledger serves; the checkpoint is of `signed`, by default the good log. */
@@ -250,6 +266,13 @@ describe('a ledger that signs what it serves is still held against', () => {
     expect(await both(good, { note })).toEqual(['0 E_CHECKPOINT']);
   });
 
+  test('the authority in its log: its head may name no older one', async () => {
+    const revoke = { type: 'revoke', keyid: fleet.operator.keyid, reason: '' } as const;
+    const log = [...good, signUpdate(authority, revoke, fleet.roots)];
+    const note = noteNaming(authority, log);
+    expect(await faultsOf(entriesOf(log), { note })).toEqual(['10 E_LOG_FORK']);
+  });
+
   test('the authority its checkpoint names', async () => {
     const { seq, head } = authority;
     const revoke = { type: 'revoke', keyid: fleet.operator.keyid, reason: '' } as const;
@@ -300,19 +323,7 @@ describe('an entry that no honest ledger takes is named', () => {
 test('a grant signed by nobody who may is named, and gives nobody anything', async () => {
   const thief = createKey();
   const grant = signUpdate(authority, { type: 'grant', grant: grantOf(thief) }, [thief]);
-  const { seq, head } = authority;
-  const leaves = [...good, grant].map((entry) => leafHash(nodeVerifier, canonicalBytes(entry)));
-  const note = signCheckpoint(
-    nodeVerifier,
-    {
-      origin: checkpointOrigin(authority.genesisHash),
-      size: leaves.length,
-      root: hex(merkleRoot(nodeVerifier, leaves)),
-      authority: { seq, head },
-      time: 1,
-    },
-    ledgerKey,
-  );
+  const note = noteNaming(authority, [...good, grant]);
   const { log, verdict } = await audit(entriesOf([...good, grant]), { note });
   expect(verdict.faults).toMatchObject([{ index: 9, code: 'E_UNKNOWN_KEY' }]);
   expect(log.authority?.findKey(thief.keyid)).toBeUndefined();
