@@ -50,7 +50,7 @@ export async function reportLog(session: Session, filter: LogFilter): Promise<nu
     checkShown(kept.length);
   }
   const verdict = audit.verdict();
-  const remarks = unknown === 0 ? [] : [unknownSigners(unknown, filter, signers.unavailable)];
+  const remarks = unknown === 0 ? [] : [unknownSigners(unknown, filter, signers.reason)];
   const evidence = await remember(memory, remembered, verdict, session.nowMs());
   if (evidence !== undefined) remarks.push(`both checkpoints are kept in ${evidence}`);
   if (output.format !== 'table') {
@@ -139,8 +139,8 @@ function describeVerdict(verdict: LogVerdict, remembered: Checkpoint | null): st
   return [`complete: ${size} entries, ${signed}, ${seen}`];
 }
 
-function unknownSigners(count: number, filter: LogFilter, unavailable: string | undefined): string {
-  const why = unavailable ?? 'the coordinator does not hold their envelopes any more';
+function unknownSigners(count: number, filter: LogFilter, reason: string | undefined): string {
+  const why = reason ?? 'the coordinator does not hold their envelopes any more';
   const effect = filter.by === null ? '' : '; those of such runs that --by asks for are not shown';
   return `who signed the revision of ${count} of these runs is not known: ${why}${effect}`;
 }

@@ -19,16 +19,17 @@ export class RevisionSigners {
   readonly #verifier: Verifier;
   /** Envelope digest → keyids; null: nobody can say. */
   readonly #kept = new Map<string, readonly string[] | null>();
-  #unavailable: string | undefined;
+  #isAway = false;
+  #reason: string | undefined;
 
   constructor(reader: Pick<RunsClient, 'envelope'>, verifier: Verifier) {
     this.#reader = reader;
     this.#verifier = verifier;
   }
 
-  /** Why nobody could be asked; undefined when somebody answered every time. */
-  get unavailable(): string | undefined {
-    return this.#unavailable;
+  /** Why some are not known, where it is not that their envelopes are gone. */
+  get reason(): string | undefined {
+    return this.#reason;
   }
 
   /** Keyids of who signed; null when the envelope cannot be had or is not the one of the receipt. */
@@ -37,7 +38,7 @@ export class RevisionSigners {
     if (kept !== undefined) return kept;
     const found = await this.#ask(run, authority);
     if (this.#kept.size >= KEPT_MAX) this.#kept.clear();
-    if (this.#unavailable === undefined) this.#kept.set(run.envelopeDigest, found);
+    if (!this.#isAway) this.#kept.set(run.envelopeDigest, found);
     return found;
   }
 
@@ -51,7 +52,7 @@ export class RevisionSigners {
   }
 
   async #ask(run: RunReference, authority: Authority): Promise<readonly string[] | null> {
-    if (this.#unavailable !== undefined) return null;
+    if (this.#isAway) return null;
     try {
       const envelope = await this.#reader.envelope(run.run);
       const { digest, keyids } = verifyEnvelope(this.#verifier, {
@@ -59,10 +60,13 @@ export class RevisionSigners {
         kind: 'script',
         keys: (keyid) => authority.findKey(keyid)?.publicKey,
       });
-      return digest === run.envelopeDigest ? keyids : null;
+      if (digest === run.envelopeDigest) return keyids;
+      this.#reason = `the coordinator showed another envelope for ${run.run}`;
+      return null;
     } catch (error) {
       if (!isHyphaError(error)) throw error;
-      if (isHyphaError(error, 'E_UNAVAILABLE')) this.#unavailable = error.message;
+      this.#isAway = error.code === 'E_UNAVAILABLE';
+      if (error.code !== 'E_NOT_FOUND') this.#reason = error.message;
       return null;
     }
   }
