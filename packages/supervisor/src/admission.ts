@@ -72,7 +72,7 @@ export class NodeAdmission {
       const known = await this.#findKnown(envelope, node, error);
       return { entry: known, existing: true };
     }
-    await this.#dateJournal();
+    await this.dateJournal();
     const { digest, payload, keyids } = script;
     return await journal.admit({
       run: runIdOf(verifier, digest, node.id),
@@ -117,11 +117,18 @@ export class NodeAdmission {
     });
   }
 
-  /** A head of the log was fresh by this node's clock, so the clock can be trusted. */
-  async #dateJournal(): Promise<void> {
+  /**
+   * Says when a new journal began, once a head of the log is fresh by this node's clock: then that can be
+   * trusted. To be called now and then, so that a restart before the first work changes nothing. Answers
+   * whether it did so now.
+   */
+  async dateJournal(): Promise<boolean> {
     const { journal, log, clock, openedAtMs } = this.#deps;
-    if (journal.horizon.isDated) return;
+    const newest = log.newest();
+    if (journal.horizon.isDated || newest === null) return false;
+    if (log.nowSeconds() - newest.time > log.current().policy.checkpointMaxAge) return false;
     await journal.horizon.date(log.nowSeconds() * 1000 - (clock.monotonicMs() - openedAtMs));
+    return true;
   }
 
   /** Throws `refusal` when the work is not known, and its own when it does not verify at all. */

@@ -122,6 +122,10 @@ export class FleetLog implements LogView {
     const behind = this.clockBehindSeconds;
     if (behind > PROTOCOL_LIMITS.skewSeconds)
       alarms.push(`the clock is ${behind} s behind the ledger: fix NTP`);
+    const { time } = this.newest() ?? {};
+    const age = time === undefined ? 0 : this.nowSeconds() - time;
+    if (age > LIMITS.headAgeSecondsMax)
+      alarms.push(`nothing was heard of the ledger for ${age} s: new work will be refused`);
     if (this.isDisputed)
       alarms.push('the ledger contradicts itself: see evidence/ in the state of the identity');
     return alarms;

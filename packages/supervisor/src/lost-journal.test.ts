@@ -34,3 +34,18 @@ test('what was signed before the journal began is refused, whether it ran or not
     return items.length === 1;
   });
 });
+
+test('work that was signed while a node without any work was down is no replay', async () => {
+  await using idle = await NodeFixture.start();
+  await until('the journal knows when it began', () =>
+    idle.supervisor.log.includes('the beginning of the journal is known'),
+  );
+  await idle.supervisor.kill('SIGKILL');
+  const envelope = idle.sign(`await container('late', {});`, { deployment: 'late' });
+  // Longer than clocks may disagree, as the new process would see it.
+  await idle.backdateJournal(3600);
+  await idle.startSupervisor();
+  await until('the node is back', () => idle.isReady());
+  const run = await idle.submit(envelope);
+  expect(await idle.waitForEnd(run)).toMatchObject({ state: 'succeeded' });
+});

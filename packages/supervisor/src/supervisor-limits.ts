@@ -65,6 +65,8 @@ export const LIMITS = {
   authorityWaitMs: 300,
   /** The coordinator brings updates at once; this is for when it does not. */
   authorityPollMs: 30_000,
+  /** Head of the log that is older is said in the facts of the node. */
+  headAgeSecondsMax: 300,
   reportMs: 10_000,
   /** Plaintext of all secrets of a node at once. */
   secretBytesMax: 64 * 1024 * 1024,

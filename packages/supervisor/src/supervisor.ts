@@ -86,6 +86,7 @@ export class Supervisor {
   #url = '';
   /** Monotonic. */
   readonly #openedAtMs: number;
+  #admission: NodeAdmission | undefined;
 
   static async start(parts: SupervisorParts): Promise<Supervisor> {
     const { cgroup2 } = await detectCgroups();
@@ -194,6 +195,7 @@ export class Supervisor {
         this.#settlement.sweep();
         // Never rejects.
         void secrets.sweep();
+        void this.#dateJournal();
       },
     });
     this.#server = createServer({
@@ -241,6 +243,7 @@ export class Supervisor {
   async #start(): Promise<void> {
     const { config } = this.#parts;
     const admission = this.#openAdmission();
+    this.#admission = admission;
     this.#journal.subscribe((entry, events) => {
       const accepted = events.find(({ body }) => body.type === 'accepted')?.body;
       const isNew = accepted !== undefined;
@@ -259,6 +262,16 @@ export class Supervisor {
     this.#url = await this.#server.listen({ host: config.host, port: config.port });
     this.#sweep.start();
     await this.#pool.start(config.runners);
+  }
+
+  /** Never rejects: the next sweep tries again. */
+  async #dateJournal(): Promise<void> {
+    const { log } = this.#parts;
+    try {
+      if (await this.#admission?.dateJournal()) log.info('the beginning of the journal is known');
+    } catch (err) {
+      log.error({ err }, 'journal not dated');
+    }
   }
 
   #openAdmission(): NodeAdmission {

@@ -9,6 +9,7 @@ import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { CoordinatorClient, LedgerClient, NodeClient } from '@hypha/client';
@@ -220,6 +221,13 @@ export class NodeFixture implements AsyncDisposable {
   async loseJournal(): Promise<void> {
     const { journal } = await openStateFolder(join(this.#folder, 'node'));
     for (const suffix of ['', '-wal', '-shm']) await rm(`${journal}${suffix}`, { force: true });
+  }
+
+  /** While the supervisor does not run: its journal began this much earlier. */
+  async backdateJournal(seconds: number): Promise<void> {
+    const { journal } = await openStateFolder(join(this.#folder, 'node'));
+    using db = new DatabaseSync(journal);
+    db.prepare('update meta set createdAt = createdAt - ?').run(seconds * 1000);
   }
 
   /** `body` is what the deploy function does; generations grow by themselves. */
