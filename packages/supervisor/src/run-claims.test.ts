@@ -28,6 +28,7 @@ beforeEach(async () => {
     journal: world.journal,
     reconciler: world.reconciler,
     secrets: files,
+    revocations: { checkMayAppend: () => undefined },
     bootId: 'boot-1',
     self: () => ({ id: 'node', name: 'n', labels: {}, realms: ['*'] }),
     authority: () => [],
