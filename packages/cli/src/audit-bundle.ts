@@ -17,7 +17,7 @@ import {
   verifyCheckpoint,
 } from '@hypha/protocol';
 import { nodeVerifier } from '@hypha/protocol/node';
-import { fetchAuthority } from './commands/authority.ts';
+import { fetchAuthority } from './authority-chain.ts';
 import { allPages, type Session } from './session.ts';
 
 const WAIT_MS_MAX = 15_000;

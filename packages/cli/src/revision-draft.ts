@@ -10,8 +10,8 @@ import {
 } from '@hypha/protocol';
 import { nodeVerifier } from '@hypha/protocol/node';
 import { parseBytes } from '@hypha/sal/quantity';
+import { fetchAuthority } from './authority-chain.ts';
 import { systemEntropy } from './authority-signing.ts';
-import { fetchAuthority } from './commands/authority.ts';
 import { listNodes } from './commands/node.ts';
 import type { CompiledScript } from './compile/index.ts';
 import { parseInteger, parsePairs } from './option-parsers.ts';

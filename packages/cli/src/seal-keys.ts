@@ -16,8 +16,8 @@ import {
   verifyEnrolStatement,
 } from '@hypha/protocol';
 import { nodeVerifier } from '@hypha/protocol/node';
+import { fetchAuthority } from './authority-chain.ts';
 import { systemEntropy } from './authority-signing.ts';
-import { fetchAuthority } from './commands/authority.ts';
 import { findEnrolment } from './node-enrolment.ts';
 import { allPages, type Session } from './session.ts';
 

@@ -1,6 +1,6 @@
 import { type Checkpoint, HyphaError } from '@hypha/protocol';
 import { nodeVerifier } from '@hypha/protocol/node';
-import { fetchAuthority } from '../commands/authority.ts';
+import { fetchAuthority } from '../authority-chain.ts';
 import { EXIT } from '../exit-code.ts';
 import { describeEntry, momentOf, printable } from '../log-narrative.ts';
 import type { Session } from '../session.ts';

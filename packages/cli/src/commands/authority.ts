@@ -4,8 +4,6 @@ import { initCommand } from './authority-init.ts';
 import { revokeCommands } from './authority-revoke.ts';
 import { logCommand, showCommand } from './authority-show.ts';
 
-export { fetchAuthority } from '../authority-chain.ts';
-
 export function authorityCommand(program: Command): void {
   const authority = program
     .command('authority')
