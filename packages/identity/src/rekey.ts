@@ -14,6 +14,7 @@ import {
   fromBase64,
   fromHex,
   HyphaError,
+  isHyphaError,
   leafHash,
   type NodeFacts,
   type NodeId,
@@ -54,7 +55,7 @@ export interface RekeyDeps {
   readonly clock: Clock;
 }
 
-/** The key that waits to become the node's, and its id; undefined when none does. */
+/** The key that waits to become the node's, and its id; undefined when none does. Throws `E_CONFLICT` for what is no key. */
 export async function findNextKey(
   folder: string,
 ): Promise<{ readonly node: NodeId; readonly signer: Signer } | undefined> {
@@ -77,7 +78,11 @@ export async function findNextKey(
  * is read. Idempotent.
  */
 export async function adoptNextKey(folder: string, identityFile: string): Promise<void> {
-  const next = await findNextKey(folder);
+  // One that cannot be read is no reason not to start: `rekey` says what is wrong with it.
+  const next = await findNextKey(folder).catch((error: unknown) => {
+    if (isHyphaError(error, 'E_CONFLICT')) return undefined;
+    throw error;
+  });
   if (next === undefined) return;
   const membership = await findMembership(folder);
   if (membership?.node !== next.node) return;

@@ -33,17 +33,15 @@ export interface RekeyAtStartDeps {
  */
 export async function rekeyAtStart(deps: RekeyAtStartDeps, signal: AbortSignal): Promise<NodeKeys> {
   const { folder, keys, log, clock } = deps;
-  const next = await findNextKey(folder.identity);
-  if (next === undefined) return keys;
-  const reason = await findUnrest(deps);
-  if (reason !== undefined) {
-    log.warn(
-      { node: keys.nodeId, next: next.node, reason },
-      'new node key waits for the next start',
-    );
-    return keys;
-  }
   try {
+    const next = await findNextKey(folder.identity);
+    if (next === undefined) return keys;
+    const reason = await findUnrest(deps);
+    if (reason !== undefined) {
+      const ids = { node: keys.nodeId, next: next.node };
+      log.warn({ ...ids, reason }, 'new node key waits for the next start');
+      return keys;
+    }
     await rekey(
       {
         ...deps,
@@ -56,7 +54,7 @@ export async function rekeyAtStart(deps: RekeyAtStartDeps, signal: AbortSignal):
       signal,
     );
   } catch (err) {
-    log.error({ err, node: keys.nodeId, next: next.node }, 'node key stays as it was');
+    log.error({ err, node: keys.nodeId }, 'node key stays as it was');
     return keys;
   }
   // Reports that wait were signed by the old key.
