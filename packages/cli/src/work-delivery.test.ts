@@ -183,7 +183,7 @@ test.for(lies)(
   },
 );
 
-test.for([
+const returns: readonly (readonly [string, () => void, number, string])[] = [
   ['what the node attests', () => undefined, 0, 'succeeded'],
   [
     'a receipt by a key of its own',
@@ -194,7 +194,9 @@ test.for([
     'E_UNKNOWN_KEY',
   ],
   ['another run under this id', () => tell(workFor(node)), 3, 'E_CONFLICT'],
-] as const)(
+];
+
+test.for(returns)(
   'whoever comes back to a run and is told %s sees that',
   { timeout: TEST_MS_MAX },
   async ([, lie, code, says]) => {
