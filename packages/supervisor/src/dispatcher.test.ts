@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { Dispatcher } from './dispatcher.ts';
 import { HopelessRuns } from './hopeless-runs.ts';
 import type { RunJob } from './run-queue.ts';
@@ -64,22 +64,46 @@ test('a job is given once, and again only when the queue may have lost it', asyn
   expect(jobs).toEqual([{ run, epoch: 1 }]);
 });
 
-test('a queue that hands out nothing to an idle runner is emptied, and filled again', async () => {
-  const run = await admit();
-  const refill = async () => {
-    jobs = [];
-    dispatcher.refill();
-    await dispatcher.idle();
-  };
-  for (let sweep = 0; sweep < LIMITS.ignoredRefills; sweep++) await refill();
-  expect(resets).toEqual([]);
-  runners = 1;
-  for (let sweep = 1; sweep < LIMITS.ignoredRefills; sweep++) await refill();
-  expect(resets).toEqual([]);
-  await refill();
-  expect({ resets, jobs }).toEqual({ resets: [{ run, epoch: 1 }], jobs: [{ run, epoch: 1 }] });
-  await refill();
-  expect(resets).toHaveLength(1);
+describe('a queue that does not hand out a job', () => {
+  const quiet = LIMITS.doubtMax / LIMITS.doubtQuiet;
+  const busy = LIMITS.doubtMax / LIMITS.doubtBusy;
+
+  /** Sweeps so often, until the queue is emptied; answers at which that was. */
+  async function sweepsUntilReset(max: number, between: () => Promise<void> = async () => {}) {
+    for (let sweep = 1; sweep <= max; sweep++) {
+      await between();
+      jobs = [];
+      dispatcher.refill();
+      await dispatcher.idle();
+      if (resets.length > 0) return sweep;
+    }
+    return undefined;
+  }
+
+  test('is left alone while every runner works', async () => {
+    await admit();
+    expect(await sweepsUntilReset(2 * busy)).toBeUndefined();
+  });
+
+  test('is emptied while a runner is idle, and filled again', async () => {
+    const run = await admit();
+    runners = 1;
+    expect(await sweepsUntilReset(2 * quiet)).toBe(quiet);
+    expect({ resets, jobs }).toEqual({ resets: [{ run, epoch: 1 }], jobs: [{ run, epoch: 1 }] });
+    resets = [];
+    expect(await sweepsUntilReset(quiet - 1)).toBeUndefined();
+  });
+
+  test('is given more time while other runs begin', async () => {
+    const stuck = await admit();
+    runners = 1;
+    let other = 0;
+    const others = async () => {
+      await world.succeed(await world.commit([], { deployment: `other-${++other}` }));
+    };
+    expect(await sweepsUntilReset(2 * busy, others)).toBe(busy);
+    expect(resets).toEqual([{ run: stuck, epoch: 1 }]);
+  });
 });
 
 test('a queue that is away gets the job when it is back', async () => {

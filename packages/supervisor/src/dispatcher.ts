@@ -26,13 +26,18 @@ export class Dispatcher {
   readonly #held = new Set<string>();
   // Jobs the queue was given and has perhaps not lost
   #given = new Set<string>();
-  // Jobs that waited at the last refill although a runner was idle → at how many in a row
+  // Jobs that waited at refills although a runner was idle → how doubtful that makes the queue
   #ignored = new Map<string, number>();
+  // Runs that began since the last refill
+  #begun = 0;
   #passes: Promise<void> = Promise.resolve();
   #isWaiting = false;
 
   constructor(deps: DispatcherDeps) {
     this.#deps = deps;
+    deps.journal.subscribe((_entry, events) => {
+      if (events.some(({ body }) => body.type === 'started')) this.#begun++;
+    });
   }
 
   /** No job for this run until it is let go. */
@@ -69,17 +74,23 @@ export class Dispatcher {
 
   /**
    * A job waits for nothing while a runner is idle. When one does, time after time, Redis holds something that
-   * keeps it from being handed out, and adding it again changes nothing: only a fresh queue does.
+   * keeps it from being handed out, and adding it again changes nothing: only a fresh queue does. A runner
+   * that is seen idle may only be between two runs, unless fewer began than there are such runners.
    */
   async #doubt(): Promise<void> {
     const { journal, queue, log, runners } = this.#deps;
     const entries = journal.listLanes().flatMap(({ runs }) => runs);
-    const isIdle = entries.filter(({ holder }) => holder !== null).length < runners();
-    const jobs = isIdle ? this.#listWaiting() : [];
+    const idle = runners() - entries.filter(({ holder }) => holder !== null).length;
+    const weight = this.#begun < idle ? LIMITS.doubtQuiet : LIMITS.doubtBusy;
+    this.#begun = 0;
+    const jobs = this.#listWaiting();
     this.#ignored = new Map(
-      jobs.map((job) => [jobIdOf(job), (this.#ignored.get(jobIdOf(job)) ?? 0) + 1]),
+      jobs.map((job) => {
+        const before = this.#ignored.get(jobIdOf(job)) ?? 0;
+        return [jobIdOf(job), idle > 0 ? before + weight : before];
+      }),
     );
-    if (Math.max(0, ...this.#ignored.values()) < LIMITS.ignoredRefills) return;
+    if (Math.max(0, ...this.#ignored.values()) < LIMITS.doubtMax) return;
     log.error({ jobs: jobs.slice(0, 10), alarm: true }, 'queue hands out nothing and is emptied');
     this.#ignored = new Map();
     await queue.reset(jobs);

@@ -4,8 +4,13 @@ export const LIMITS = {
   sweepMs: 2_000,
   /** Jobs given to the queue at once; the rest follows as those are taken. */
   jobsPerPass: 500,
-  /** Sweeps in a row at which a job waits beside an idle runner until the queue is not believed any more. */
-  ignoredRefills: 4,
+  /**
+   * How much one sweep at which a job waits beside an idle runner adds to the doubt about the queue: while
+   * nothing begins, and while other runs come and go. At `doubtMax` the queue is emptied.
+   */
+  doubtQuiet: 15,
+  doubtBusy: 1,
+  doubtMax: 60,
   /** How long runners of a former supervisor may take to come back. */
   reattachMs: 5_000,
   /** How long a new runner may take to say hello; one that ended is seen at once. */
