@@ -1,6 +1,7 @@
-import { readFile, rm, stat } from 'node:fs/promises';
+import { readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { canonicalJson, envelopeDigest } from '@hypha/protocol';
+import { DatabaseSync } from 'node:sqlite';
+import { canonicalJson, Envelope, envelopeDigest } from '@hypha/protocol';
 import { nodeVerifier } from '@hypha/protocol/node';
 import { openStore } from '@hypha/store';
 import { describe, expect, test } from 'vitest';
@@ -18,6 +19,35 @@ import {
   readCheckpoint,
   tamper,
 } from './testing/log-fixture.ts';
+
+function readEntry(file: string, position: number) {
+  const db = new DatabaseSync(file);
+  try {
+    const { digest, envelope } = db
+      .prepare('select digest, envelope from entries where position = ?')
+      .get(position) as { digest: string; envelope: string };
+    const { signatures } = Envelope.parse(JSON.parse(envelope));
+    return { digest, signature: signatures[0]?.sig ?? '' };
+  } finally {
+    db.close();
+  }
+}
+
+async function startRefusal(state: string, fleet: Fleet): Promise<string> {
+  try {
+    await using ledger = await openLedger(state, fleet);
+    await ledger.client.genesis();
+    return 'none';
+  } catch (error) {
+    return error instanceof LogDamage ? error.message : String(error);
+  }
+}
+
+function placesOf(bytes: Buffer, text: string): number[] {
+  const places: number[] = [];
+  for (let at = bytes.indexOf(text); at >= 0; at = bytes.indexOf(text, at + 1)) places.push(at);
+  return places;
+}
 
 /** 13 entries, a checkpoint over the first 9 handed out, and the ledger stopped. */
 async function stoppedLedger() {
@@ -133,6 +163,29 @@ describe('a ledger refuses to start', () => {
     const refused = openLedger(stopped.state, stopped.fleet);
     await expect(refused).rejects.toBeInstanceOf(LogDamage);
     await expect(refused).rejects.toMatchObject({ message: expect.stringMatching(message) });
+  });
+
+  test('with a flipped bit of an entry anywhere in the file', async () => {
+    await using stopped = await stoppedLedger();
+    const { state, fleet } = stopped;
+    const file = join(state, 'ledger.db');
+    const whole = await readFile(file);
+    const { digest, signature } = readEntry(file, 1);
+    // The digest stands in the row and in the index over it. A page that was split may hold a copy nobody reads.
+    const places = [...placesOf(whole, digest), ...placesOf(whole, signature)];
+    const refusals = new Set<string>();
+    for (const place of places) {
+      const flipped = Buffer.from(whole);
+      flipped.writeUInt8(flipped.readUInt8(place + 20) ^ 1, place + 20);
+      await writeFile(file, flipped);
+      const refusal = await startRefusal(state, fleet);
+      if (refusal !== 'none') refusals.add(refusal);
+    }
+    expect([...refusals].sort()).toEqual([
+      'entry 1 is kept under the digest of another',
+      'entry 1 is not what was appended',
+      'the store is damaged',
+    ]);
   });
 
   test('with a history that was rewritten whole, which the checkpoint that was handed out shows', async () => {

@@ -26,7 +26,8 @@ interface StoredEntry {
  * @throws LogDamage naming the first entry, or subtree, that is not what was appended
  */
 export async function checkLog(store: Store<LedgerDb>, verifier: Verifier): Promise<number> {
-  await checkFile(store);
+  // Nothing can be read from pages that are none any more; entries are named before what only finds them.
+  await checkFile(store, 'quick_check');
   const size = await checkTree(store, verifier);
   const changed = await store.db
     .selectFrom('entries')
@@ -34,15 +35,20 @@ export async function checkLog(store: Store<LedgerDb>, verifier: Verifier): Prom
     .where(sql<boolean>`row_hash is not ${sql.raw(ROW_HASH)}`)
     .orderBy('position')
     .executeTakeFirst();
-  if (changed === undefined) return size;
-  throw new LogDamage(`entry ${changed.position} is not kept with the time, run and node it had`);
+  if (changed !== undefined)
+    throw new LogDamage(`entry ${changed.position} is not kept with the time, run and node it had`);
+  await checkFile(store, 'integrity_check');
+  return size;
 }
 
-/** Before anything is read: from a file that is no database any more nothing can be read at all. */
-async function checkFile(store: Store<LedgerDb>): Promise<void> {
+/** SQLite's own check: of the pages, and with `integrity_check` of the indexes too. */
+async function checkFile(
+  store: Store<LedgerDb>,
+  check: 'quick_check' | 'integrity_check',
+): Promise<void> {
   const rows = await store.db
-    .selectFrom(sql<{ integrity_check: string }>`pragma_integrity_check`.as('checked'))
-    .select('checked.integrity_check as found')
+    .selectFrom(sql<Record<typeof check, string>>`${sql.raw(`pragma_${check}`)}`.as('checked'))
+    .select(`checked.${check} as found`)
     .execute();
   const faults = rows.map(({ found }) => found).filter((found) => found !== 'ok');
   if (faults.length > 0) throw new LogDamage('the store is damaged', { evidence: faults });
