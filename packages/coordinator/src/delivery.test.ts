@@ -210,6 +210,25 @@ test('a node that another key has replaced loses its inbox, its outbox and its w
   expect((await submit('renewed', next.id)).runs).toHaveLength(1);
 });
 
+test('a cordon stays on a machine that is given a new key', async () => {
+  const admin = fleet.coordinatorAs(fleet.admin);
+  const node = await fleet.addNode('kept-off');
+  await admin.cordon(node.id);
+  const next = await fleet.addNode('kept-off', { replaces: node });
+  await next.open();
+  const stateOf = async (id: string) =>
+    (await admin.listNodes({ limit: 500 })).items.find((view) => view.id === id)?.state;
+  await vi.waitFor(async () => expect(await stateOf(next.id)).toBe('cordoned'), {
+    timeout: 10_000,
+  });
+  await fleet.coordinatorProcess.kill('SIGKILL');
+  await fleet.startCoordinator();
+  expect(await stateOf(next.id)).toBe('cordoned');
+  await admin.uncordon(next.id);
+  await next.open();
+  await vi.waitFor(async () => expect(await stateOf(next.id)).toBe('ready'), { timeout: 10_000 });
+});
+
 test('a node that waits to be admitted is nobody here', async () => {
   const { signer } = generateKey();
   const id = nodeIdOf(nodeVerifier, signer.publicKey);

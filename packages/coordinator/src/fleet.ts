@@ -1,5 +1,5 @@
 import { fromBase64, HyphaError, type NodeView } from '@hypha/protocol';
-import type { Store } from '@hypha/store';
+import type { Store, Write } from '@hypha/store';
 import type { AuthorityMirror } from './authority-mirror.ts';
 import type { ChangeFeed } from './change-feed.ts';
 import type { Clock } from './clock.ts';
@@ -97,21 +97,38 @@ export class Fleet {
     const { store } = this.#deps;
     for (let at = 0; at < changed.length; at += WRITES_AT_ONCE) {
       await store.write(
-        changed.slice(at, at + WRITES_AT_ONCE).map((record) => ({
-          query: store.db
-            .insertInto('nodes')
-            .values({ id: record.id, view: JSON.stringify(record) })
-            .onConflict((conflict) =>
-              conflict.column('id').doUpdateSet({ view: JSON.stringify(record) }),
-            ),
-        })),
+        changed.slice(at, at + WRITES_AT_ONCE).flatMap((record) => [
+          {
+            query: store.db
+              .insertInto('nodes')
+              .values({ id: record.id, view: JSON.stringify(record) })
+              .onConflict((conflict) =>
+                conflict.column('id').doUpdateSet({ view: JSON.stringify(record) }),
+              ),
+          },
+          ...this.#cordonWrites(record),
+        ]),
       );
     }
-    for (const record of changed) this.#records.set(record.id, record);
+    for (const record of changed) {
+      this.#records.set(record.id, record);
+      const { id, replacedBy } = record;
+      if (replacedBy !== undefined && this.#cordoned.delete(id)) this.#cordoned.add(replacedBy);
+    }
     for (const { id, state } of records) {
       if (state !== 'unreachable') this.#silentSince.delete(id);
       else if (!this.#silentSince.has(id)) this.#silentSince.set(id, this.#deps.clock.nowMs());
     }
+  }
+
+  /** A cordon is on the machine, and a new key does not take it off. */
+  #cordonWrites({ id, replacedBy }: NodeView): Write[] {
+    if (replacedBy === undefined || !this.#cordoned.has(id)) return [];
+    const { db } = this.#deps.store;
+    return [
+      { query: db.deleteFrom('cordons').where('node', '=', replacedBy) },
+      { query: db.updateTable('cordons').set({ node: replacedBy }).where('node', '=', id) },
+    ];
   }
 
   enter(id: string): void {
