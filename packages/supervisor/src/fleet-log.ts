@@ -41,6 +41,8 @@ export class FleetLog implements LogView {
   readonly #deps: FleetLogDeps;
   #follower: LogFollower | undefined;
   #isClockSaid = false;
+  /** Why the log is not believed, once it was said. */
+  #reasonSaid: string | undefined;
 
   constructor(deps: FleetLogDeps) {
     this.#deps = deps;
@@ -54,8 +56,10 @@ export class FleetLog implements LogView {
       onFailure: (err) => {
         // A ledger that is away is routine; one that forks or rolls back is an attack or a disaster.
         const isAway = isHyphaError(err) && err.retryable && err.code !== 'E_STALE_VIEW';
-        if (isAway) log.debug({ err }, 'log not read');
+        const reason = err instanceof Error ? err.message : 'unknown';
+        if (isAway || reason === this.#reasonSaid) log.debug({ err }, 'log not read');
         else log.error({ err, alarm: true }, 'log not believed');
+        if (!isAway) this.#reasonSaid = reason;
       },
       onFork: (err, evidence) =>
         log.error({ err, evidence, alarm: true }, 'the ledger contradicts itself'),

@@ -141,6 +141,35 @@ test('a proof of something else proves nothing', async () => {
   expect(world.told).toBe(0);
 });
 
+test('a ledger that was set back gets again what it has lost', async () => {
+  const { world, delivery } = setUp();
+  const [first] = world.receipts;
+  world.told = 1;
+  const known = { seq: 0, digest: '' };
+  // It has nothing but the receipt before the first of those here.
+  const zero = { ...world.receipts[0], seq: 0, digest: '' };
+  world.receipts.unshift(zero as SignedReceipt);
+  const has = new Map<Envelope, number>();
+  world.append = (envelope) => {
+    const index = has.get(envelope);
+    if (index !== undefined) return index;
+    const isNext = envelope === first?.envelope ? known.seq === 0 : known.seq === 1;
+    if (!isNext) {
+      throw new HyphaError('E_CONFLICT', 'receipt 2 does not follow 0', {
+        details: { known, given: { seq: 2 } },
+      });
+    }
+    known.seq++;
+    has.set(envelope, world.log.append(envelope));
+    return has.get(envelope) ?? -1;
+  };
+  await expect(delivery.deliver(never)).rejects.toMatchObject({ code: 'E_UNAVAILABLE' });
+  world.pinned = headOf(world.log);
+  await delivery.deliver(never);
+  expect(world.told).toBe(2);
+  expect(world.lines.filter((line) => line.includes('"alarm":true'))).toEqual([]);
+});
+
 test('what the ledger refuses for good is an alarm, and is tried again', async () => {
   const { world, delivery } = setUp();
   world.append = () => {

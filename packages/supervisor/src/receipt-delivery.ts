@@ -11,12 +11,19 @@ import {
   verifyInclusion,
 } from '@hypha/protocol';
 import type { Logger } from '@hypha/service';
+import { z } from 'zod';
 import type { Clock } from './clock.ts';
 import type { FleetLog } from './fleet-log.ts';
 import { LIMITS } from './supervisor-limits.ts';
 
 /** The cursor by which the ledger has proven receipts: one for the whole chain, in its order. */
 export const LEDGER_RECEIPTS = { destination: 'ledger', topic: 'receipts' } as const;
+
+/** What the ledger knows of this node's receipts, when it refuses one. */
+const Refusal = z.object({
+  known: z.object({ seq: z.int(), digest: z.string() }),
+  given: z.object({ seq: z.int() }),
+});
 
 interface ReceiptDeliveryDeps {
   readonly journal: Journal;
@@ -79,6 +86,7 @@ export class ReceiptDelivery {
       try {
         await ledger.appendEntry(envelope, { signal });
       } catch (err) {
+        if (await this.#resendLost(err, signal)) throw notYet(seq, err);
         if (isHyphaError(err) && !err.retryable && this.#alarmed < seq) {
           this.#alarmed = seq;
           log.error({ err, seq, alarm: true }, 'the ledger refuses a receipt');
@@ -87,6 +95,21 @@ export class ReceiptDelivery {
       }
       this.#sent = seq;
     }
+  }
+
+  /** A ledger that was set back asks for what it has lost: by naming the last receipt that it has. */
+  async #resendLost(refusal: unknown, signal: AbortSignal): Promise<boolean> {
+    const { journal, ledger, log } = this.#deps;
+    if (!isHyphaError(refusal, 'E_CONFLICT')) return false;
+    const { data } = Refusal.safeParse(refusal.details);
+    if (data === undefined || data.known.seq + 1 >= data.given.seq) return false;
+    const from = data.known.seq - 1;
+    const [known, ...lost] = await journal.runs.listReceipts(from, LIMITS.receiptsPerPage);
+    // Not the chain that this node made.
+    if (known?.digest !== data.known.digest || lost[0]?.seq !== data.known.seq + 1) return false;
+    for (const { envelope } of lost) await ledger.appendEntry(envelope, { signal });
+    log.warn({ from: data.known.seq + 1, count: lost.length }, 'receipts sent again to the ledger');
+    return true;
   }
 
   /** The last receipt, in order, that is in the log under the pinned head. */
@@ -140,4 +163,9 @@ export class ReceiptDelivery {
     this.#sent = seq - 1;
     this.#waitingSinceMs = clock.monotonicMs();
   }
+}
+
+function notYet(seq: number, cause: unknown): HyphaError {
+  const message = `receipt ${seq} has to wait for those that the ledger has lost`;
+  return new HyphaError('E_UNAVAILABLE', message, { cause });
 }
