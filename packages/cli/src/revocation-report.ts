@@ -1,6 +1,6 @@
 import type { NodeView, RunView } from '@hypha/protocol';
 import type { Session } from './session.ts';
-import type { TouchedWork } from './signed-work.ts';
+import type { TouchedWork, UnshownWork } from './signed-work.ts';
 
 export interface NodeKnowledge {
   readonly id: string;
@@ -21,8 +21,10 @@ export interface RevocationReport {
   readonly stopped: readonly RunView[];
   /** Not ended yet. */
   readonly active: readonly RunView[];
-  /** Null when the coordinator was away and could not tell. */
+  /** Null when the coordinator could not be asked. */
   readonly touched: readonly (TouchedWork & { readonly nodeName: string })[] | null;
+  /** What the coordinator does not show and receipts in the log tell of. */
+  readonly unshown: readonly (UnshownWork & { readonly nodeName: string })[];
   /** Deployment → names to give new values. */
   readonly rotate: Readonly<Record<string, readonly string[]>>;
 }
@@ -53,6 +55,11 @@ export function showRevocation({ output }: Session, report: RevocationReport): v
   );
   showRuns(output, [...stopped, ...active]);
   showTouched(output, touched);
+  for (const { deployment, generation, nodeName, run } of report.unshown) {
+    output.line(
+      `the coordinator does not show who signed ${deployment} generation ${generation} on ${nodeName} (${run})`,
+    );
+  }
   for (const [deployment, names] of Object.entries(rotate)) {
     output.line(`give new values to the secrets of ${deployment}: ${names.join(', ')}`);
   }
@@ -76,7 +83,7 @@ function showRuns(output: Session['output'], runs: readonly RunView[]): void {
 function showTouched(output: Session['output'], touched: RevocationReport['touched']): void {
   output.line('');
   if (touched === null) {
-    output.line('the coordinator is away: what it had a part in is not known');
+    output.line('the coordinator cannot be asked: what it had a part in is not known');
     return;
   }
   output.list(

@@ -5,30 +5,30 @@ import { EXIT } from './exit-code.ts';
 import { ago } from './output.ts';
 import { type NodeKnowledge, showRevocation } from './revocation-report.ts';
 import { allPages, type Session } from './session.ts';
-import { type PartOf, WorkReader } from './signed-work.ts';
+import { type Revoked, WorkReader } from './signed-work.ts';
 
 const POLL_MS = 500;
 
 /** Looks before the update is sent: what is running then is what can be stopped. */
 export class RevocationWatch {
   readonly #session: Session;
-  readonly #isPart: PartOf;
+  readonly #revoked: Revoked;
   readonly #work: WorkReader;
   readonly #names = new Map<string, string>();
   #runs: readonly RunView[];
 
-  private constructor(session: Session, isPart: PartOf, work: WorkReader, runs: RunView[]) {
+  private constructor(session: Session, revoked: Revoked, work: WorkReader, runs: RunView[]) {
     this.#session = session;
-    this.#isPart = isPart;
+    this.#revoked = revoked;
     this.#work = work;
     this.#runs = runs;
   }
 
   /** With the coordinator away nothing is known to run: a revocation must not wait for it. */
-  static async begin(session: Session, isPart: PartOf): Promise<RevocationWatch> {
+  static async begin(session: Session, revoked: Revoked): Promise<RevocationWatch> {
     const work = new WorkReader(session);
-    const runs = await unlessAway(session, () => work.listActive(isPart));
-    return new RevocationWatch(session, isPart, work, runs ?? []);
+    const runs = await unlessAway(session, () => work.listActive(revoked));
+    return new RevocationWatch(session, revoked, work, runs ?? []);
   }
 
   /**
@@ -82,13 +82,14 @@ export class RevocationWatch {
   }
 
   async #report(seq: number, nodes: NodeKnowledge[], complete: boolean): Promise<void> {
-    const touched = await unlessAway(this.#session, () => this.#work.listTouched(this.#isPart));
-    const sealed = (touched ?? []).filter(({ secrets }) => secrets.length > 0);
+    const work = await unlessAway(this.#session, () => this.#work.listTouched(this.#revoked));
+    const named = <T extends { readonly node: string }>(items: readonly T[]) =>
+      items.map((item) => ({ ...item, nodeName: this.#names.get(item.node) ?? item.node }));
+    const sealed = (work?.touched ?? []).filter(({ secrets }) => secrets.length > 0);
     showRevocation(this.#session, {
       ...{ authoritySeq: seq, complete, nodes },
-      touched:
-        touched?.map((work) => ({ ...work, nodeName: this.#names.get(work.node) ?? work.node })) ??
-        null,
+      touched: work === undefined ? null : named(work.touched),
+      unshown: named(work?.unshown ?? []),
       stopped: this.#runs.filter(({ problem }) => problem?.code === 'E_KEY_REVOKED'),
       active: this.#runs.filter(({ state }) => !isTerminal(state)),
       rotate: Object.fromEntries(sealed.map(({ deployment, secrets }) => [deployment, secrets])),
@@ -113,13 +114,13 @@ function isComplete(nodes: readonly NodeKnowledge[], runs: readonly RunView[]): 
   return reachable.every(({ knows }) => knows) && !isGoingOn;
 }
 
-/** Undefined while the coordinator is away: nodes hear of a revocation from the ledger all the same. */
+/** Undefined when the coordinator cannot be asked: nodes hear of a revocation from the ledger all the same. */
 async function unlessAway<T>(session: Session, ask: () => Promise<T>): Promise<T | undefined> {
   try {
     return await ask();
   } catch (error) {
-    if (!isHyphaError(error) || !error.retryable) throw error;
-    session.output.note(`the coordinator is away: ${error.message}`);
+    if (!isHyphaError(error)) throw error;
+    session.output.note(`cannot be asked now: ${error.code}: ${error.message}`);
     return undefined;
   }
 }

@@ -1,24 +1,26 @@
 /**
- * Which work a key or a node had a part in, as the coordinator tells it. What it leaves out cannot be seen
- * here; what it makes up is of no harm.
+ * Which work a key or a node had a part in. The coordinator says who signed what; what it leaves out is found by
+ * the receipts in the log, and what it makes up is of no harm.
  */
 import type { RunsClient } from '@hypha/client';
 import {
   type DeploymentView,
   type Envelope,
+  fromBase64,
   isHyphaError,
   isTerminal,
+  parseStrictJson,
+  ReceiptPayload,
   type RunView,
   type ScriptPayload,
 } from '@hypha/protocol';
 import { allPages, type Session } from './session.ts';
 import { readScriptPayload } from './submission.ts';
 
-/** What a revoked key or node is looked for in. */
-export type PartOf = (work: {
-  readonly keyids: readonly string[];
-  readonly node: string;
-}) => boolean;
+/** What is looked for: a key among the signers, or a node that ran it. */
+export type Revoked =
+  | { readonly keyid: string; readonly node?: undefined }
+  | { readonly node: string; readonly keyid?: undefined };
 
 /** The newest revision of a deployment on one node. */
 export interface TouchedWork {
@@ -35,6 +37,14 @@ export interface TouchedWork {
   readonly secrets: readonly string[];
 }
 
+/** Work that a receipt tells of and the coordinator does not: nobody says who signed it. */
+export interface UnshownWork {
+  readonly deployment: string;
+  readonly generation: number;
+  readonly node: string;
+  readonly run: string;
+}
+
 const AT_ONCE = 8;
 const ITEMS_MAX = 20_000;
 const ACTIVE_STATES = ['accepted', 'queued', 'running', 'undoing'] as const;
@@ -49,13 +59,13 @@ export class WorkReader {
   }
 
   /** Runs that have not ended. */
-  async listActive(isPart: PartOf): Promise<RunView[]> {
+  async listActive(revoked: Revoked): Promise<RunView[]> {
     const reader = this.#session.coordinator();
     const pages = ACTIVE_STATES.map((state) =>
       allPages((cursor) => reader.listRuns({ state, cursor, limit: 500 }), ITEMS_MAX),
     );
     const runs = (await Promise.all(pages)).flat();
-    return await this.#filter(runs, reader, isPart);
+    return await this.#filter(runs, reader, revoked);
   }
 
   /** Runs of these that have ended meanwhile, and those that have not. */
@@ -67,22 +77,59 @@ export class WorkReader {
   }
 
   /** By deployment and node. */
-  async listTouched(isPart: PartOf): Promise<TouchedWork[]> {
+  async listTouched(
+    revoked: Revoked,
+  ): Promise<{ readonly touched: TouchedWork[]; readonly unshown: UnshownWork[] }> {
     const reader = this.#session.coordinator();
     const deployments: DeploymentView[] = await allPages(
       (cursor) => reader.listDeployments({ cursor, limit: 500 }),
       ITEMS_MAX,
     );
-    const runs = deployments.flatMap((deployment) => deployment.runs);
-    const touched = await this.#filter(runs, reader, isPart);
-    return await inGroups(touched, (run) => this.#describe(run, reader));
+    const newest = deployments.flatMap((deployment) => deployment.runs);
+    const hidden = (await this.#listReceipts())
+      .filter((receipt) => isBehind(receipt, newest))
+      .filter(({ node }) => revoked.node === undefined || revoked.node === node);
+    const found = await inGroups(hidden, ({ run }) => orGone(() => reader.run(run)));
+    const shown = found.filter((run) => run !== undefined);
+    const parts = await this.#filter([...newest, ...shown], reader, revoked);
+    return {
+      touched: await inGroups(parts, (run) => this.#describe(run, reader)),
+      unshown: hidden
+        .filter((_receipt, index) => found[index] === undefined)
+        .map(({ realm, deployment, generation, node, run }) => ({
+          ...{ deployment: `${realm}/${deployment}`, generation, node, run },
+        })),
+    };
   }
 
-  async #filter(runs: readonly RunView[], reader: RunsClient, isPart: PartOf): Promise<RunView[]> {
+  /** The newest of each deployment on each node, but for those that removed it. */
+  async #listReceipts(): Promise<ReceiptPayload[]> {
+    const ledger = this.#session.ledger();
+    const entries = await allPages((cursor) =>
+      ledger.listEntries({ kind: 'receipt', cursor, limit: 500 }),
+    );
+    const newest = new Map<string, ReceiptPayload>();
+    for (const { envelope } of entries) {
+      const receipt = readReceipt(envelope);
+      if (receipt === undefined || (receipt.mode !== 'apply' && receipt.mode !== 'destroy'))
+        continue;
+      const key = `${receipt.node} ${receipt.realm}/${receipt.deployment}`;
+      const known = newest.get(key);
+      if (known === undefined || known.generation <= receipt.generation) newest.set(key, receipt);
+    }
+    return [...newest.values()].filter(({ mode }) => mode === 'apply');
+  }
+
+  async #filter(
+    runs: readonly RunView[],
+    reader: RunsClient,
+    revoked: Revoked,
+  ): Promise<RunView[]> {
+    if (revoked.keyid === undefined) return runs.filter(({ node }) => node === revoked.node);
     const parts = await inGroups(runs, async (run) => {
       const envelope = await this.#envelope(run, reader);
-      const keyids = envelope?.signatures.map(({ keyid }) => keyid) ?? [];
-      return isPart({ keyids, node: run.node }) ? [run] : [];
+      const signed = envelope?.signatures.some(({ keyid }) => keyid === revoked.keyid) ?? false;
+      return signed ? [run] : [];
     });
     return parts.flat();
   }
@@ -108,6 +155,26 @@ export class WorkReader {
     const asked = orGone(() => reader.envelope(run.run));
     this.#envelopes.set(run.envelopeDigest, asked);
     return asked;
+  }
+}
+
+/** The coordinator shows nothing of this deployment on this node that is as new. */
+function isBehind(receipt: ReceiptPayload, newest: readonly RunView[]): boolean {
+  return !newest.some(
+    ({ realm, deployment, node, generation }) =>
+      realm === receipt.realm &&
+      deployment === receipt.deployment &&
+      node === receipt.node &&
+      generation >= receipt.generation,
+  );
+}
+
+/** Undefined for an entry that is none: whoever audits the log says so. */
+function readReceipt(envelope: Envelope): ReceiptPayload | undefined {
+  try {
+    return ReceiptPayload.parse(parseStrictJson(fromBase64(envelope.payload)));
+  } catch {
+    return undefined;
   }
 }
 

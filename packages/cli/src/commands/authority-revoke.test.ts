@@ -1,7 +1,9 @@
 /** `hypha authority revoke --wait` when not all is well. */
-import { writeFileSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { base64, type NodeView } from '@hypha/protocol';
+import { base64, type NodeView, runIdOf, signReceipt } from '@hypha/protocol';
+import { nodeVerifier } from '@hypha/protocol/node';
 import { admitNode, createFleet, FACTS, openTempDir } from '@hypha/testkit';
 import { afterAll, afterEach, beforeEach, expect, test } from 'vitest';
 import { runCli } from '../testing/cli-process.ts';
@@ -17,12 +19,20 @@ beforeEach(async () => {
   const keys = { operator: join(dir.path, 'operator.pem'), admin: join(dir.path, 'admin.pem') };
   writeFileSync(keys.operator, fleet.operator.pem, { mode: 0o600 });
   writeFileSync(keys.admin, fleet.admin.pem, { mode: 0o600 });
-  // Nobody listens there: the coordinator is away.
-  const context = { ...services.context(keys), coordinator: 'http://127.0.0.1:1' };
-  writeFileSync(join(dir.path, 'context.json'), JSON.stringify(context));
+  writeContext(services.context(keys));
 });
 afterEach(() => services[Symbol.asyncDispose]());
 afterAll(() => dir[Symbol.asyncDispose]());
+
+function writeContext(context: Record<string, unknown>): void {
+  writeFileSync(join(dir.path, 'context.json'), JSON.stringify(context));
+}
+
+/** Nobody listens there. */
+function takeCoordinatorAway(): void {
+  const context = JSON.parse(readFileSync(join(dir.path, 'context.json'), 'utf8'));
+  writeContext({ ...context, coordinator: 'http://127.0.0.1:1' });
+}
 
 function nodeView(name: string, view: Partial<NodeView>): NodeView {
   const { key, id } = admitNode(fleet, { name });
@@ -41,6 +51,7 @@ const revoke = (...args: string[]) =>
 test('a coordinator that is away holds no revocation up, and is said to be', {
   timeout: TEST_MS_MAX,
 }, async () => {
+  takeCoordinatorAway();
   const after = fleet.authority.seq + 1;
   services.nodes = [
     nodeView('knows', { authoritySeq: after }),
@@ -50,7 +61,7 @@ test('a coordinator that is away holds no revocation up, and is said to be', {
   const { code, stdout, stderr } = await revoke();
   expect({ code, stderr }).toMatchObject({
     code: 0,
-    stderr: expect.stringContaining('the coordinator is away'),
+    stderr: expect.stringContaining('cannot be asked now'),
   });
   expect(services.authority.findKey(fleet.operator.keyid)?.status).toBe('revoked');
   expect(JSON.parse(stdout)).toMatchObject({
@@ -87,4 +98,34 @@ test('what was revoked before is told, or waited for', { timeout: TEST_MS_MAX },
   });
   expect(await revoke()).toMatchObject({ code: 0 });
   expect(services.authority.seq).toBe(seq);
+});
+
+test('work that a coordinator keeps to itself is found by its receipts', {
+  timeout: TEST_MS_MAX,
+}, async () => {
+  const { key, id } = admitNode(fleet);
+  const receipt = (deployment: string, generation: number, mode: 'apply' | 'destroy' = 'apply') => {
+    const envelopeDigest = createHash('sha256').update(`${deployment} ${generation}`).digest('hex');
+    return signReceipt(
+      {
+        ...{ v: 1, run: runIdOf(nodeVerifier, envelopeDigest, id), envelopeDigest, node: id },
+        ...{ realm: 'default', deployment, generation, mode, state: 'succeeded' },
+        ...{ startedAt: 1, endedAt: 2, steps: 0, journalHead: '0'.repeat(64), undone: 0 },
+        ...{ leftovers: [], prev: null, seq: 1, authoritySeq: 0 },
+      },
+      key,
+    );
+  };
+  services.receipts = [
+    receipt('hidden', 1),
+    receipt('hidden', 2),
+    receipt('gone', 1),
+    receipt('gone', 2, 'destroy'),
+  ];
+  const { code, stdout } = await revoke();
+  expect(code).toBe(0);
+  expect(JSON.parse(stdout)).toMatchObject({
+    touched: [],
+    unshown: [{ deployment: 'default/hidden', generation: 2, node: id }],
+  });
 });

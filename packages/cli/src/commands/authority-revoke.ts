@@ -13,7 +13,6 @@ import { showSent, updateAuthority } from '../authority-update.ts';
 import { parseDuration } from '../option-parsers.ts';
 import { RevocationWatch } from '../revocation-watch.ts';
 import { type Session, selectNodes, sessionOf } from '../session.ts';
-import type { PartOf } from '../signed-work.ts';
 import { isWritten, type SigningFlags, signingOptions } from '../signing-flags.ts';
 import { usualSigners } from './authority-changes.ts';
 import { listNodes } from './node.ts';
@@ -110,11 +109,8 @@ export async function watchRevocation(
   timeoutMs: number,
   send: () => Promise<number>,
 ): Promise<void> {
-  const isPart: PartOf =
-    change.type === 'revoke'
-      ? ({ keyids }) => keyids.includes(change.keyid)
-      : ({ node }) => node === change.node;
-  const watch = await RevocationWatch.begin(session, isPart);
+  const revoked = change.type === 'revoke' ? { keyid: change.keyid } : { node: change.node };
+  const watch = await RevocationWatch.begin(session, revoked);
   const seq = await send();
   session.output.note(`authority update ${seq}; waiting for the nodes`);
   const except = change.type === 'revoke-node' ? { except: change.node } : {};

@@ -38,6 +38,8 @@ export class FakeServices implements AsyncDisposable {
   readonly log: TestLog;
   /** What the ledger says of them. */
   nodes: readonly NodeView[] = [];
+  /** In the ledger's log. */
+  receipts: readonly Envelope[] = [];
   readonly coordinator: CoordinatorScript;
   readonly #fleet: TestFleet;
   readonly #enrolments: readonly { readonly node: string; readonly envelope: Envelope }[];
@@ -69,7 +71,7 @@ export class FakeServices implements AsyncDisposable {
     const services = new FakeServices(fleet, enrolments);
     services.#urls = [
       await services.#listen((url, _reply, body) => services.#ledgerAnswer(url, body)),
-      await services.#listen((url, reply) => services.#coordinatorAnswer(url, reply)),
+      await services.#listen((url, reply, body) => services.#coordinatorAnswer(url, reply, body)),
     ];
     return services;
   }
@@ -114,9 +116,12 @@ export class FakeServices implements AsyncDisposable {
       case '/v1/log/checkpoint':
         return { checkpoint: this.log.checkpoint() };
       case '/v1/log/entries': {
-        const entries = this.#enrolments.filter(({ node }) => node === searchParams.get('node'));
-        const items = entries.map(({ envelope }, index) => ({
-          ...{ index, at: 0, kind: 'enrol', digest: GENESIS_HASH, leafHash: GENESIS_HASH },
+        const kind = searchParams.get('kind') ?? '';
+        const enrolments = this.#enrolments
+          .filter(({ node }) => node === searchParams.get('node'))
+          .map(({ envelope }) => envelope);
+        const items = (kind === 'enrol' ? enrolments : this.receipts).map((envelope, index) => ({
+          ...{ index, at: 0, kind, digest: GENESIS_HASH, leafHash: GENESIS_HASH },
           envelope,
         }));
         return { items, nextCursor: null };
@@ -126,9 +131,12 @@ export class FakeServices implements AsyncDisposable {
     }
   }
 
-  #coordinatorAnswer({ pathname }: URL, reply: ServerResponse): unknown {
+  #coordinatorAnswer({ pathname }: URL, reply: ServerResponse, body: string): unknown {
     const { accepted, events, view, receipt } = this.coordinator;
-    if (pathname === '/v1/deployments') return accepted;
+    if (pathname === '/v1/deployments' && body !== '') return accepted;
+    // It admits to nothing that it was not asked for by id.
+    if (pathname === '/v1/deployments' || pathname === '/v1/runs')
+      return { items: [], nextCursor: null };
     if (pathname.endsWith('/receipt')) return receipt;
     if (!pathname.endsWith('/events')) return view;
     reply.writeHead(200, { 'content-type': 'text/event-stream' });
