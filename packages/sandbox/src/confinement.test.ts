@@ -119,3 +119,23 @@ test.runIf(isRoot && hasTools)(
     expect(status.CapBnd === NOTHING).toBe(confinement.noCapabilities);
   },
 );
+
+const DETECT = `
+  const { detectConfinement } = await import(${JSON.stringify(new URL('./confinement.ts', import.meta.url).href)});
+  const wrapper = await detectConfinement({ files: [] });
+  console.log(JSON.stringify(wrapper.confinement));`;
+
+test.runIf(isRoot && hasTools).for([
+  ['sys_admin', { ownNetwork: false, ownUser: true, noCapabilities: true }],
+  ['setuid', { ownNetwork: true, ownUser: false, noCapabilities: true }],
+  ['setpcap', { ownNetwork: true, ownUser: true, noCapabilities: false }],
+] as const)('root without %s takes away the rest, and says what not', async ([missing, left]) => {
+  const argv = ['--inh-caps=-all', `--bounding-set=-${missing}`, process.execPath];
+  const answer = execFileSync('/usr/bin/setpriv', [...argv, '--input-type=module', '-e', DETECT], {
+    encoding: 'utf8',
+  });
+  const confinement = JSON.parse(answer) as Confinement;
+  expect(confinement).toMatchObject({ ...left, noNewPrivileges: true });
+  expect(confinement.lacks).toHaveLength(1);
+  expect(confinement.lacks[0]).toMatch(/^refused here: /);
+});

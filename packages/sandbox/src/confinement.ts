@@ -39,6 +39,9 @@ const OPEN: Confinement = {
 /** util-linux is at one of these on every distribution; what is on `PATH` is not asked. */
 const TOOL_FOLDERS = ['/usr/bin', '/bin'] as const;
 const PROBE_MS_MAX = 5_000;
+/** What a probe runs in the place of a host. */
+const PRINT = '/bin/cat';
+const STATUS = '/proc/self/status';
 /**
  * First user id of hosts. systemd's table of uids assigns nothing from here to 2^31, and says no other
  * software does; 22 bits of a process id and 6 of a counter fit in.
@@ -123,33 +126,61 @@ export async function detectConfinement(options: {
   return OPEN_WRAPPER;
 }
 
+/** What each is called when a machine refuses it. */
+const NAMES = {
+  noCapabilities: 'no capabilities',
+  ownUser: 'a user of their own',
+  ownNetwork: 'a network of their own',
+  noNewPrivileges: 'no new privileges',
+} as const;
+type Part = keyof typeof NAMES;
+/** From what matters most to what matters least. */
+const PARTS: readonly Part[] = ['noNewPrivileges', 'noCapabilities', 'ownUser', 'ownNetwork'];
+
 /** From most to least. Containers often refuse namespaces, and some kernels do so to users. */
 function weaker(most: Confinement, isRoot: boolean): readonly Confinement[] {
-  const refused = (what: string) => [...most.lacks, `this machine refuses hosts ${what}`];
-  return [
-    most,
-    {
-      ...most,
-      ownNetwork: false,
-      // Only in a namespace of its own may a user give up what it has.
-      noCapabilities: most.noCapabilities && isRoot,
-      lacks: refused('a network namespace of their own'),
-    },
-    { ...OPEN, noNewPrivileges: most.noNewPrivileges, lacks: refused('a user and namespaces') },
-    { ...OPEN, lacks: refused('any confinement') },
-  ];
+  let found: readonly (readonly Part[])[] = [[]];
+  for (const part of PARTS.filter((each) => most[each])) {
+    found = found.flatMap((kept) => [[...kept, part], kept]);
+  }
+  return found
+    .filter((kept) => canKeep(kept, isRoot))
+    .map((kept) => {
+      const refused = PARTS.filter((part) => most[part] && !kept.includes(part));
+      const names = refused.map((part) => NAMES[part]).join(', ');
+      return {
+        ownUser: kept.includes('ownUser'),
+        ownNetwork: kept.includes('ownNetwork'),
+        noCapabilities: kept.includes('noCapabilities'),
+        noNewPrivileges: kept.includes('noNewPrivileges'),
+        lacks: refused.length === 0 ? most.lacks : [...most.lacks, `refused here: ${names}`],
+      };
+    });
 }
 
+/** All but the namespaces is one tool's work; only in a namespace of its own may a user give up what it has. */
+function canKeep(kept: readonly Part[], isRoot: boolean): boolean {
+  const needsTool = kept.includes('noCapabilities') || kept.includes('ownUser');
+  if (needsTool && !kept.includes('noNewPrivileges')) return false;
+  return isRoot || !kept.includes('noCapabilities') || kept.includes('ownNetwork');
+}
+
+/** Whether a process that was started so has lost what it was to lose: tools may drop less than they are told. */
 async function works(wrapper: HostWrapper): Promise<boolean> {
-  const [tool = '/bin/true', ...args] = wrapper.wrap(0);
+  const { noCapabilities, noNewPrivileges } = wrapper.confinement;
+  const [tool = PRINT, ...args] = wrapper.wrap(0);
+  const argv = tool === PRINT ? [STATUS] : [...args, PRINT, STATUS];
   try {
-    await promisify(execFile)(tool, [...args, ...(args.length > 0 ? ['/bin/true'] : [])], {
+    const { stdout } = await promisify(execFile)(tool, argv, {
       env: {},
       cwd: '/',
       timeout: PROBE_MS_MAX,
       maxBuffer: 64 * 1024,
     });
-    return true;
+    const isEmpty = (set: string) => new RegExp(`^${set}:\\s*0+$`, 'm').test(stdout);
+    const hasNone = ['CapPrm', 'CapEff', 'CapBnd', 'CapAmb'].every(isEmpty);
+    const isFinal = /^NoNewPrivs:\s*1$/m.test(stdout);
+    return (hasNone || !noCapabilities) && (isFinal || !noNewPrivileges);
   } catch {
     return false;
   }
