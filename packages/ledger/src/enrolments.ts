@@ -20,7 +20,13 @@ import { LEDGER_LIMITS } from './ledger-limits.ts';
 import type { LedgerDb, NodeRow } from './ledger-schema.ts';
 import type { LogEntries } from './log-entries.ts';
 import type { NodeRegistry } from './node-registry.ts';
-import { freeOf, joinWrites, replaceWrites, sealWrite } from './node-writes.ts';
+import {
+  freeOf,
+  inheritReceiptsWrite,
+  joinWrites,
+  replaceWrites,
+  sealWrite,
+} from './node-writes.ts';
 import type { PendingNodes } from './pending-nodes.ts';
 
 interface Deps {
@@ -260,6 +266,10 @@ export class Enrolments {
       ...entries.appendWrites({ kind: 'enrol', digest, envelope, at, node }),
       ...(replaced === undefined ? [] : replaceWrites(store.db, replaced, node)),
       ...joinWrites(store.db, verifier, enrolment, at),
+      // Another machine in its place has a chain of its own.
+      ...(replaced === undefined || payload.replaces === undefined
+        ? []
+        : [inheritReceiptsWrite(store.db, replaced, node)]),
       authority.unchangedWrite(judgedUnder),
     ]);
   }

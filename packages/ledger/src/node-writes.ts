@@ -72,6 +72,21 @@ export function sealWrite(db: Db, { node, payload }: EnrolStatement): Write {
   };
 }
 
+/** The machine's chain of receipts goes on under its new key, from where the old one left it. */
+export function inheritReceiptsWrite(db: Db, { id }: NodeRow, by: string): Write {
+  return {
+    query: db
+      .insertInto('receipt_chains')
+      .columns(['node', 'seq', 'digest', 'restarts'])
+      .expression((query) =>
+        query
+          .selectFrom('receipt_chains')
+          .select(({ val }) => [val(by).as('node'), 'seq', 'digest', 'restarts'])
+          .where('node', '=', id),
+      ),
+  };
+}
+
 /**
  * Takes name and labels from a node, and all that its key could do: before `by` gets them, in the same
  * list. What stands for its name afterwards is made of its id. Fails when it was replaced by then.

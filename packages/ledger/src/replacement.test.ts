@@ -57,6 +57,23 @@ describe('a node with a new key', () => {
     expect((await t.client.listNodes({ state: 'revoked' })).items).toHaveLength(2);
   });
 
+  test('goes on with the receipts where the old one stopped, and leaves none out', async () => {
+    await using t = await startTestLedger();
+    const { machine: old, admission } = await enrolled(t);
+    await t.clientOf(old).appendEntry(old.receipt(1, 'a'.repeat(64)).envelope);
+    old.receipt(2, 'b'.repeat(64));
+    const next = new Machine();
+    next.continueAfter(old);
+    await enrolBy(t, next, { admission, replaces: old.id }, old.signer);
+    const client = t.clientOf(next);
+    await expect(
+      client.appendEntry(next.receipt(3, 'c'.repeat(64)).envelope),
+    ).rejects.toMatchObject({ code: 'E_CONFLICT' });
+    await client.appendEntry(next.receipt(2, 'd'.repeat(64)).envelope);
+    await client.appendEntry(next.receipt(3, 'e'.repeat(64)).envelope);
+    expect((await t.client.listEntries({ kind: 'receipt', node: next.id })).items).toHaveLength(2);
+  });
+
   test('gets the same record when the answer was lost', async () => {
     await using t = await startTestLedger();
     const { machine: old, admission } = await enrolled(t);

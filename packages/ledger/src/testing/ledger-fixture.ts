@@ -185,6 +185,11 @@ export class Machine {
     );
   }
 
+  /** Its receipts follow those of a machine that had another key. */
+  continueAfter(before: Machine): void {
+    for (const [seq, digest] of before.#receiptDigests) this.#receiptDigests.set(seq, digest);
+  }
+
   /** Follows the one before it, if that was made here. */
   receipt(
     seq: number,
