@@ -15,20 +15,21 @@ export class RevocationWatch {
   readonly #revoked: Revoked;
   readonly #work: WorkReader;
   readonly #names = new Map<string, string>();
-  #runs: readonly RunView[];
+  /** Said once each: it is asked again and again. */
+  readonly #remarks = new Set<string>();
+  #runs: readonly RunView[] = [];
 
-  private constructor(session: Session, revoked: Revoked, work: WorkReader, runs: RunView[]) {
+  private constructor(session: Session, revoked: Revoked) {
     this.#session = session;
     this.#revoked = revoked;
-    this.#work = work;
-    this.#runs = runs;
+    this.#work = new WorkReader(session);
   }
 
   /** With the coordinator away nothing is known to run: a revocation must not wait for it. */
   static async begin(session: Session, revoked: Revoked): Promise<RevocationWatch> {
-    const work = new WorkReader(session);
-    const runs = await unlessAway(session, () => work.listActive(revoked));
-    return new RevocationWatch(session, revoked, work, runs ?? []);
+    const watch = new RevocationWatch(session, revoked);
+    watch.#runs = (await watch.#unlessAway(() => watch.#work.listActive(revoked))) ?? [];
+    return watch;
   }
 
   /**
@@ -42,16 +43,18 @@ export class RevocationWatch {
   ): Promise<number> {
     const deadline = performance.now() + timeoutMs;
     const told = new Set<string>();
+    let nodes: NodeKnowledge[] | undefined;
     for (;;) {
-      const nodes = (await this.#nodes(seq)).filter(({ id }) => id !== except);
+      const heard = await this.#unlessAway(() => this.#nodes(seq));
+      nodes = heard?.filter(({ id }) => id !== except) ?? nodes;
       await this.#tellRuns();
-      for (const node of nodes.filter(({ id, knows }) => knows && !told.has(id))) {
+      for (const node of (nodes ?? []).filter(({ id, knows }) => knows && !told.has(id))) {
         told.add(node.id);
         this.#session.output.note(`${node.name} knows`);
       }
-      const isOver = isComplete(nodes, this.#runs);
+      const isOver = nodes !== undefined && isComplete(nodes, this.#runs);
       if (isOver || performance.now() >= deadline) {
-        await this.#report(seq, nodes, isOver);
+        await this.#report(seq, nodes ?? [], isOver);
         return isOver ? EXIT.ok : EXIT.unavailable;
       }
       await delay(POLL_MS);
@@ -72,7 +75,7 @@ export class RevocationWatch {
 
   async #tellRuns(): Promise<void> {
     const before = new Map(this.#runs.map(({ run, state }) => [run, state]));
-    const again = await unlessAway(this.#session, () => this.#work.readAgain(this.#runs));
+    const again = await this.#unlessAway(() => this.#work.readAgain(this.#runs));
     this.#runs = again ?? this.#runs;
     for (const { run, state, problem, realm, deployment } of this.#runs) {
       if (before.get(run) === state) continue;
@@ -81,8 +84,21 @@ export class RevocationWatch {
     }
   }
 
+  /** Undefined when somebody cannot be asked: a revocation that was sent is told of all the same. */
+  async #unlessAway<T>(ask: () => Promise<T>): Promise<T | undefined> {
+    try {
+      return await ask();
+    } catch (error) {
+      if (!isHyphaError(error)) throw error;
+      const remark = `cannot be asked now: ${error.code}: ${error.message}`;
+      if (!this.#remarks.has(remark)) this.#session.output.note(remark);
+      this.#remarks.add(remark);
+      return undefined;
+    }
+  }
+
   async #report(seq: number, nodes: NodeKnowledge[], complete: boolean): Promise<void> {
-    const work = await unlessAway(this.#session, () => this.#work.listTouched(this.#revoked));
+    const work = await this.#unlessAway(() => this.#work.listTouched(this.#revoked));
     const named = <T extends { readonly node: string }>(items: readonly T[]) =>
       items.map((item) => ({ ...item, nodeName: this.#names.get(item.node) ?? item.node }));
     const sealed = (work?.touched ?? []).filter(({ secrets }) => secrets.length > 0);
@@ -112,15 +128,4 @@ function isComplete(nodes: readonly NodeKnowledge[], runs: readonly RunView[]): 
     ({ state, node }) => !isTerminal(state) && reachable.some(({ id }) => id === node),
   );
   return reachable.every(({ knows }) => knows) && !isGoingOn;
-}
-
-/** Undefined when the coordinator cannot be asked: nodes hear of a revocation from the ledger all the same. */
-async function unlessAway<T>(session: Session, ask: () => Promise<T>): Promise<T | undefined> {
-  try {
-    return await ask();
-  } catch (error) {
-    if (!isHyphaError(error)) throw error;
-    session.output.note(`cannot be asked now: ${error.code}: ${error.message}`);
-    return undefined;
-  }
 }
