@@ -32,6 +32,8 @@ export class Checkpoints {
   readonly #deps: Deps;
   #newest: { readonly note: string; readonly atMs: number } | undefined;
   #signing: Promise<string> | undefined;
+  /** Of the newest one, epoch seconds. */
+  #signedTime = 0;
 
   constructor(deps: Deps) {
     this.#deps = deps;
@@ -77,6 +79,7 @@ export class Checkpoints {
       throw refuse('that one cannot be believed any more', cause);
     }
     const { size, root, authority: head } = checkpoint;
+    this.#signedTime = checkpoint.time;
     const stored = await tree.size();
     if (stored < size) throw refuse(`entries ${stored} to ${size - 1} are missing`);
     const found = hex(await tree.rootAt(size));
@@ -93,6 +96,7 @@ export class Checkpoints {
     return await authority.whileSettled(async ({ seq, head, genesisHash }) => {
       this.#checkNamed();
       const atMs = nowMs();
+      const time = this.#timeOf(Math.floor(atMs / 1000));
       const size = await tree.size();
       const root = hex(await tree.rootAt(size));
       const note = signCheckpoint(
@@ -102,7 +106,7 @@ export class Checkpoints {
           size,
           root,
           authority: { seq, head },
-          time: Math.floor(atMs / 1000),
+          time,
         },
         signer,
       );
@@ -117,8 +121,18 @@ export class Checkpoints {
         },
       ]);
       this.#newest = { note, atMs };
+      this.#signedTime = time;
       return note;
     });
+  }
+
+  /**
+   * A later head is not dated before an earlier one when the clock is corrected by a little: to its readers that
+   * would look like a history that was cut. After a larger correction it has to be right again.
+   */
+  #timeOf(seconds: number): number {
+    const behind = this.#signedTime - seconds;
+    return behind > 0 && behind <= LEDGER_LIMITS.clockStepSecondsMax ? this.#signedTime : seconds;
   }
 
   /** @param seq of the authority that named the key which signed it */

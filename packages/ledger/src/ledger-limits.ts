@@ -16,6 +16,8 @@ export const LEDGER_LIMITS = {
   entryPageBytes: 8 * 1024 * 1024,
   /** How long a signed checkpoint is handed out before a new one is signed. */
   checkpointMs: 1_000,
+  /** A clock that is set back by at most this does not date a head before an earlier one. */
+  clockStepSecondsMax: 600,
   /** Entries read at once when the whole log is checked: of the largest, 100 MiB. */
   checkedEntries: 250,
   /** Report intervals of silence after which a node counts as unreachable. */

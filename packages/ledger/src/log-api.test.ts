@@ -114,6 +114,16 @@ describe('a checkpoint', () => {
     expect((await readCheckpoint(t.fleet, t.client)).time).toBeGreaterThan(first.time);
   });
 
+  test('is not dated before an earlier one when the clock is corrected by a little', async () => {
+    await using t = await startTestLedger();
+    await nameLedgerKey(t.fleet, t.client);
+    const first = await readCheckpoint(t.fleet, t.client);
+    await appendAdmissions(t.fleet, t.client, 1);
+    t.advance(-60_000);
+    const next = await readCheckpoint(t.fleet, t.client);
+    expect(next).toMatchObject({ size: first.size + 1, time: first.time });
+  });
+
   test('is not given while the authority names no key or another than the ledger has', async () => {
     await using t = await startTestLedger();
     const refusal = {
