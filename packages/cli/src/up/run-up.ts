@@ -15,7 +15,13 @@ import { writeContext } from './context-file.ts';
 import { checkPortsFree } from './free-ports.ts';
 import { removePidRecord, takeOver, writePidRecord } from './pid-record.ts';
 import { ProcessManager } from './process-manager.ts';
-import { ensureGenesis, ensureAuthority, ensureKeys, type FleetKeys, keyFile } from './provision.ts';
+import {
+  ensureAuthority,
+  ensureGenesis,
+  ensureKeys,
+  type FleetKeys,
+  keyFile,
+} from './provision.ts';
 import { waitForNodes } from './ready-nodes.ts';
 import { redisProcess } from './redis-process.ts';
 import { coordinatorProcess, ledgerProcess, supervisorProcess } from './service-processes.ts';
