@@ -28,6 +28,8 @@ const run = promisify(execFile);
 const lack = lackForRealSals();
 const isReal = lack === undefined;
 const WAIT_MS_MAX = 60_000;
+/** Each searches gigabytes, some more than once. */
+const TEST_MS_MAX = 240_000;
 const VARIABLE = 'HYPHA_TEST_SECRET';
 const random = (count: number) => new Uint8Array(randomBytes(count));
 
@@ -222,7 +224,7 @@ test('the search finds a text in every spelling, across the pieces of a file', (
   expect(findInFiles(folder, marker)).toEqual([]);
 });
 
-describe('a secret', () => {
+describe('a secret', { timeout: TEST_MS_MAX }, () => {
   let value: string;
   let first: { instance: string };
 
@@ -331,7 +333,7 @@ describe('a secret', () => {
   });
 });
 
-describe('a node refuses', () => {
+describe('a node refuses', { timeout: TEST_MS_MAX }, () => {
   const source = 'export default () => 1;';
 
   async function refusalOf(payload: ScriptPayload): Promise<string> {
