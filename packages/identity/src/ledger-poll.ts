@@ -25,7 +25,7 @@ export class LedgerPoll {
   }
 
   /**
-   * Best effort to be at most `maxAgeMs` behind the ledger. Waits at most `timeoutMs`, and not at all while
+   * Best effort to be at most `maxAgeMs` behind the ledger. Waits at most twice `timeoutMs`, and not at all while
    * the ledger is known to be away. Never rejects; answers whether the copy is that fresh.
    */
   async refresh(wanted: {
@@ -33,10 +33,16 @@ export class LedgerPoll {
     readonly timeoutMs: number;
   }): Promise<boolean> {
     const { clock } = this.#deps;
-    const isFresh = () => clock.monotonicMs() - this.#freshAtMs <= wanted.maxAgeMs;
+    const { maxAgeMs, timeoutMs } = wanted;
+    const since = clock.monotonicMs() - maxAgeMs;
+    const isFresh = () => this.#freshAtMs >= since;
     if (isFresh()) return true;
-    if (this.#reading === undefined && clock.monotonicMs() < this.#retryAtMs) return false;
-    await this.#readWithin(wanted.timeoutMs, new AbortController().signal);
+    const isOthers = this.#reading !== undefined;
+    if (!isOthers && clock.monotonicMs() < this.#retryAtMs) return false;
+    const { signal } = new AbortController();
+    await this.#readWithin(timeoutMs, signal);
+    // One that others had begun may have asked too early.
+    if (isOthers && !isFresh() && this.#failures === 0) await this.#readWithin(timeoutMs, signal);
     return isFresh();
   }
 

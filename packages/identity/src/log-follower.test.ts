@@ -1,6 +1,6 @@
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { HyphaError, isHyphaError } from '@hypha/protocol';
+import { type AuthorityPage, HyphaError, isHyphaError } from '@hypha/protocol';
 import { nodeVerifier } from '@hypha/protocol/node';
 import { createFleet, openTempDir, signUpdate, TestLog, waitFor } from '@hypha/testkit';
 import { describe, expect, test } from 'vitest';
@@ -63,6 +63,28 @@ describe('a follower of log and authority', () => {
     revoke();
     expect(await follower.refresh({ ...ALWAYS, maxAgeMs: 60_000 })).toBe(true);
     expect(follower.newest).toMatchObject({ size: log.size });
+    expect(follower.authority.current.isNodeRevoked(OTHER)).toBe(true);
+  });
+
+  test('asks again when the reading it could share had asked before', async () => {
+    await using folder = await openTempDir();
+    const { follower, ledger, revoke } = await setUp(folder.path);
+    const original = ledger.authority.bind(ledger);
+    const asked = Promise.withResolvers<void>();
+    const older = Promise.withResolvers<AuthorityPage>();
+    const before = await original({ since: fleet.authority.seq });
+    ledger.authority = () => {
+      asked.resolve();
+      return older.promise;
+    };
+    const earlier = follower.refresh(ALWAYS);
+    await asked.promise;
+    revoke();
+    const later = follower.refresh({ maxAgeMs: 0, timeoutMs: 5000 });
+    ledger.authority = original;
+    older.resolve(before);
+    await earlier;
+    expect(await later).toBe(true);
     expect(follower.authority.current.isNodeRevoked(OTHER)).toBe(true);
   });
 

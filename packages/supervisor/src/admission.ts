@@ -16,6 +16,7 @@ import {
 import type { Clock } from './clock.ts';
 import type { FleetLog, LogView } from './fleet-log.ts';
 import type { SecretVault } from './secret-vault.ts';
+import { LIMITS } from './supervisor-limits.ts';
 
 /** What an enrolled node knows of itself and of who may ask it. */
 export interface Membership {
@@ -94,7 +95,7 @@ export class NodeAdmission {
     } catch (error) {
       if (!isHyphaError(error, 'E_UNKNOWN_KEY') && !isHyphaError(error, 'E_STALE_VIEW'))
         throw error;
-      await this.#deps.log.refresh(0);
+      await this.#deps.log.refresh(0, LIMITS.authorityAskMs);
       return this.#verify(envelope, node, 'new');
     }
   }

@@ -21,7 +21,7 @@ export interface LogView {
   /** Epoch seconds: the wall clock, and never before what the ledger last signed. */
   nowSeconds(): number;
   /** Asks the ledger unless that was done `maxAgeMs` ago; never throws, never waits long. */
-  refresh(maxAgeMs: number): Promise<void>;
+  refresh(maxAgeMs: number, timeoutMs?: number): Promise<void>;
   /** What came with work, as if it came from the ledger. Ignores what cannot be believed. */
   offer(updates: readonly Envelope[], checkpoint?: string): Promise<void>;
 }
@@ -103,8 +103,8 @@ export class FleetLog implements LogView {
     return this.#follower?.checkpoints.isDisputed ?? false;
   }
 
-  async refresh(maxAgeMs: number): Promise<void> {
-    await this.#follower?.refresh({ maxAgeMs, timeoutMs: LIMITS.authorityWaitMs });
+  async refresh(maxAgeMs: number, timeoutMs: number = LIMITS.authorityWaitMs): Promise<void> {
+    await this.#follower?.refresh({ maxAgeMs, timeoutMs });
     this.#watchClock();
   }
 

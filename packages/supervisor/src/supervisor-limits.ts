@@ -68,6 +68,8 @@ export const LIMITS = {
   authorityAgeMs: 1_000,
   /** How long new work waits for the ledger to say whether there is something newer. */
   authorityWaitMs: 300,
+  /** The same, when it would be refused otherwise. */
+  authorityAskMs: 2_000,
   /** The coordinator brings updates at once; this is for when it does not. */
   authorityPollMs: 30_000,
   /** Head of the log that is older is said in the facts of the node. */
