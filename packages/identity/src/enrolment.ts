@@ -1,25 +1,22 @@
 import {
   type AdmissionPayload,
-  type AdmissionProfile,
   Authority,
   canonicalJson,
-  type Envelope,
   HyphaError,
   isHyphaError,
-  type JoinToken,
   type NodeFacts,
   type NodeView,
-  parseJoinToken,
   type Verifier,
-  verifyAdmission,
 } from '@hypha/protocol';
 import { AuthorityFollower } from './authority-follower.ts';
 import type { Boot } from './boot.ts';
 import type { Clock } from './clock.ts';
 import { signStatement } from './enrol-statement.ts';
+import { findPlace, type Place } from './join-place.ts';
 import type { LedgerPort } from './ledger-port.ts';
 import { IDENTITY_LIMITS as LIMITS, retryDelayMs } from './limits.ts';
 import { findMembership, type Membership, saveMembership } from './membership.ts';
+import { auditAdmission, findAdmission } from './node-admission.ts';
 import type { NodeKeys } from './node-keys.ts';
 
 /** One failed attempt to join, for people to read: nothing is given up. */
@@ -117,41 +114,6 @@ function firstJoin(deps: JoinDeps, signal: AbortSignal): () => Promise<Joined> {
   return () => enrol(deps, place, signal);
 }
 
-/** Where to join, and by what right. */
-interface Place {
-  /** Digest of the genesis whose chain the ledger has to serve. */
-  readonly genesis: string;
-  readonly ledger: string;
-  readonly coordinator: string;
-  /** Undefined: an admin has to admit the node by its fingerprint. */
-  readonly token: Pick<JoinToken, 'secret' | 'admission'> | undefined;
-}
-
-/** What cannot be read, or is missing, throws here, before any attempt: no retry would change it. */
-function findPlace(deps: JoinDeps): Place {
-  const { joinToken, genesis, ledgerUrl, coordinatorUrl, keys } = deps;
-  if (joinToken !== undefined) {
-    const token = parseJoinToken(joinToken);
-    if (genesis !== undefined && genesis !== token.genesis) {
-      throw new HyphaError('E_AUTHORITY', `the join token is for the fleet of ${token.genesis}`, {
-        hint: `this node is to trust ${genesis} only: ask its admin for a token`,
-      });
-    }
-    return {
-      genesis: token.genesis,
-      ledger: ledgerUrl ?? token.ledger,
-      coordinator: coordinatorUrl ?? token.coordinator,
-      token,
-    };
-  }
-  if (genesis === undefined || ledgerUrl === undefined || coordinatorUrl === undefined) {
-    throw new HyphaError('E_TOKEN', `node ${keys.nodeId} has joined no fleet and has no token`, {
-      hint: 'ask an admin for one: hypha node add NAME; or name ledger, coordinator and genesis',
-    });
-  }
-  return { genesis, ledger: ledgerUrl, coordinator: coordinatorUrl, token: undefined };
-}
-
 async function enrol(deps: JoinDeps, place: Place, signal: AbortSignal): Promise<Joined> {
   const { keys } = deps;
   const { genesis } = place;
@@ -218,47 +180,6 @@ async function authenticate(
   Authority.replay(verifier, items, genesis);
   await authority.grow(items);
   await authority.refresh({ maxAgeMs: 0, timeoutMs: LIMITS.attemptMsMax });
-}
-
-function auditAdmission(
-  { verifier }: JoinDeps,
-  envelope: Envelope,
-  authority: Authority,
-): AdmissionPayload {
-  return verifyAdmission(verifier, { envelope, authority, profile: 'audit' }).payload;
-}
-
-/**
- * The newest one in the log that an admin signed for this very key.
- * @param options.nowSeconds only one that is still good
- */
-async function findAdmission(
-  { keys, verifier }: JoinDeps,
-  { ledger, authority }: { readonly ledger: LedgerPort; readonly authority: Authority },
-  { nowSeconds, signal }: { readonly nowSeconds?: number; readonly signal: AbortSignal },
-): Promise<Envelope | undefined> {
-  const node = keys.nodeId;
-  const profile: AdmissionProfile =
-    nowSeconds === undefined ? { profile: 'audit' } : { profile: 'accept', nowSeconds };
-  const isForNode = (envelope: Envelope) => {
-    try {
-      return verifyAdmission(verifier, { envelope, authority, ...profile }).payload.node === node;
-    } catch (error) {
-      // Expired, of a revoked admin, or not what the ledger says it is: as good as not there.
-      if (error instanceof HyphaError) return false;
-      throw error;
-    }
-  };
-  let found: Envelope | undefined;
-  let cursor: string | undefined;
-  for (let page = 0; page < LIMITS.admissionPages; page++) {
-    const query = { kind: 'admission', node, ...(cursor === undefined ? {} : { cursor }) } as const;
-    const { items, nextCursor } = await ledger.listEntries(query, { signal });
-    found = items.findLast(({ envelope }) => isForNode(envelope))?.envelope ?? found;
-    if (nextCursor === null) break;
-    cursor = nextCursor;
-  }
-  return found;
 }
 
 /** A key that enrolled before gets that record, whatever token it brings now. */

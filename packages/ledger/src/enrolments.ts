@@ -2,12 +2,10 @@ import {
   type Authority,
   type EnrolStatement,
   type Envelope,
-  findUncovered,
   fromBase64,
   HyphaError,
   LIMITS,
   type NodeView,
-  type ReplaceableNode,
   type VerifiedEnrolment,
   type Verifier,
   verifyEnrolment,
@@ -16,6 +14,7 @@ import {
 import { isStoreConflict, type Store, type Write } from '@hypha/store';
 import type { AuthorityChain } from './authority-chain.ts';
 import type { ChallengeBook } from './challenge-book.ts';
+import { EnrolmentRules, revokedError } from './enrolment-rules.ts';
 import { LEDGER_LIMITS } from './ledger-limits.ts';
 import type { LedgerDb, NodeRow } from './ledger-schema.ts';
 import type { LogEntries } from './log-entries.ts';
@@ -56,9 +55,11 @@ interface Attempt {
  */
 export class Enrolments {
   readonly #deps: Deps;
+  readonly #rules: EnrolmentRules;
 
   constructor(deps: Deps) {
     this.#deps = deps;
+    this.#rules = new EnrolmentRules(deps);
   }
 
   /**
@@ -116,12 +117,12 @@ export class Enrolments {
       pending.keep(statement, attempt.address);
     }
     // Without an admission this is where it ends: E_PENDING.
-    const place = replaced === undefined ? undefined : await this.#placeOf(replaced);
+    const place = replaced === undefined ? undefined : await this.#rules.placeOf(replaced);
     const enrolment = verifyEnrolment(verifier, {
       ...{ envelope, authority, profile: 'accept', nowSeconds: this.#nowSeconds() },
       findReplaced: (id) => (id === replaced?.id ? place : undefined),
     });
-    const outgoing = await this.#checkPermitted(enrolment, replaced);
+    const outgoing = await this.#rules.checkPermitted(enrolment, replaced);
     attempt.spendChallenge(payload.challenge);
     await this.#join(enrolment, outgoing, authority);
     pending.drop(node);
@@ -172,79 +173,6 @@ export class Enrolments {
     );
   }
 
-  async #placeOf({ id, public_key }: NodeRow): Promise<ReplaceableNode | undefined> {
-    const admission = await this.#deps.store.db
-      .selectFrom('admissions')
-      .select('digest')
-      .where('spent_by', '=', id)
-      .executeTakeFirst();
-    if (admission === undefined) return undefined;
-    return { publicKey: fromBase64(public_key), admission: admission.digest };
-  }
-
-  /**
-   * Answers the node that has to make room.
-   * @param replaced by its own key
-   */
-  async #checkPermitted(
-    enrolment: VerifiedEnrolment,
-    replaced: NodeRow | undefined,
-  ): Promise<NodeRow | undefined> {
-    const { store, nodes } = this.#deps;
-    const { admission, node, payload } = enrolment;
-    const { name } = admission.payload;
-    const known = await store.db
-      .selectFrom('admissions')
-      .select('spent_by')
-      .where('digest', '=', admission.digest)
-      .executeTakeFirst();
-    if (known === undefined) {
-      throw new HyphaError('E_TOKEN', `the admission of ${name} is not in this ledger`, {
-        where: { path: 'admission' },
-      });
-    }
-    // By its own old key it takes that node's place under the same admission; else it spends a fresh one.
-    if (known.spent_by !== (replaced?.id ?? null)) {
-      throw new HyphaError('E_TOKEN', `the admission of ${name} was spent by ${known.spent_by}`, {
-        where: { path: payload.token === undefined ? 'admission' : 'token' },
-      });
-    }
-    const outgoing = replaced ?? (await this.#findReplacedByAdmin(enrolment));
-    const namesake = await nodes.findByName(name);
-    if (namesake === undefined || namesake.id === outgoing?.id) return outgoing;
-    throw new HyphaError('E_NODE_NAME', `cannot enrol ${node}: ${name} is ${namesake.id}`, {
-      where: { path: 'admission' },
-      hint: `choose another name; or give it a new key: hypha node admit ${node} --replaces ${name}`,
-    });
-  }
-
-  /** The admin has to have a say about all that the node leaves behind, or it could be pushed out of realms. */
-  async #findReplacedByAdmin({ admission, node }: VerifiedEnrolment): Promise<NodeRow | undefined> {
-    const { replaces, name } = admission.payload;
-    if (replaces === undefined) return undefined;
-    const where = { path: 'admission.replaces' };
-    const row = await this.#deps.nodes.getById(replaces);
-    const { realms } = this.#deps.nodes.view(row);
-    const { grant } = admission;
-    const isCovered =
-      findUncovered(grant.realms, realms) === undefined &&
-      findUncovered(grant.nodes, [replaces]) === undefined;
-    if (!isCovered) {
-      throw new HyphaError('E_SCOPE', `key ${grant.name} has no say about ${row.name}`, { where });
-    }
-    if (row.replaced_by !== null) {
-      throw new HyphaError('E_CONFLICT', `${replaces} was replaced by ${row.replaced_by}`, {
-        where,
-      });
-    }
-    if (row.name === name) return row;
-    throw new HyphaError(
-      'E_NODE_NAME',
-      `cannot enrol ${node} as ${name} in the place of ${replaces}, which is ${row.name}`,
-      { where, hint: `a new key keeps the name: hypha node admit ${node} --replaces ${row.name}` },
-    );
-  }
-
   async #join(
     enrolment: VerifiedEnrolment,
     replaced: NodeRow | undefined,
@@ -286,12 +214,4 @@ function asEnrolled(view: NodeView, { facts, bootId }: EnrolStatement['payload']
     ...rest,
     ...{ state: 'ready', facts, bootId, uptimeMs: 0, lastReportAt: null, free: freeOf(facts) },
   };
-}
-
-function revokedError({ id, replaced_by }: NodeRow): HyphaError {
-  const what = replaced_by === null ? 'was revoked' : `was replaced by ${replaced_by}`;
-  return new HyphaError('E_KEY_REVOKED', `node ${id} ${what}`, {
-    where: { path: 'publicKey' },
-    hint: 'make a new node key: remove the node state and join again',
-  });
 }
