@@ -2,6 +2,7 @@ import { getCompileCacheDir } from 'node:module';
 import type { Boot, NodeKeys } from '@hypha/identity';
 import { type Journal, openJournal } from '@hypha/journal';
 import {
+  HyphaError,
   isTerminal,
   type NodeFacts,
   type Protection,
@@ -207,6 +208,8 @@ export class Supervisor {
         grantedKey(this.#fleet.current(), keyid, Math.floor(clock.nowMs() / 1000)),
       checkReady: async () => {
         this.#fleet.current();
+        if (this.#fleet.fleetLog.newest() === null)
+          throw new HyphaError('E_UNAVAILABLE', 'no signed head of the log was read yet');
         await journal.ping();
       },
     });
