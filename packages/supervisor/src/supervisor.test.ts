@@ -89,7 +89,11 @@ test('a script that throws is undone, and its problem names the place', async ()
 
 const REFUSED: readonly [string, string, () => Parameters<NodeFixture['sign']>][] = [
   ['E_UNSUPPORTED', 'a mode it cannot run', () => ['return 1;', { mode: 'task' }]],
-  ['E_SECRET', 'a box that does not open', () => ['return 1;', { secrets: { [fixture.node]: 'AA==' } }]],
+  [
+    'E_SECRET',
+    'a box that does not open',
+    () => ['return 1;', { secrets: { [fixture.node]: 'AA==' } }],
+  ],
   [
     'E_UNSUPPORTED',
     'a plan to compare with',
