@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import {
@@ -23,6 +23,7 @@ import {
   enrolmentOf,
   findLeftovers,
   findPortBase,
+  isReadableByAll,
   isRedisInstalled,
   joinTokenOf,
   openTempDir,
@@ -194,6 +195,20 @@ describe('the leftover probe', () => {
       expect.stringMatching(/^mount \/proc \(proc from /),
     );
   });
+});
+
+test('a file is readable by all when its folders let all in', async () => {
+  await using folder = await openTempDir();
+  const file = join(folder.path, 'file');
+  writeFileSync(file, '');
+  chmodSync(file, 0o644);
+  chmodSync(folder.path, 0o711);
+  expect(isReadableByAll(file)).toBe(true);
+  chmodSync(folder.path, 0o700);
+  expect(isReadableByAll(file)).toBe(false);
+  chmodSync(folder.path, 0o711);
+  chmodSync(file, 0o640);
+  expect(isReadableByAll(file)).toBe(false);
 });
 
 const redisInstalled = await isRedisInstalled();
