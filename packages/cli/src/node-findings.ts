@@ -38,11 +38,17 @@ async function findOnNode(session: Session, node: Context['nodes'][number]): Pro
     const reason = error instanceof HyphaError ? `: ${error.message}` : '';
     return [{ what: node.name, state: 'warn', detail: `does not say what protects it${reason}` }];
   }
-  const held = facts.protection.filter(({ ok }) => ok);
+  return findingsOf(node.name, facts);
+}
+
+/** What a node lacks or is alarmed by, a line each, then what is in order. */
+export function findingsOf(node: string, { protection, alarms = [] }: NodeFactsView): Finding[] {
+  const held = protection.filter(({ ok }) => ok);
   return [
-    ...facts.protection.filter(({ ok }) => !ok).map((lack) => toFinding(node.name, lack)),
+    ...alarms.map((detail): Finding => ({ what: `${node} alarm`, state: 'warn', detail })),
+    ...protection.filter(({ ok }) => !ok).map((lack) => toFinding(node, lack)),
     {
-      what: node.name,
+      what: node,
       state: 'ok',
       detail: `in order: ${held.map(({ what }) => what).join(', ') || 'nothing'}`,
     },
