@@ -27,6 +27,7 @@ export class LedgerFollower {
   #readingSince = 0;
   #learning: Promise<void> | undefined;
   #stopping: AbortSignal = new AbortController().signal;
+  #keyAskedAt = Number.NEGATIVE_INFINITY;
   /** Questions about unknown nodes that wait for their answer. */
   #strangers = 0;
 
@@ -55,6 +56,14 @@ export class LedgerFollower {
         this.#learning = undefined;
       });
     await this.#learning;
+  }
+
+  /** As `learnAuthority`, for a key that is not known here. Anyone can name such keys: not too often. */
+  async learnKey(): Promise<void> {
+    const sinceMs = this.#deps.clock.nowMs() - this.#keyAskedAt;
+    if (sinceMs >= 0 && sinceMs < LIMITS.strangerKeyMsMin) return;
+    this.#keyAskedAt = this.#deps.clock.nowMs();
+    await this.learnAuthority();
   }
 
   /** Asks the ledger for one node that is not known here yet. Never rejects. */

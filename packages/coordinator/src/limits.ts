@@ -52,6 +52,8 @@ export const COORDINATOR_LIMITS = {
   outboxRunsAtOnce: 16,
   /** Nodes unknown here that the ledger is asked about at once. */
   strangersAskedMax: 16,
+  /** Between two questions to the ledger that a key unknown here gives rise to. */
+  strangerKeyMsMin: 200,
   /** Characters of a problem document kept of a node. */
   problemCharsMax: 64 * 1024,
   /** Attempts at a write that lost against a concurrent one. */

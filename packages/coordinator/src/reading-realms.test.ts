@@ -1,7 +1,7 @@
 import type { CoordinatorClient, StreamEvent } from '@hypha/client';
 import { RunView } from '@hypha/protocol';
 import { generateKey } from '@hypha/protocol/node';
-import { afterAll, beforeAll, expect, test, vi } from 'vitest';
+import { afterAll, beforeAll, expect, onTestFinished, test, vi } from 'vitest';
 import type { FakeNode } from './testing/fake-node.ts';
 import { TestFleet } from './testing/test-fleet.ts';
 
@@ -31,6 +31,16 @@ async function apply(realm: string, generation = 1): Promise<string> {
   const { runs } = await fleet.coordinator.submit({ envelope });
   return runs[0]?.run ?? '';
 }
+
+test('a key that was granted something a moment ago reads, long before the next poll', async () => {
+  const slow = await TestFleet.start({ 'ledger-poll-ms': 60_000 });
+  onTestFinished(() => slow.stop());
+  const { signer } = generateKey();
+  const reader = slow.coordinatorAs(signer);
+  await expect(reader.listRuns()).rejects.toMatchObject({ code: 'E_UNAUTHENTICATED' });
+  await slow.grant(signer, 'viewer', { name: 'viewer-new', realms: ['a'] });
+  await vi.waitFor(() => reader.listRuns(), SOON);
+});
 
 test('a list leaves out what the grant does not cover', async () => {
   const runsOf = async (deployment?: string) => {

@@ -30,7 +30,7 @@ interface Deps {
  */
 export class Checkpoints {
   readonly #deps: Deps;
-  #newest: { readonly note: string; readonly atMs: number } | undefined;
+  #newest: { readonly note: string; readonly size: number; readonly atMs: number } | undefined;
   #signing: Promise<string> | undefined;
   /** Of the newest one, epoch seconds. */
   #signedTime = 0;
@@ -44,15 +44,17 @@ export class Checkpoints {
   }
 
   /**
-   * A note of at most a second ago.
+   * A note of at most a second ago, over everything that was in the log when it was asked for.
    * @throws HyphaError `E_UNAVAILABLE` while the authority does not name this ledger's key
    */
   async newest(): Promise<string> {
     this.#checkNamed();
-    const age = this.#deps.nowMs() - (this.#newest?.atMs ?? Number.NEGATIVE_INFINITY);
+    const size = await this.#deps.tree.size();
+    const newest = this.#newest;
+    const age = this.#deps.nowMs() - (newest?.atMs ?? Number.NEGATIVE_INFINITY);
     // A clock that was set back does not keep an old note alive.
-    if (this.#newest !== undefined && age >= 0 && age < LEDGER_LIMITS.checkpointMs)
-      return this.#newest.note;
+    const isRecent = age >= 0 && age < LEDGER_LIMITS.checkpointMs;
+    if (newest !== undefined && isRecent && newest.size >= size) return newest.note;
     this.#signing ??= this.#sign().finally(() => {
       this.#signing = undefined;
     });
@@ -120,7 +122,7 @@ export class Checkpoints {
           expectRows: 1,
         },
       ]);
-      this.#newest = { note, atMs };
+      this.#newest = { note, size, atMs };
       this.#signedTime = time;
       return note;
     });

@@ -101,6 +101,14 @@ describe('a checkpoint', () => {
     expect(checkpoints.at(-1)?.authority.seq).toBe(t.fleet.authority.seq);
   });
 
+  test('is over everything that was answered before it was asked for', async () => {
+    await using t = await startTestLedger();
+    await nameLedgerKey(t.fleet, t.client);
+    const before = await readCheckpoint(t.fleet, t.client);
+    await appendAdmissions(t.fleet, t.client, 1);
+    expect((await readCheckpoint(t.fleet, t.client)).size).toBe(before.size + 1);
+  });
+
   test('is signed anew after a second, also when the clock was set back', async () => {
     await using t = await startTestLedger();
     await nameLedgerKey(t.fleet, t.client);

@@ -14,15 +14,22 @@ interface KeyRing {
 
 /** Keys that may sign requests here: those the authority grants something now, and those of nodes. */
 export function callerKeys({ authority, fleet, follower, clock }: KeyRing): FindKey {
-  return async (keyid) => {
+  const findGranted = (keyid: string) => {
     const known = authority.find();
-    const granted =
-      known === undefined ? undefined : grantedKey(known, keyid, Math.floor(clock.nowMs() / 1000));
+    if (known === undefined) return undefined;
+    return grantedKey(known, keyid, Math.floor(clock.nowMs() / 1000));
+  };
+  return async (keyid) => {
+    const granted = findGranted(keyid);
     if (granted !== undefined) return granted;
     const node = nodeOf(keyid);
     if (node === undefined) return undefined;
-    // A node that enrolled a moment ago is asked for at the ledger.
-    if (fleet.find(node) === undefined) await follower.learnNode(node);
+    if (fleet.find(node) === undefined) {
+      // A node that enrolled a moment ago, or a key that was granted something: the ledger knows.
+      await Promise.all([follower.learnNode(node), follower.learnKey()]);
+      const learned = findGranted(keyid);
+      if (learned !== undefined) return learned;
+    }
     const view = fleet.findActing(node);
     return view === undefined ? undefined : nodeKey(view);
   };
