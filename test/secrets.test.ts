@@ -308,6 +308,11 @@ describe('a secret', { timeout: TEST_MS_MAX }, () => {
   });
 
   test('is listed by name and version, without its value', async () => {
+    // What only finished runs used is dropped a moment after they ended.
+    await waitFor(async () => (await fleet.node.listSecrets()).items.length === 1, {
+      timeoutMs: WAIT_MS_MAX,
+      what: 'the former values to be dropped',
+    });
     const { stdout } = await fleet.hypha('secret', 'list', 'safe', '-o', 'json');
     expect(JSON.parse(stdout)).toMatchObject([
       {
