@@ -166,11 +166,13 @@ describe('a reporter', () => {
   test('stops at once while it waits for the ledger', async () => {
     await using folder = await openTempDir();
     const { deps, ledger } = await setUp(folder.path);
+    let asked = false;
     let aborted = false;
     const hanging = {
       ...ledger,
       report: (_node: string, _reports: unknown, options?: { signal?: AbortSignal }) =>
         new Promise<never>((_, reject) => {
+          asked = true;
           options?.signal?.addEventListener('abort', () => {
             aborted = true;
             reject(options.signal?.reason);
@@ -179,7 +181,7 @@ describe('a reporter', () => {
     };
     const stopping = new AbortController();
     const running = new Reporter({ ...deps, ledger: hanging }).run(stopping.signal);
-    await waitFor(() => deps.buffer.nextSeq > 1);
+    await waitFor(() => asked);
     stopping.abort();
     await running;
     expect(aborted).toBe(true);
