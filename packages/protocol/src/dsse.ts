@@ -14,7 +14,6 @@ export const PAYLOAD_TYPES = {
   receipt: 'application/vnd.hypha.receipt.v1+json',
 } as const;
 export type PayloadKind = keyof typeof PAYLOAD_TYPES;
-export type PayloadType = (typeof PAYLOAD_TYPES)[PayloadKind];
 
 /**
  * DSSE v1.0.2 envelope as it stands on the wire. Fields are only shaped here; base64, signature counts

@@ -5,7 +5,6 @@ import { HyphaError } from '@hypha/protocol';
 import { describe, expect, test } from 'vitest';
 import { type CallerKey, READERS } from './caller.ts';
 import {
-  EventQueue,
   formatEvent,
   type ServerEvent,
   STREAM_TIMING,
@@ -18,6 +17,11 @@ async function* ticks(after: number, count: number): AsyncGenerator<ServerEvent>
   for (let n = after + 1; n <= after + count; n++) {
     yield { id: String(n), event: 'tick', data: `line ${n}\r\nmore` };
   }
+}
+
+/** A source that has nothing to say and does not end by itself. */
+async function* silence(): AsyncGenerator<ServerEvent> {
+  await new Promise<never>(() => undefined);
 }
 
 /** A raw server whose every request is answered with `events`. */
@@ -103,7 +107,7 @@ describe('a stream', () => {
             path: '/v1/wait',
             auth: { roles: READERS },
             summary: 'Waits.',
-            open: async () => new EventQueue(1),
+            open: async () => silence(),
           }),
         { streamCheckMs: 10 },
       );
@@ -204,33 +208,4 @@ describe('a stream', () => {
 
 test('an event whose id would break its line is refused', () => {
   expect(() => formatEvent({ id: '1\nevent: fake', data: '' })).toThrow(HyphaError);
-});
-
-describe('a queue of events', () => {
-  test('delivers in order and ends after what it holds', async () => {
-    const queue = new EventQueue(10);
-    const all = Array.fromAsync(queue);
-    for (const data of ['a', 'b', 'c']) expect(queue.push({ data })).toBe(true);
-    queue.end();
-    expect(queue.push({ data: 'late' })).toBe(false);
-    expect((await all).map(({ data }) => data)).toEqual(['a', 'b', 'c']);
-  });
-
-  test('ends instead of growing or dropping when its reader is too slow', async () => {
-    const queue = new EventQueue(2);
-    expect(['a', 'b', 'c', 'd'].map((data) => queue.push({ data }))).toEqual([
-      true,
-      true,
-      false,
-      false,
-    ]);
-    expect(await Array.fromAsync(queue)).toEqual([]);
-  });
-
-  test('takes nothing any more once its reader left', async () => {
-    const queue = new EventQueue(2);
-    queue.push({ data: 'a' });
-    for await (const _event of queue) break;
-    expect(queue.push({ data: 'b' })).toBe(false);
-  });
 });

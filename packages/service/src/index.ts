@@ -19,7 +19,6 @@
  * mayRead(caller, realm); readableRealms(caller) → realms | undefined (all)
  * addRunRoutes(server, source)                       // `GET /v1/runs…`, at coordinator and node alike
  * queryInt({ min, max }), pageQuery                  // for `query` schemas (strict objects of strings)
- * new EventQueue(max): push(event) end()             // a source that pushes, for `open` to return
  * type ServerEvent = { id?: string; event?: string; data: string }
  * ```
  * `listenerKeys` go into a service's configuration, and the configuration in as `listener`; readCa(file) → PEM
@@ -37,7 +36,7 @@ export {
   READERS,
   readableRealms,
 } from './caller.ts';
-export { EventQueue, formatEvent, type ServerEvent } from './event-stream.ts';
+export { formatEvent, type ServerEvent } from './event-stream.ts';
 export { isLoopback, type ListenerConfig, listenerKeys, readCa } from './listener.ts';
 export * from './process.ts';
 export type { RouteAuth } from './request-auth.ts';

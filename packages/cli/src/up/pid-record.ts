@@ -39,11 +39,6 @@ export function readPidRecord(file: string): PidRecord | undefined {
   }
 }
 
-/** Those of the record that still run, `up` itself included. */
-export function listAlive(record: PidRecord): RunningProcess[] {
-  return [record.up, ...record.processes].filter(isAlive);
-}
-
 export function writePidRecord(file: string, processes: readonly RunningProcess[]): void {
   const record: PidRecord = {
     up: entryOf({ name: 'up', pid: process.pid }),
