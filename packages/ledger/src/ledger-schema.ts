@@ -40,8 +40,8 @@ export interface LedgerDb {
    */
   admissions: { digest: string; token_hash: string; spent_by: string | null };
   nodes: NodeRow;
-  /** The newest receipt of each node, by its own count. `restarts`: how often that began anew. */
-  receipt_chains: { node: string; seq: number; digest: string; restarts: number };
+  /** The newest receipt of each node, by its own count. */
+  receipt_chains: { node: string; seq: number; digest: string };
   /** A node's labels once more, to select by. */
   node_labels: { node: string; key: string; value: string };
 }
@@ -177,8 +177,7 @@ export const LEDGER_MIGRATIONS: readonly Migration[] = [
       `create table receipt_chains (
         node text primary key,
         seq integer not null,
-        digest text not null,
-        restarts integer not null
+        digest text not null
       ) strict`,
     ],
   },

@@ -77,11 +77,11 @@ export function inheritReceiptsWrite(db: Db, { id }: NodeRow, by: string): Write
   return {
     query: db
       .insertInto('receipt_chains')
-      .columns(['node', 'seq', 'digest', 'restarts'])
+      .columns(['node', 'seq', 'digest'])
       .expression((query) =>
         query
           .selectFrom('receipt_chains')
-          .select(({ val }) => [val(by).as('node'), 'seq', 'digest', 'restarts'])
+          .select(({ val }) => [val(by).as('node'), 'seq', 'digest'])
           .where('node', '=', id),
       ),
   };

@@ -4,7 +4,7 @@ import type { LedgerDb } from './ledger-schema.ts';
 
 /**
  * The end of each node's chain of receipts. A node that was set back to an old state, or hides a receipt, is
- * found out by its next one. A node whose journal was lost begins again at 1: that is let in and counted.
+ * found out by its next one. A node whose journal was lost begins again at 1: that is let in, and the log shows it.
  */
 export class ReceiptChains {
   readonly #store: Store<LedgerDb>;
@@ -29,7 +29,7 @@ export class ReceiptChains {
       .executeTakeFirst();
     // Whatever came before, under another key or before this ledger looked at it, is not known here.
     if (end === undefined) {
-      const row = { node, seq, digest, restarts: 0 };
+      const row = { node, seq, digest };
       return [{ query: db.insertInto('receipt_chains').values(row), expectRows: 1 }];
     }
     const isRestart = seq === 1 && prev === null;
@@ -44,12 +44,11 @@ export class ReceiptChains {
         },
       );
     }
-    const restarts = end.restarts + Number(isRestart);
     return [
       {
         query: db
           .updateTable('receipt_chains')
-          .set({ seq, digest, restarts })
+          .set({ seq, digest })
           .where('node', '=', node)
           .where('digest', '=', end.digest),
         expectRows: 1,

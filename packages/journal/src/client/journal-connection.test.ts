@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { HyphaError, toProblem } from '@hypha/protocol';
 import { nodeVerifier } from '@hypha/protocol/node';
+import { waitFor } from '@hypha/testkit';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { RunHead } from '../run-head.ts';
 import { acceptedOf, admissionOf, finished, started } from '../testing/journal-fixture.ts';
@@ -105,13 +106,6 @@ async function open(reconnectMsMax = 5_000): Promise<JournalConnection> {
 const methods = () => heard.map(({ method }) => method);
 const stale = new HyphaError('E_STALE_EPOCH', 'given to another');
 
-async function until(what: string, isTrue: () => boolean): Promise<void> {
-  for (const deadline = performance.now() + 10_000; !isTrue(); ) {
-    if (performance.now() > deadline) throw new Error(`not in time: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
-}
-
 test('a runner says hello, claims and appends from where the journal ends', async () => {
   const journal = await open();
   expect((await journal.claim(run, 1)).envelope).toEqual(envelope);
@@ -141,7 +135,7 @@ test('an append whose answer was lost is sent again after the runner said what i
   await journal.claim(run, 1);
   reply = (request) => (request.method === 'append' ? 'hang up' : agree(request));
   const appended = journal.append(run, 1, [started()]);
-  await until('it was heard once', () => methods().includes('append'));
+  await waitFor(() => methods().includes('append'), { what: 'it was heard once' });
   reply = agree;
   await appended;
   const [first, second] = heard.filter(({ method }) => method === 'append');
@@ -167,7 +161,9 @@ test('what ended or was committed is no longer held', async () => {
   await journal.append(run, 1, [started(), finished('failed')]);
   await stopServer();
   await startServer();
-  await until('it is back', () => methods().filter((method) => method === 'hello').length === 2);
+  await waitFor(() => methods().filter((method) => method === 'hello').length === 2, {
+    what: 'it is back',
+  });
   expect(heard.at(-1)).toMatchObject({ holding: [] });
   await expect(journal.append(run, 1, [started()])).rejects.toThrow(/does not hold/);
 });
@@ -204,9 +200,9 @@ test('a runner that nobody started is refused', async () => {
 test('notices arrive unasked, nonsense ends the connection and it comes back', async () => {
   await open();
   channels[0]?.send({ notice: 'drain' });
-  await until('the notice is there', () => notices.length === 1);
+  await waitFor(() => notices.length === 1, { what: 'the notice is there' });
   channels[0]?.send({ neither: 'nor' });
-  await until('it is back', () => methods().length === 2);
+  await waitFor(() => methods().length === 2, { what: 'it is back' });
   expect(losses).toEqual([]);
 });
 
