@@ -34,6 +34,7 @@ import { generateKey, nodeVerifier } from '@hypha/protocol/node';
 import { detectCgroups, type Fence, openFence, removeFenceGroup } from '@hypha/sal';
 import { Queue } from 'bullmq';
 import { Redis } from 'ioredis';
+import { vi } from 'vitest';
 import { CountedVolumes } from './counted-volumes.ts';
 import { RedisFixture } from './redis-fixture.ts';
 
@@ -41,6 +42,7 @@ const COUNTING_RUNNER = fileURLToPath(new URL('./counting-runner.ts', import.met
 const MAIN = fileURLToPath(new URL('../main.ts', import.meta.url));
 const TOKEN = randomBytes(16).toString('hex');
 const MIB = 1024 * 1024;
+const WAIT = { timeout: 10_000, interval: 10 };
 
 export interface RunnerProcess {
   readonly name: string;
@@ -233,8 +235,12 @@ export class NodeRig implements AsyncDisposable {
     return run;
   }
 
+  /** Once a former job of this name has left the queue, which would ignore the second one. */
   async addJob(data: { run: string; epoch: number }): Promise<void> {
     const jobId = `${data.run}-${data.epoch}`;
+    await vi.waitFor(async () => {
+      if ((await this.#queue.getJob(jobId)) !== undefined) throw new Error(`${jobId} is queued`);
+    }, WAIT);
     await this.#queue.add('run', data, { jobId, attempts: 1 });
   }
 

@@ -36,6 +36,7 @@ import {
 } from '@hypha/protocol';
 import { generateKey, nodeVerifier, writeKeyFile } from '@hypha/protocol/node';
 import { detectCgroups, listFences, openFence, removeFenceGroup } from '@hypha/sal';
+import { waitFor } from '@hypha/testkit';
 import { Redis } from 'ioredis';
 import { queuePrefix } from '../run-queue.ts';
 import { RunnerRecords } from '../runner-record.ts';
@@ -338,11 +339,7 @@ function grantOf(role: Role, publicKey: Uint8Array): AuthorityChange {
 
 /** Waits for a condition; throws, naming it, when it does not come. */
 export async function until(what: string, isTrue: () => Promise<boolean> | boolean): Promise<void> {
-  const deadline = performance.now() + WAIT_MS_MAX;
-  while (!(await isTrue())) {
-    if (performance.now() > deadline) throw new Error(`not within ${WAIT_MS_MAX} ms: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
+  await waitFor(isTrue, { timeoutMs: WAIT_MS_MAX, what });
 }
 
 export function isAlive(pid: number | undefined): boolean {
