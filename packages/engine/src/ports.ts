@@ -9,6 +9,7 @@ import type {
   GuestTurn,
   JournalBody,
   JournalEvent,
+  PlanDocument,
   ScriptPayload,
 } from '@hypha/protocol';
 
@@ -37,6 +38,11 @@ export interface RunJournal {
    * nothing.
    */
   append(bodies: readonly JournalBody[]): Promise<void>;
+  /**
+   * The journal of another run of this deployment that failed and was signed to be kept. Throws `E_NOT_FOUND` for
+   * any other, `E_TOO_LATE` when a later run of the deployment has committed since.
+   */
+  readKept(target: string): Promise<readonly JournalEvent[]>;
 }
 
 export interface Clock {
@@ -66,6 +72,8 @@ export interface RunGrant {
   readonly committed: readonly DesiredResource[];
   /** Name → version of the secrets this run was given, the same in every epoch. */
   readonly secrets: Readonly<Record<string, string>>;
+  /** The plan that `expect` names, where the node still has it: only to show what changed. */
+  readonly expectedPlan: PlanDocument | null;
 }
 
 /** Something went wrong and the engine coped: for the log of whoever composed it, never for a script. */

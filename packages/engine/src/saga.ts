@@ -14,8 +14,8 @@ export interface SagaInput {
   readonly grant: RunGrant;
   readonly journal: RunJournal;
   readonly sals: Sals;
-  /** A guest nobody has used. Called again once when its host died. */
-  readonly openGuest: () => Promise<Guest>;
+  /** A guest nobody has used. Called again when its host died. */
+  readonly openGuest: (request: GuestRequest) => Promise<Guest>;
   readonly clock: Clock;
   readonly verifier: Verifier;
   /**
@@ -36,6 +36,8 @@ export type SagaOutcome =
   /** `finished` is written. */
   | { readonly state: 'failed' | 'cancelled' | 'rejected'; readonly problem: Problem }
   | { readonly state: 'succeeded' }
+  /** Everything it does is to wait: the supervisor lets it go and queues it again at this time. */
+  | { readonly state: 'waiting'; readonly wakeAtMs: number }
   /** Drained: to be queued again under a new epoch. */
   | { readonly state: 'released' };
 

@@ -29,6 +29,18 @@ export const SubmissionAccepted = z.object({
 });
 export type SubmissionAccepted = z.infer<typeof SubmissionAccepted>;
 
+/** Answer to `POST /v1/cancellations`: it is durable where it was sent. */
+export const CancellationAccepted = z.object({
+  /** Digest of the cancel envelope. */
+  cancellation: Sha256Hex,
+  /** Digest of the script envelope it ends. */
+  target: Sha256Hex,
+  /** Runs of the target that are known here and not over; empty: a tombstone is kept (design §8). */
+  runs: z.array(z.object({ run: RunId, node: NodeId })),
+  existing: z.literal(true).optional(),
+});
+export type CancellationAccepted = z.infer<typeof CancellationAccepted>;
+
 export const PlacementRequest = z.strictObject({
   realm: Name,
   count: z.int().min(1).max(LIMITS.audienceNodesMax),
@@ -69,6 +81,10 @@ export const RunView = z.object({
   /** True when any step ran on a simulated SAL. */
   simulated: z.boolean(),
   message: z.string(),
+  /** Of a run that only waits, held by no process: when it goes on, epoch milliseconds. */
+  waitingUntil: z.int().optional(),
+  /** When the answering party accepted a cancel of it, epoch milliseconds. */
+  cancelRequestedAt: z.int().optional(),
 });
 export type RunView = z.infer<typeof RunView>;
 
@@ -205,6 +221,8 @@ export const InboxMessage = z.discriminatedUnion('type', [
     /** The newest checkpoint the coordinator has. */
     checkpoint: z.string().optional(),
   }),
+  /** A signed cancel; `id` is `cancel-` and its digest. It may overtake what it cancels. */
+  z.object({ type: z.literal('cancellation'), id: z.string(), submission: Submission }),
 ]);
 export type InboxMessage = z.infer<typeof InboxMessage>;
 
@@ -217,6 +235,12 @@ export const OutboxItem = z.discriminatedUnion('type', [
     messageId: z.string(),
     run: RunId,
     problem: Problem,
+  }),
+  /** The node has the cancel durably (`problem` null), or refuses it for good. */
+  z.strictObject({
+    type: z.literal('cancellation'),
+    messageId: z.string(),
+    problem: Problem.nullable(),
   }),
   z.strictObject({
     type: z.literal('events'),

@@ -247,6 +247,11 @@ export const ERROR_CODES = {
   },
   E_CPU: { status: 422, title: 'script exceeded limits.cpuMs', hint: 'raise the limit or do less' },
   E_DEADLINE: { status: 422, title: 'run exceeded limits.wallMs', hint: 'raise the limit' },
+  E_TIMEOUT: {
+    status: 422,
+    title: 'a step or a wait took too long',
+    hint: 'see what the step waits for; raise its timeout',
+  },
   E_HOST_CALLS: {
     status: 422,
     title: 'script exceeded limits.hostCalls',
@@ -258,6 +263,16 @@ export const ERROR_CODES = {
     hint: 'return and log less',
   },
   E_CANCELLED: { status: 409, title: 'cancelled', hint: 'submit again to run it' },
+  E_PLAN_CHANGED: {
+    status: 409,
+    title: 'the node has changed since the plan',
+    hint: 'look at the difference in details, then plan and sign again: hypha plan FILE',
+  },
+  E_PLAN_PARTIAL: {
+    status: 422,
+    title: 'the plan cannot say all that will happen',
+    hint: 'a script with exec or waitFor has no whole plan: apply it without expect',
+  },
   E_TOO_LATE: {
     status: 409,
     title: 'run is past its commit point',

@@ -48,12 +48,16 @@ export const GuestTurn = z.strictObject({
 });
 export type GuestTurn = z.infer<typeof GuestTurn>;
 
+/** What `now()` answers from here on, epoch milliseconds: recorded, and never less than before. */
+const NowMs = z.int().nonnegative();
+
 export const GuestOutcome = z.discriminatedUnion('ok', [
-  z.strictObject({ call: z.int(), ok: z.literal(true), value: Json }),
+  z.strictObject({ call: z.int(), ok: z.literal(true), value: Json, nowMs: NowMs }),
   z.strictObject({
     call: z.int(),
     ok: z.literal(false),
     error: z.strictObject({ code: z.string(), message: z.string() }),
+    nowMs: NowMs,
   }),
 ]);
 export type GuestOutcome = z.infer<typeof GuestOutcome>;
@@ -78,3 +82,23 @@ export const GuestProgram = z.strictObject({
   }),
 });
 export type GuestProgram = z.infer<typeof GuestProgram>;
+
+/**
+ * Thrown by a guest that was lost for what another script did: their host was killed. The run goes on with a
+ * fresh guest, and it does not count as one of its attempts.
+ */
+export class GuestDisplaced extends Error {
+  constructor(cause?: unknown) {
+    super('the host of the script was lost to another script', { cause });
+    this.name = 'GuestDisplaced';
+  }
+}
+
+/** Which guest a run asks for. */
+export interface GuestRequest {
+  readonly run: string;
+  /** Scripts of different realms never share a host process. */
+  readonly realm: string;
+  /** True for a run whose guest was lost in its own turn: it gets a host that nobody shares. */
+  readonly alone: boolean;
+}

@@ -81,18 +81,25 @@ export const JournalBody = z.discriminatedUnion('type', [
     before: Json,
     /** For `ensure`: the resource as it will be, provisional until the run commits. */
     desired: DesiredResource.nullable(),
+    /** Fields that an update or replace changes, for people. */
+    differs: z.array(z.string()).optional(),
+    /** Fetching what the step needs took so long, milliseconds: it does not count against `wallMs`. */
+    preparedMs: z.int().nonnegative().optional(),
   }),
   z.strictObject({
     type: z.literal('step-result'),
     step: StepNumber,
     result: Json,
     durationMs: z.int(),
+    /** What `now()` answers from this outcome on, epoch milliseconds. Absent: as before it. */
+    nowMs: z.int().nonnegative().optional(),
   }),
   z.strictObject({
     type: z.literal('step-error'),
     step: StepNumber,
     error: StepError,
     durationMs: z.int(),
+    nowMs: z.int().nonnegative().optional(),
   }),
   z.strictObject({
     type: z.literal('committed'),

@@ -1,5 +1,6 @@
 import type { z } from 'zod';
 import { AuthorityPayload } from './authority-payload.ts';
+import { CancelPayload } from './cancel-payload.ts';
 import { canonicalBytes } from './canonical-json.ts';
 import type { Signer } from './crypto-port.ts';
 import { type Envelope, type PayloadKind, signEnvelope } from './dsse.ts';
@@ -12,6 +13,7 @@ import { parseAs, parseJsonAs } from './wire.ts';
 
 const SCHEMAS = {
   script: ScriptPayload,
+  cancel: CancelPayload,
   authority: AuthorityPayload,
   admission: AdmissionPayload,
   enrol: EnrolPayload,
@@ -52,6 +54,9 @@ function signPayload<K extends SignedKind>(
 
 export const signScript = (payload: PayloadInput<'script'>, signers: readonly Signer[]): Envelope =>
   signPayload('script', payload, signers);
+
+export const signCancel = (payload: PayloadInput<'cancel'>, signers: readonly Signer[]): Envelope =>
+  signPayload('cancel', payload, signers);
 
 export const signAuthority = (
   payload: PayloadInput<'authority'>,

@@ -10,6 +10,8 @@
  *     existed before is never deleted.
  * S5  Everything made carries its `rid`, so that a reader can tell whose it is without any database.
  * S6  No verb waits without a deadline; `context.signal` ends it.
+ * S7  `prepare` fetches what the step needs and changes nothing a script can see; what it got stays, so a
+ *     second is quick. `predict` has no effect and says what `apply` would return.
  *
  * Source: design §10. The suite in `contract/` checks S1 to S5 against every adapter.
  */
@@ -57,7 +59,16 @@ export interface SalVerb<Args = unknown> {
    * of `limits.resources` it takes. Pure.
    */
   spec?(args: Args): { spec: Json; uses: ResourceUse };
+  /**
+   * Longest that one `plan` or `apply` may take, milliseconds; absent: the engine's own bound. Past it the call
+   * is aborted and the step fails with `E_TIMEOUT`, which a script can catch.
+   */
+  deadlineMs?(args: Args): number;
+  /** Before `plan`, with a longer deadline and off the run's clock: images are pulled here. */
+  prepare?(context: StepContext, args: Args): Promise<void>;
   plan(context: StepContext, args: Args): Promise<StepPlan>;
+  /** For `ensure`, `transition` and `read`; absent: a plan cannot see past this call. */
+  predict?(context: StepContext, args: Args, plan: StepPlan): Promise<Json>;
   apply(context: StepContext, args: Args, before: Json): Promise<Json>;
   probe?(context: StepContext, args: Args, before: Json): Promise<Probe>;
   undo?(context: StepContext, args: Args, before: Json): Promise<void>;

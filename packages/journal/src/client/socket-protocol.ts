@@ -9,6 +9,7 @@ import {
   JournalBody,
   JournalEvent,
   Name,
+  PlanDocument,
   Problem,
   RunId,
 } from '@hypha/protocol';
@@ -50,6 +51,21 @@ export const RunnerRequest = z.discriminatedUnion('method', [
       .min(1)
       .max(2000),
   }),
+  /**
+   * Lets go of a run that only waits. The supervisor ends the epoch and queues the run again at `wakeAtMs`
+   * (epoch milliseconds), sooner when it is cancelled. The runner touches nothing of it afterwards.
+   */
+  z.strictObject({
+    method: z.literal('park'),
+    run: RunId,
+    epoch: z.int(),
+    after: z.int().min(1),
+    wakeAtMs: z.int().nonnegative(),
+  }),
+  /** Wants the journal of a failed run of the same deployment that was signed to be kept: to undo it. */
+  z.strictObject({ method: z.literal('read-kept'), run: RunId, epoch: z.int(), target: RunId }),
+  /** Every few seconds, so that a runner that is stopped, not dead, is seen too. */
+  z.strictObject({ method: z.literal('beat') }),
 ]);
 export type RunnerRequest = z.infer<typeof RunnerRequest>;
 
@@ -76,8 +92,16 @@ export const ClaimAnswer = z.strictObject({
   committed: z.array(DesiredResource),
   /** Name → version of the secrets the run was given: never a value (G9). */
   secrets: z.record(Name, z.string()),
+  /** A cancel of the run was accepted: it goes no way but back. */
+  isCancelled: z.boolean(),
+  /** The plan that `expect` names, where this node still has it: to show what changed since. */
+  expectedPlan: PlanDocument.nullable(),
 });
 export type ClaimAnswer = z.infer<typeof ClaimAnswer>;
+
+/** The events of a kept run, and of its steps those that are not undone. */
+export const KeptAnswer = z.strictObject({ events: z.array(JournalEvent) });
+export type KeptAnswer = z.infer<typeof KeptAnswer>;
 
 export const AppendAnswer = z.strictObject({ seq: z.int() });
 
