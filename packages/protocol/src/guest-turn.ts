@@ -97,7 +97,7 @@ export class GuestDisplaced extends Error {
 /** Which guest a run asks for. */
 export interface GuestRequest {
   readonly run: string;
-  /** Scripts of different realms never share a host process. */
+  /** Scripts of different realms never share a host. */
   readonly realm: string;
   /** True for a run whose guest was lost in its own turn: it gets a host that nobody shares. */
   readonly alone: boolean;
