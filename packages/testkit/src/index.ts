@@ -27,6 +27,7 @@ export { findPortBase } from './free-ports.ts';
 export { findLeftovers, type LeftoverQuery } from './leftovers.ts';
 export { isReadableByAll } from './readable-by-all.ts';
 export { isRedisInstalled, type RedisServer, startRedis } from './redis-server.ts';
+export { SeededRandom } from './seeded-random.ts';
 export { openTempDir, type TempDir } from './temp-dir.ts';
 export { createTestCa, isOpensslInstalled, type TestCa } from './test-ca.ts';
 export { TestLog } from './test-log.ts';

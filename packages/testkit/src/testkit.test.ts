@@ -27,6 +27,7 @@ import {
   isRedisInstalled,
   joinTokenOf,
   openTempDir,
+  SeededRandom,
   signedScript,
   startRedis,
   TestLog,
@@ -239,4 +240,13 @@ describe.skipIf(!redisInstalled)('a throw-away Redis', () => {
     expect(await other.call('GET', 'a')).toBeNull();
     expect(other.pid).not.toBe(one.pid);
   });
+});
+
+test('draws the same for the same seed, and each fork its own', () => {
+  const draw = (random: SeededRandom) => Array.from({ length: 50 }, () => random.int(1, 6));
+  const [one, other] = [new SeededRandom(7), new SeededRandom(7)];
+  expect(draw(one)).toEqual(draw(other));
+  expect(draw(one.fork())).not.toEqual(draw(one));
+  expect(draw(new SeededRandom(8))).not.toEqual(draw(new SeededRandom(7)));
+  expect(new Set(draw(one))).toEqual(new Set([1, 2, 3, 4, 5, 6]));
 });
