@@ -9,6 +9,7 @@ export {
   AppendAnswer,
   ClaimAnswer,
   HELD_RUNS_MAX,
+  KeptAnswer,
   LINE_BYTES_MAX,
   NumberedRequest,
   RunnerRequest,

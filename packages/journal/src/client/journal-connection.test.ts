@@ -37,6 +37,8 @@ const claimAnswer = {
     events: [event],
     committed: [],
     secrets: {},
+    isCancelled: false,
+    expectedPlan: null,
   },
   node: { id: 'node', name: 'n', labels: {}, realms: ['*'] },
 };
@@ -44,6 +46,8 @@ const agree = (request: RunnerRequest): Reply => {
   if (request.method === 'hello') return { value: {} };
   if (request.method === 'claim') return { value: claimAnswer };
   if (request.method === 'secrets') return { value: { files: { v1: '/run/x/v1' } } };
+  if (request.method === 'read-kept') return { value: { events: [event] } };
+  if (request.method !== 'append') return { value: {} };
   return { value: { seq: request.after + request.bodies.length } };
 };
 
@@ -120,6 +124,40 @@ test('secrets are asked for by name and version, and answered with files', async
   const secrets = [{ secret: 'token', version: 'v1' }];
   expect(await journal.provideSecrets(run, 1, secrets)).toEqual({ v1: '/run/x/v1' });
   expect(heard.at(-1)).toEqual({ method: 'secrets', run, epoch: 1, secrets });
+});
+
+test('a run that only waits is given back and is held no more', async () => {
+  const journal = await open();
+  await journal.claim(run, 1);
+  await journal.park(run, 1, 5_000);
+  expect(heard.at(-1)).toEqual({ method: 'park', run, epoch: 1, after: 1, wakeAtMs: 5_000 });
+  await expect(journal.append(run, 1, [started()])).rejects.toThrow(/does not hold/);
+});
+
+test('a run is given back also when the answer is lost and the epoch has ended meanwhile', async () => {
+  const journal = await open();
+  await journal.claim(run, 1);
+  const isOver = (request: RunnerRequest) =>
+    request.method === 'park' || (request.method === 'hello' && request.holding.length > 0);
+  reply = (request) => {
+    if (request.method !== 'park') return agree(request);
+    reply = (later) => (isOver(later) ? { refusal: stale } : agree(later));
+    return 'hang up';
+  };
+  await journal.park(run, 1, 5_000);
+  expect(methods().slice(-3)).toEqual(['hello', 'hello', 'park']);
+  expect(losses).toEqual([]);
+});
+
+test('the journal of a kept run and a beat are asked for and answered', async () => {
+  const journal = await open();
+  await journal.claim(run, 1);
+  expect(await journal.readKept(run, 1, run)).toEqual([event]);
+  await journal.beat();
+  expect(heard.slice(-2)).toEqual([
+    { method: 'read-kept', run, epoch: 1, target: run },
+    { method: 'beat' },
+  ]);
 });
 
 test('a refusal reaches the caller and the connection stays', async () => {

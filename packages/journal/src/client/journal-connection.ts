@@ -1,11 +1,18 @@
 import { connect } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
-import { fromProblem, HyphaError, isHyphaError, type JournalBody } from '@hypha/protocol';
-import type { z } from 'zod';
+import {
+  fromProblem,
+  HyphaError,
+  isHyphaError,
+  type JournalBody,
+  type JournalEvent,
+} from '@hypha/protocol';
+import { z } from 'zod';
 import { LineChannel } from './line-channel.ts';
 import {
   AppendAnswer,
   ClaimAnswer,
+  KeptAnswer,
   LINE_BYTES_MAX,
   type NumberedRequest,
   type RunnerRequest,
@@ -51,6 +58,8 @@ interface Pending {
 interface Holding {
   readonly epoch: number;
   seq: number;
+  /** Asked to take it back, without an answer yet: it may be nobody's here already. */
+  isParking?: boolean;
 }
 
 /**
@@ -91,10 +100,7 @@ export class JournalConnection {
    * another runner owns the run.
    */
   async append(run: string, epoch: number, bodies: readonly JournalBody[]): Promise<void> {
-    const holding = this.#held.get(run);
-    if (holding?.epoch !== epoch) {
-      throw new HyphaError('E_STALE_EPOCH', `this runner does not hold ${run} in epoch ${epoch}`);
-    }
+    const holding = this.#heldIn(run, epoch);
     const { seq } = await this.#request(AppendAnswer, {
       method: 'append',
       run,
@@ -125,6 +131,36 @@ export class JournalConnection {
     return files;
   }
 
+  /**
+   * Gives back a run that only waits, until `wakeAtMs` (epoch milliseconds). When it resolves, the run is nobody's
+   * here, whether this or a takeover ended the epoch.
+   */
+  async park(run: string, epoch: number, wakeAtMs: number): Promise<void> {
+    const holding = this.#heldIn(run, epoch);
+    holding.isParking = true;
+    try {
+      const { seq: after } = holding;
+      await this.#request(z.unknown(), { method: 'park', run, epoch, after, wakeAtMs });
+    } catch (error) {
+      if (!isStale(error)) throw error;
+    }
+    this.release(run);
+  }
+
+  /**
+   * The journal of another run of the deployment of `run`: one that failed and was signed to be kept. Throws
+   * `E_NOT_FOUND` for any other, `E_TOO_LATE` when a later run of the deployment has committed since.
+   */
+  async readKept(run: string, epoch: number, target: string): Promise<readonly JournalEvent[]> {
+    const request = { method: 'read-kept', run, epoch, target } as const;
+    return (await this.#request(KeptAnswer, request)).events;
+  }
+
+  /** Tells the supervisor that this runner is not stopped. Throws when that stays away. */
+  async beat(): Promise<void> {
+    await this.#request(z.unknown(), { method: 'beat' });
+  }
+
   /** The runner has nothing more to do with this run. */
   release(run: string): void {
     this.#held.delete(run);
@@ -133,6 +169,12 @@ export class JournalConnection {
   /** The runner ends: what it still holds is taken over. */
   close(): void {
     this.#end(new HyphaError('E_UNAVAILABLE', 'the journal connection was closed'));
+  }
+
+  #heldIn(run: string, epoch: number): Holding {
+    const holding = this.#held.get(run);
+    if (holding?.epoch === epoch) return holding;
+    throw new HyphaError('E_STALE_EPOCH', `this runner does not hold ${run} in epoch ${epoch}`);
   }
 
   async #request<T extends z.ZodType>(schema: T, request: RunnerRequest): Promise<z.infer<T>> {
@@ -184,14 +226,29 @@ export class JournalConnection {
   }
 
   async #greet(): Promise<void> {
-    const { runner, token, pid } = this.#options;
     const channel = await this.#dial();
-    const holding = [...this.#held].map(([run, { epoch }]) => ({ run, epoch }));
     const timer = setTimeout(() => channel.destroy(), HELLO_MS_MAX);
-    const hello = this.#ask({ method: 'hello', runner, token, pid, holding });
+    const hello = this.#hello().catch((error: unknown) => {
+      // A park that was heard and not answered: what was given back is not held any more.
+      if (!isStale(error) || !this.#letGoOfParking()) throw error;
+      return this.#hello();
+    });
     await hello.finally(() => clearTimeout(timer));
     this.#greeted = true;
     for (const { line } of this.#pending.values()) channel.sendLine(line);
+  }
+
+  async #hello(): Promise<void> {
+    const { runner, token, pid } = this.#options;
+    const holding = [...this.#held].map(([run, { epoch }]) => ({ run, epoch }));
+    await this.#ask({ method: 'hello', runner, token, pid, holding });
+  }
+
+  /** True when there was one. */
+  #letGoOfParking(): boolean {
+    const parking = [...this.#held].filter(([, { isParking }]) => isParking === true);
+    for (const [run] of parking) this.#held.delete(run);
+    return parking.length > 0;
   }
 
   async #dial(): Promise<LineChannel> {
@@ -254,6 +311,10 @@ export class JournalConnection {
     this.#channel?.end();
     this.#channel = undefined;
   }
+}
+
+function isStale(error: unknown): boolean {
+  return isHyphaError(error) && error.code === 'E_STALE_EPOCH';
 }
 
 function endsHolding(body: JournalBody): boolean {
