@@ -12,10 +12,33 @@
  * S6  No verb waits without a deadline; `context.signal` ends it.
  * S7  `prepare` fetches what the step needs and changes nothing a script can see; what it got stays, so a
  *     second is quick. `predict` has no effect and says what `apply` would return.
+ * S8  Where a context has `planned`, nothing is applied: `plan` and `predict` read the world as those steps
+ *     would leave it, and the machine only for what they do not touch. A resource that `planned.find` has
+ *     is there, with that spec: one that is referred to passes every check of being there; the step's own
+ *     is compared with it, so the same spec again is `no-op` and another what it would be for a real one.
+ *     A transition that `planned.stepsOn` has is made already. `before` is then never used.
  *
  * Source: design §10. The suite in `contract/` checks S1 to S5 against every adapter.
  */
-import type { Json, Rid, VerbClass } from '@hypha/protocol';
+import type { DesiredResource, Json, Rid, VerbClass } from '@hypha/protocol';
+
+/** A step of the plan in the making, as if it had been applied. */
+export interface PlannedStep {
+  readonly verb: string;
+  /** As `parse` got them. */
+  readonly args: Json;
+  readonly action: StepPlan['action'];
+  /** Of `ensure` verbs: the resource as it would be. */
+  readonly desired: DesiredResource | null;
+}
+
+/** What earlier steps of the same plan would have done: the world a later one is planned in (S8). */
+export interface PlannedWorld {
+  /** The resource as last declared; undefined when no step declared it: the machine then knows. */
+  find(rid: Rid): DesiredResource | undefined;
+  /** Every step on the resource, oldest first. Reads are not among them. */
+  stepsOn(rid: Rid): readonly PlannedStep[];
+}
 
 /** Whose resource a step works on. Fixed by the signed envelope, never by the script. */
 export interface StepContext {
@@ -29,6 +52,8 @@ export interface StepContext {
   readonly signal: AbortSignal;
   /** `<run>/<step>`: kept on what the step changes, as `lastOp`. */
   readonly op: string;
+  /** Present while a plan is made; `plan` and `predict` then heed S8. */
+  readonly planned?: PlannedWorld;
 }
 
 export interface StepPlan {
@@ -67,8 +92,11 @@ export interface SalVerb<Args = unknown> {
   /** Before `plan`, with a longer deadline and off the run's clock: images are pulled here. */
   prepare?(context: StepContext, args: Args): Promise<void>;
   plan(context: StepContext, args: Args): Promise<StepPlan>;
-  /** For `ensure`, `transition` and `read`; absent: a plan cannot see past this call. */
-  predict?(context: StepContext, args: Args, plan: StepPlan): Promise<Json>;
+  /**
+   * For `ensure`, `transition` and `read`: what `apply` would return. Absent, or undefined where only the real
+   * thing can tell (a reading of what is only planned): the plan ends there, as `partial`.
+   */
+  predict?(context: StepContext, args: Args, plan: StepPlan): Promise<Json | undefined>;
   apply(context: StepContext, args: Args, before: Json): Promise<Json>;
   probe?(context: StepContext, args: Args, before: Json): Promise<Probe>;
   undo?(context: StepContext, args: Args, before: Json): Promise<void>;
