@@ -4,6 +4,7 @@
  */
 import type { Authority } from './authority.ts';
 import type { AuthorityChange, AuthorityPayload } from './authority-payload.ts';
+import type { CancelPayload } from './cancel-payload.ts';
 import type { Verifier } from './crypto-port.ts';
 import { base64, base64url, hex, utf8 } from './encoding.ts';
 import type { NodeId, RevisionId } from './ids.ts';
@@ -81,6 +82,34 @@ export function buildScriptPayload(
     secrets: { ...draft.secrets },
     ...(draft.expect === undefined ? {} : { expect: { ...draft.expect } }),
     message: draft.message ?? '',
+  };
+}
+
+/** Ends every run of one script envelope on these nodes. */
+export function buildCancelPayload(
+  cancel: {
+    readonly realm: string;
+    /** By node id. */
+    readonly nodes: readonly string[];
+    /** Digest of the script envelope. */
+    readonly target: string;
+    /** The authority as the signer sees it. */
+    readonly authority: { readonly seq: number; readonly head: string };
+    readonly lifetimeSeconds?: number;
+  },
+  entropy: Entropy,
+): CancelPayload {
+  const iat = Math.floor(entropy.nowMs / 1000);
+  return {
+    v: 1,
+    id: newRevisionId(entropy).replace('rev_', 'can_'),
+    realm: cancel.realm,
+    aud: { nodes: [...cancel.nodes] },
+    target: cancel.target,
+    iat,
+    exp: iat + (cancel.lifetimeSeconds ?? LIMITS.lifetimeSecondsDefault),
+    nonce: base64url(entropy.randomBytes(16)),
+    authority: { seq: cancel.authority.seq, head: cancel.authority.head },
   };
 }
 
