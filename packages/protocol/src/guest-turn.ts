@@ -7,6 +7,9 @@
 import { z } from 'zod';
 import { Json } from './json-value.ts';
 
+/** Place in the signed source, 1-based. */
+export const GuestPlace = z.strictObject({ line: z.int(), column: z.int() });
+
 /** One SAL call. Numbered from 1 in the order the script made them: the number is the step. */
 export const GuestCall = z.strictObject({
   call: z.int().min(1),
@@ -14,14 +17,13 @@ export const GuestCall = z.strictObject({
   /** The resource the call is on; unchecked until the engine parses it as a `Name`. */
   name: z.string().max(4096).nullable(),
   args: Json,
+  /** Where the script made it, for people: no part of what a replay compares. */
+  place: GuestPlace.optional(),
 });
 export type GuestCall = z.infer<typeof GuestCall>;
 
 export const GuestLog = z.strictObject({ message: z.string(), fields: Json });
 export type GuestLog = z.infer<typeof GuestLog>;
-
-/** Place in the signed source, 1-based. */
-export const GuestPlace = z.strictObject({ line: z.int(), column: z.int() });
 
 export const GuestFailure = z.strictObject({
   /** An `ErrorCode`: `E_SCRIPT`, `E_SCRIPT_SYNTAX`, `E_CPU`, `E_MEMORY`, `E_OUTPUT`, or that of an uncaught step error. */
