@@ -3,6 +3,7 @@ import { canonicalBytes } from './canonical-json.ts';
 import type { Verifier } from './crypto-port.ts';
 import { hex } from './encoding.ts';
 import { Name, NodeId, RunId, Sha256Hex } from './ids.ts';
+import type { BodyOf } from './journal-event.ts';
 import type { Json } from './json-value.ts';
 
 /** What one call of the script would do. */
@@ -11,12 +12,19 @@ export const PlanStep = z.strictObject({
   verb: z.string(),
   kind: z.string().nullable(),
   name: z.string().nullable(),
-  /** `create`, `update`, `replace`, `no-op`, `run`; `read` for what only looks. */
+  /**
+   * `create`, `update`, `replace`, `no-op`, `run`; `read` for what only looks, `wait` for what only waits, `refuse`
+   * for a call that would fail.
+   */
   action: z.string(),
   /** Fields that an update or replace changes. */
   differs: z.array(z.string()),
   /** Of the resource as it would be; null for calls that declare none. */
   specHash: Sha256Hex.nullable(),
+  /** Of the resource as the committed record has it; absent when it has none. */
+  specHashBefore: Sha256Hex.optional(),
+  /** Of the arguments of a call that changes something without declaring it. */
+  argsHash: Sha256Hex.optional(),
 });
 export type PlanStep = z.infer<typeof PlanStep>;
 
@@ -43,11 +51,42 @@ export const PlanDocument = z.strictObject({
   reason: z.string().optional(),
   steps: z.array(PlanStep),
   removals: z.array(PlanRemoval),
-  hash: Sha256Hex,
+  /** What `expect` is signed with; absent in the view of a run that is no plan. */
+  hash: Sha256Hex.optional(),
 });
 export type PlanDocument = z.infer<typeof PlanDocument>;
 
-/** What a plan is of. The generation is not part of it: the apply that expects it is signed later. */
+type PlannedIntent = Pick<
+  BodyOf<'step-intent'>,
+  'step' | 'verb' | 'class' | 'kind' | 'name' | 'args' | 'action' | 'differs' | 'desired'
+>;
+
+/**
+ * A step's intent as a plan shows it.
+ * @param specHashBefore of the same resource in the committed record that the run started from
+ */
+export function planStepOf(
+  verifier: Verifier,
+  intent: PlannedIntent,
+  specHashBefore?: string,
+): PlanStep {
+  const { step, verb, kind, name, action, differs, desired } = intent;
+  const isRead = intent.class === 'read';
+  const isUndeclared = intent.class === 'transition' || intent.class === 'once';
+  return {
+    ...{ step, verb, kind, name },
+    action: isRead && action === 'run' ? 'read' : action,
+    differs: [...(differs ?? [])],
+    specHash: desired?.specHash ?? null,
+    ...(specHashBefore === undefined ? {} : { specHashBefore }),
+    ...(isUndeclared ? { argsHash: hex(verifier.sha256(canonicalBytes(intent.args))) } : {}),
+  };
+}
+
+/**
+ * What a plan is of. The generation is not part of it: the apply that expects it is signed later, under a higher
+ * one. Nor are limits: a plan that they would stop says so.
+ */
 export interface PlanSubject {
   readonly node: string;
   readonly realm: string;
@@ -55,16 +94,19 @@ export interface PlanSubject {
   /** Hex SHA-256 of the script's source. */
   readonly script: string;
   readonly input: Json;
+  /** Volumes whose data may go, declared or only retained. */
+  readonly deleteData: readonly string[];
 }
 
-/** Hex SHA-256 over canonical JSON of script, input and predicted changes (design §11). */
+/** Hex SHA-256 over canonical JSON of script, input, place and predicted changes (design §11). */
 export function planHash(
   verifier: Verifier,
   subject: PlanSubject,
   predicted: Pick<PlanDocument, 'state' | 'steps' | 'removals'>,
 ): string {
   const { node, realm, deployment, script, input } = subject;
+  const deleteData = [...subject.deleteData].sort();
   const { state, steps, removals } = predicted;
-  const parts = { node, realm, deployment, script, input, state, steps, removals };
+  const parts = { node, realm, deployment, script, input, deleteData, state, steps, removals };
   return hex(verifier.sha256(canonicalBytes(parts)));
 }
