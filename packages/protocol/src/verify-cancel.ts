@@ -83,7 +83,9 @@ export function verifyCancel(verifier: Verifier, input: VerifyCancelInput): Veri
  * @param target who signed the script envelope, and for which realm
  */
 export function assertMayCancel(
-  cancel: Pick<VerifiedCancel, 'payload' | 'keyids' | 'mayCancelAny'>,
+  cancel: Pick<VerifiedCancel, 'keyids' | 'mayCancelAny'> & {
+    readonly payload: Pick<CancelPayload, 'id' | 'realm'>;
+  },
   target: { readonly realm: string; readonly keyids: readonly string[] },
 ): void {
   const { payload, keyids, mayCancelAny } = cancel;
