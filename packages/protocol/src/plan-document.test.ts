@@ -120,7 +120,8 @@ describe('the step of a plan', () => {
       spec: {},
       specHash: '6'.repeat(64),
     } as const;
-    const ensured = { ...intent, class: 'ensure', differs: ['size'], desired } as const;
+    const declares = { class: 'ensure', desired } as const;
+    const ensured = { ...intent, ...declares, differs: ['size'] };
     expect(planStepOf(nodeVerifier, ensured, '7'.repeat(64))).toEqual({
       ...{ step: 3, verb: 'volume.snapshot', kind: 'volume', name: 'data', action: 'create' },
       differs: ['size'],
