@@ -4,14 +4,14 @@
  * verifies and arrives at ledger and coordinator.
  */
 import { execFile } from 'node:child_process';
-import { createHash } from 'node:crypto';
-import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
-import { join } from 'node:path';
+import { rmSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import { promisify } from 'node:util';
 import type { JournalEvent } from '@hypha/protocol';
 import { waitFor } from '@hypha/testkit';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { Fleet, root } from './fixtures/fleet.ts';
+import { poolFolders, runnerPids, runtimeContainers } from './fixtures/node-world.ts';
 import { commandOf, processTree } from './fixtures/process-tree.ts';
 import { lackForRealSals } from './fixtures/real-sals.ts';
 import { SignedRuns } from './fixtures/signed-runs.ts';
@@ -98,47 +98,18 @@ function outcomesPerStep(events: readonly JournalEvent[]): number[] {
 async function expectMadeOnce(deployment: string): Promise<void> {
   const { items } = await fleet.node.listResources({ deployment });
   const rids = items.map(({ rid }) => rid);
-  const containers = runtimeContainers();
-  const volumes = poolFolders('volumes');
+  const containers = runtimeContainers(fleet.state);
+  const volumes = poolFolders(fleet.state, 'volumes').map((path) => basename(path));
   for (const { rid, kind } of items) {
     const made = (kind === 'container' ? containers : volumes).filter((name) =>
       name.startsWith(rid),
     );
     expect({ kind, rid, made: made.length }).toEqual({ kind, rid, made: 1 });
   }
-  const rootfs = poolFolders('containers').filter((name) =>
-    rids.some((rid) => name.startsWith(rid)),
+  const rootfs = poolFolders(fleet.state, 'containers').filter((path) =>
+    rids.some((rid) => basename(path).startsWith(rid)),
   );
   expect(rootfs).toHaveLength(2);
-}
-
-/** Ids in their runtime roots. The folder of those is named after the node's state, as its cgroups are. */
-function runtimeContainers(): string[] {
-  const hash = createHash('sha256')
-    .update(join(fleet.state, 'nodes', 'node-1'))
-    .digest('hex');
-  const folder = `/run/hypha-${hash.slice(0, 8)}`;
-  return readdirSync(folder).filter((id) => existsSync(join(folder, id, 'runtime', id)));
-}
-
-/** Folders below one of the pool's, wherever the pool is mounted below the node's state. */
-function poolFolders(kind: string): string[] {
-  const found: string[] = [];
-  const visit = (folder: string, depth: number): void => {
-    for (const entry of readdirSync(folder, { withFileTypes: true })) {
-      if (!entry.isDirectory()) continue;
-      const path = join(folder, entry.name);
-      if (entry.name === kind) found.push(...foldersIn(path));
-      else if (depth > 0 && entry.name !== 'images') visit(path, depth - 1);
-    }
-  };
-  visit(join(fleet.state, 'nodes', 'node-1'), 3);
-  return found;
-}
-
-function foldersIn(path: string): string[] {
-  const entries = readdirSync(path, { withFileTypes: true });
-  return entries.filter((entry) => entry.isDirectory()).map(({ name }) => name);
 }
 
 /** The receipt is at the ledger and at the coordinator, and the bundle holds down to genesis. */
@@ -174,16 +145,6 @@ function seen(id: string, wanted: (body: JournalEvent['body']) => boolean): Prom
   );
 }
 
-/** By its environment: a runner that outlived its supervisor is nobody's child. */
-function runnerPid(): number {
-  const found = readdirSync('/proc').find((pid) => {
-    if (!/^\d+$/.test(pid) || !commandOf(Number(pid)).startsWith('hypha-runner')) return false;
-    return readFileSync(`/proc/${pid}/environ`, 'utf8').includes(fleet.state);
-  });
-  if (found === undefined) throw new Error('no runner');
-  return Number(found);
-}
-
 test('the coordinator is killed after its 202 and before the node has it', async () => {
   const supervisor = fleet.pid('node-1');
   process.kill(supervisor, 'SIGSTOP');
@@ -209,7 +170,7 @@ test('a runner is killed in the middle of a step, with a tool it started still a
   // The probe of the second container takes long enough to be caught in the act.
   const health = ", health: { exec: ['/bin/sleep', '3'], within: '30s' }";
   const id = await submitAtNode(web('crash-runner', { health }));
-  const doomed = runnerPid();
+  const [doomed = 0] = runnerPids(fleet.state);
   const tool = await waitFor(
     () => processTree(doomed).find((pid) => pid !== doomed && isTool(commandOf(pid))),
     { timeoutMs: ENDED_MS, what: 'a tool of the runner' },
