@@ -39,4 +39,7 @@ export const ENGINE_LIMITS = {
  * Pinned by a run's first `started`: what recorded intents and outcomes mean. Grows when a journal
  * written by an older engine could no longer be replayed or undone.
  */
-export const ENGINE_ABI = '1';
+export const ENGINE_ABI = '2';
+
+/** Runs that began with one of these are replayed: '1' ran its steps one by one, and its clock stood still. */
+export const ENGINE_ABIS_REPLAYED: readonly string[] = ['1', ENGINE_ABI];

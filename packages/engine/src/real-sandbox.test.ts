@@ -10,12 +10,13 @@ afterAll(async () => {
 
 const SOURCE = `import { log, now, volume } from 'hypha';
 export default async function deploy(input) {
+  const begunAt = now();
   const first = await volume('a', { size: 3 });
   const rest = await Promise.all([
     volume('b', { size: 2, inside: first }),
     volume('c', { busy: input.busy }),
   ]);
-  log('made', { names: rest.map(({ name }) => name), luck: Math.random(), at: now() });
+  log('made', { names: rest.map(({ name }) => name), luck: Math.random(), went: now() >= begunAt });
   if (input.fails) throw new Error('no more');
   try {
     await volume('-d', {});
@@ -29,7 +30,7 @@ function rigFor(input: { busy: number; fails: boolean }): SagaRig {
   const script = { engine: 'quickjs-es2023', sha256: '0'.repeat(64), source: SOURCE } as const;
   const never = async () => Promise.reject(new Error('the sandbox has its own script'));
   const rig = new SagaRig(never, { caps: ['volume'], script, input });
-  rig.openGuest = () => pool.openGuest();
+  rig.openGuest = () => pool.openGuest({ run: 'run', realm: 'default', alone: false });
   return rig;
 }
 
@@ -58,7 +59,7 @@ test.each([
     const expected = endOf(calm, outcome);
     expect(outcome).toMatchObject(
       input.fails
-        ? { state: 'failed', problem: { code: 'E_SCRIPT', detail: 'no more', where: { line: 9 } } }
+        ? { state: 'failed', problem: { code: 'E_SCRIPT', detail: 'no more', where: { line: 10 } } }
         : {
             state: 'committed',
             output: expect.stringMatching(/^\{"names":\["a","b","c"\],"luck":0\./),

@@ -37,6 +37,8 @@ export class RunRecord {
   /** Why the run is being undone, from its first `undo-intent`. */
   undoProblem: Json | undefined;
   logLines = 0;
+  /** The latest time that the script was or will be told, epoch milliseconds. */
+  nowMs = 0;
 
   constructor(recorded: readonly JournalEvent[]) {
     for (const event of recorded) {
@@ -51,6 +53,7 @@ export class RunRecord {
         return;
       case 'started':
         this.started ??= body;
+        this.nowMs = Math.max(this.nowMs, this.started.nowMs);
         return;
       case 'step-intent':
         this.intents.set(body.step, body);
@@ -58,11 +61,11 @@ export class RunRecord {
       case 'step-result': {
         const desired = this.intents.get(body.step)?.desired ?? null;
         if (desired !== null) this.declared.set(desired.rid, desired);
-        this.outcomes.set(body.step, body);
+        this.#addOutcome(body);
         return;
       }
       case 'step-error':
-        this.outcomes.set(body.step, body);
+        this.#addOutcome(body);
         return;
       case 'committed':
         this.committed = body;
@@ -84,6 +87,11 @@ export class RunRecord {
       default:
         body satisfies never;
     }
+  }
+
+  #addOutcome(outcome: StepOutcome): void {
+    this.outcomes.set(outcome.step, outcome);
+    this.nowMs = Math.max(this.nowMs, outcome.nowMs ?? 0);
   }
 
   /** True for a step that can have changed the world in a way that can be undone. */

@@ -1,6 +1,14 @@
-import { HyphaError, hex, isHyphaError, Problem, utf8, type Verifier } from '@hypha/protocol';
+import {
+  type GuestRequest,
+  HyphaError,
+  hex,
+  isHyphaError,
+  Problem,
+  utf8,
+  type Verifier,
+} from '@hypha/protocol';
 import type { Sals } from '@hypha/sal';
-import { ENGINE_ABI, ENGINE_LIMITS } from './engine-limits.ts';
+import { ENGINE_ABI, ENGINE_ABIS_REPLAYED, ENGINE_LIMITS } from './engine-limits.ts';
 import { JournalWriter } from './journal-writer.ts';
 import { jsonBytes } from './json-bounds.ts';
 import type { Clock, Fault, Guest, RunGrant, RunJournal } from './ports.ts';
@@ -8,6 +16,7 @@ import { RunRecord } from './run-record.ts';
 import { assertGoingOn, type SagaContext } from './saga-context.ts';
 import { EngineHalt, RunFailure } from './saga-error.ts';
 import { programOf, runScript } from './script-run.ts';
+import { openStepRunner } from './step.ts';
 import { undoFailedSteps, unwindRun } from './unwind.ts';
 
 export interface SagaInput {
@@ -56,6 +65,7 @@ export async function runSaga(input: SagaInput): Promise<SagaOutcome> {
     grant: input.grant,
     record,
     writer: new JournalWriter(input.journal, record),
+    journal: input.journal,
     sals: input.sals,
     clock: input.clock,
     verifier: input.verifier,
@@ -106,7 +116,7 @@ function assertRunnable(context: SagaContext, refusal: HyphaError | undefined): 
     );
   }
   const abi = record.started?.abi ?? ENGINE_ABI;
-  if (abi !== ENGINE_ABI) {
+  if (!ENGINE_ABIS_REPLAYED.includes(abi)) {
     throw new RunFailure(
       new HyphaError('E_UNSUPPORTED', `${grant.run} was started by engine ABI ${abi}`, {
         hint: `this runner has ABI ${ENGINE_ABI}; submit the work again`,
@@ -123,7 +133,9 @@ async function runForward(context: SagaContext, input: SagaInput): Promise<SagaO
   writer.appendSoon({ type: 'started', runner, bootId, abi: ENGINE_ABI, nowMs });
   if (grant.payload.mode === 'destroy') return await commit(context, 'null');
   const program = programOf(context.verifier, grant, nowMs);
-  const end = await runScript(context, input.openGuest, program);
+  const { openGuest } = input;
+  const openRunner = () => openStepRunner(context);
+  const end = await runScript(context, { openGuest, openRunner }, program);
   if (end.ended) return await commit(context, end.output);
   await writer.flush();
   return { state: 'released' };

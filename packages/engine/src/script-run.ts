@@ -2,6 +2,7 @@ import {
   canonicalBytes,
   type ErrorCode,
   type GuestProgram,
+  type GuestRequest,
   type GuestTurn,
   HyphaError,
   hex,
@@ -14,6 +15,7 @@ import { callWithRetries, isRetryable } from './retry.ts';
 import { assertGoingOn, type SagaContext } from './saga-context.ts';
 import { GuestLost, isWayOut, RunFailure } from './saga-error.ts';
 import { ScriptSession } from './script-session.ts';
+import type { OpenStepRunner } from './step-runner.ts';
 
 /** A guest that threw one of these was stopped for what the script did: a fresh one would do it again. */
 const DELIBERATE_ENDS: readonly ErrorCode[] = ['E_CPU', 'E_MEMORY', 'E_OUTPUT', 'E_SCRIPT_SYNTAX'];
@@ -23,18 +25,23 @@ export type ScriptEnd =
   /** Drained: another runner takes over. */
   | { readonly ended: false };
 
+export interface ScriptSources {
+  readonly openGuest: (request: GuestRequest) => Promise<Guest>;
+  readonly openRunner: OpenStepRunner;
+}
+
 /**
  * Runs the script to its end. A guest whose host died is replaced once, led through the record by
  * replay. Throws `RunFailure` when the run fails.
  */
 export async function runScript(
   context: SagaContext,
-  openGuest: () => Promise<Guest>,
+  sources: ScriptSources,
   program: GuestProgram,
 ): Promise<ScriptEnd> {
   for (let attempt = 1; ; attempt++) {
     try {
-      return await runGuest(context, openGuest, program);
+      return await runGuest(context, sources, program);
     } catch (error) {
       if (!(error instanceof GuestLost)) throw error;
       context.onFault({ phase: 'guest', step: 0, verb: null, attempt, error: error.cause });
@@ -49,14 +56,17 @@ export async function runScript(
 
 async function runGuest(
   context: SagaContext,
-  openGuest: () => Promise<Guest>,
+  { openGuest, openRunner }: ScriptSources,
   program: GuestProgram,
 ): Promise<ScriptEnd> {
-  const { stop, drain } = context;
-  const session = new ScriptSession(context);
+  const { stop, drain, grant } = context;
+  const { realm } = grant.payload;
+  const session = new ScriptSession(context, openRunner(), program.nowMs);
   let guest: Guest | undefined;
   try {
-    const opened = await openWithRetries(context, openGuest);
+    const opened = await openWithRetries(context, () =>
+      openGuest({ run: grant.run, realm, alone: false }),
+    );
     guest = opened;
     await session.absorb(await inGuest(context, () => opened.start(program, stop)));
     for (;;) {

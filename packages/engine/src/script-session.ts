@@ -8,13 +8,11 @@ import {
 } from '@hypha/protocol';
 import { ENGINE_LIMITS } from './engine-limits.ts';
 import { jsonBytes, wellFormed } from './json-bounds.ts';
-import { ResourceAccount } from './resource-account.ts';
 import type { StepOutcome } from './run-record.ts';
 import type { SagaContext } from './saga-context.ts';
 import { RunFailure } from './saga-error.ts';
 import { assertSameCall, scriptFailure } from './script-failure.ts';
-import { runStep } from './step.ts';
-import { parseCall } from './step-call.ts';
+import type { ScriptCall, StepRunner } from './step-runner.ts';
 
 /**
  * One guest's way through the script: which calls it made, which outcomes it has. Recorded outcomes are
@@ -22,20 +20,24 @@ import { parseCall } from './step-call.ts';
  */
 export class ScriptSession {
   readonly #context: SagaContext;
-  readonly #account: ResourceAccount;
+  readonly #runner: StepRunner;
   // call number → call without outcome, in the order they were made
-  readonly #pending = new Map<number, GuestCall>();
+  readonly #pending = new Map<number, ScriptCall>();
   readonly #recorded: readonly StepOutcome[];
   #delivered = 0;
+  /** What `now()` answers in the guest, epoch milliseconds. */
+  #nowMs: number;
   #calls = 0;
   #logLines = 0;
   #outputBytes = 0;
   /** JSON text of what the script returned; undefined while it runs. */
   output: string | undefined;
 
-  constructor(context: SagaContext) {
+  /** @param nowMs what `now()` answers at the start, epoch milliseconds */
+  constructor(context: SagaContext, runner: StepRunner, nowMs: number) {
     this.#context = context;
-    this.#account = new ResourceAccount(context.grant.payload.limits.resources);
+    this.#runner = runner;
+    this.#nowMs = nowMs;
     this.#recorded = [...context.record.outcomes.values()];
   }
 
@@ -64,11 +66,13 @@ export class ScriptSession {
     const outcome = this.#isReplaying ? this.#replayOutcome() : await this.#makeOutcome();
     if (outcome === undefined) return undefined;
     this.#pending.delete(outcome.step);
+    this.#nowMs = Math.max(this.#nowMs, outcome.nowMs ?? 0);
+    const nowMs = this.#nowMs;
     if (outcome.type === 'step-result') {
-      return { call: outcome.step, ok: true, value: outcome.result };
+      return { call: outcome.step, ok: true, value: outcome.result, nowMs };
     }
     const { code, message } = outcome.error;
-    return { call: outcome.step, ok: false, error: { code, message } };
+    return { call: outcome.step, ok: false, error: { code, message }, nowMs };
   }
 
   /** A script that returned must have come by every step that was begun. */
@@ -91,7 +95,7 @@ export class ScriptSession {
         new HyphaError('E_HOST_CALLS', `the script made more than ${hostCalls} calls`),
       );
     }
-    this.#pending.set(call.call, call);
+    this.#pending.set(call.call, { ...call, madeAtMs: this.#nowMs });
   }
 
   #replayOutcome(): StepOutcome | undefined {
@@ -101,7 +105,7 @@ export class ScriptSession {
     if (call === undefined) throw this.#missed(outcome.step);
     this.#assertSame(call);
     this.#delivered += 1;
-    if (outcome.type === 'step-result') this.#accountFor(call);
+    this.#runner.replay(call, outcome);
     return outcome;
   }
 
@@ -120,7 +124,7 @@ export class ScriptSession {
     const [call] = this.#pending.values();
     if (call === undefined) return undefined;
     this.#assertSame(call);
-    return await runStep(this.#context, this.#account, call);
+    return await this.#runner.run(call);
   }
 
   #assertSame(call: GuestCall): void {
@@ -130,19 +134,6 @@ export class ScriptSession {
       assertSameCall(call, intent);
     } catch (error) {
       throw error instanceof HyphaError ? new RunFailure(error) : error;
-    }
-  }
-
-  /** A replayed declaration counts against the ceiling of those that follow it. */
-  #accountFor(call: GuestCall): void {
-    const { grant, sals, verifier } = this.#context;
-    const scope = { grant, sals, verifier, isDeclared: () => true };
-    try {
-      const { rid, uses } = parseCall(scope, call);
-      if (rid !== null && uses !== null) this.#account.set(rid, uses);
-    } catch (error) {
-      // The node lost a SAL since: what it held is no longer there to be counted.
-      if (!(error instanceof HyphaError)) throw error;
     }
   }
 

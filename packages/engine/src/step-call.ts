@@ -2,25 +2,25 @@ import {
   canonicalBytes,
   canonicalJson,
   type DesiredResource,
-  type GuestCall,
   HyphaError,
   hex,
   type Json,
   Name,
   type Rid,
   ridOf,
-  type Verifier,
 } from '@hypha/protocol';
-import { Ref, type ResourceUse, type Sals, type SalVerb } from '@hypha/sal';
+import { Ref, type ResourceUse, type Sals } from '@hypha/sal';
 import { ENGINE_LIMITS } from './engine-limits.ts';
+import { findEngineVerb, type StepVerb } from './engine-verbs.ts';
 import { isTooDeep, jsonBytes } from './json-bounds.ts';
-import type { RunGrant } from './ports.ts';
+import type { SagaContext } from './saga-context.ts';
 import { withSecrets } from './secret-handles.ts';
+import type { ScriptCall } from './step-runner.ts';
 
 /** A call that passed every check and may be planned. */
 export interface StepCall {
   readonly step: number;
-  readonly verb: SalVerb;
+  readonly verb: StepVerb;
   readonly name: Name | null;
   readonly rid: Rid | null;
   /** As the script gave them. */
@@ -33,9 +33,7 @@ export interface StepCall {
 }
 
 export interface CallScope {
-  readonly grant: RunGrant;
-  readonly sals: Sals;
-  readonly verifier: Verifier;
+  readonly context: SagaContext;
   /** True for what this run has declared or the committed record holds. */
   isDeclared(rid: Rid): boolean;
 }
@@ -45,8 +43,9 @@ export interface CallScope {
  * refuses the same calls. Throws `HyphaError`: `E_HOST_CALLS`, `E_NAME`, `E_ARGUMENT`,
  * `E_SAL_UNAVAILABLE`, `E_CAPABILITY`, `E_REFERENCE` or `E_SECRET`.
  */
-export function parseCall(scope: CallScope, call: GuestCall): StepCall {
-  const { payload } = scope.grant;
+export function parseCall(scope: CallScope, call: ScriptCall): StepCall {
+  const { grant, sals } = scope.context;
+  const { payload } = grant;
   if (call.call > payload.limits.hostCalls) {
     throw new HyphaError(
       'E_HOST_CALLS',
@@ -54,14 +53,14 @@ export function parseCall(scope: CallScope, call: GuestCall): StepCall {
     );
   }
   const name = call.name === null ? null : parseName(call.name);
-  const verb = findVerb(scope.sals, call.verb);
+  const verb = findEngineVerb(scope.context, call.verb, call.madeAtMs) ?? findVerb(sals, call.verb);
   if (verb.kind !== null && name === null) {
     throw new HyphaError('E_NAME', `${call.verb} needs the name of a ${verb.kind}`);
   }
   if (verb.kind === null && name !== null) {
     throw new HyphaError('E_ARGUMENT', `${call.verb} takes no name`);
   }
-  if (!payload.caps.includes(verb.capability)) {
+  if (verb.capability !== null && !payload.caps.includes(verb.capability)) {
     throw new HyphaError(
       'E_CAPABILITY',
       `${call.verb} needs the capability ${verb.capability}, which was not signed for`,
@@ -71,7 +70,7 @@ export function parseCall(scope: CallScope, call: GuestCall): StepCall {
   assertArguments(call.args);
   for (const reference of findReferences(call.args)) checkReference(scope, reference);
   const rid = verb.kind === null || name === null ? null : ridFor(scope, verb.kind, name);
-  const args = parseArgs(verb, withSecrets(scope.grant, call.args));
+  const args = parseArgs(verb, withSecrets(grant, call.args));
   const declared = rid === null || name === null ? null : declare(scope, verb, { rid, name }, args);
   return {
     step: call.call,
@@ -92,7 +91,7 @@ function parseName(text: string): Name {
   throw new HyphaError('E_NAME', `${shown} is not a valid name`);
 }
 
-function findVerb(sals: Sals, name: string): SalVerb {
+function findVerb(sals: Sals, name: string): StepVerb {
   const verb = sals.findVerb(name);
   const kind = name.split('.')[0] ?? name;
   const sal = sals.list.find((candidate) => candidate.kind === (verb?.kind ?? kind));
@@ -159,11 +158,12 @@ function checkReference(scope: CallScope, reference: Json): void {
 }
 
 function ridFor(scope: CallScope, kind: string, name: string): Rid {
-  const { realm, deployment } = scope.grant.payload;
-  return ridOf(scope.verifier, { realm, deployment, kind, name });
+  const { grant, verifier } = scope.context;
+  const { realm, deployment } = grant.payload;
+  return ridOf(verifier, { realm, deployment, kind, name });
 }
 
-function parseArgs(verb: SalVerb, args: Json): unknown {
+function parseArgs(verb: StepVerb, args: Json): unknown {
   try {
     return verb.parse(args);
   } catch (cause) {
@@ -179,12 +179,12 @@ function parseArgs(verb: SalVerb, args: Json): unknown {
 
 function declare(
   scope: CallScope,
-  verb: SalVerb,
+  verb: StepVerb,
   identity: { rid: Rid; name: Name },
   args: unknown,
 ): { desired: DesiredResource; uses: ResourceUse } | null {
   if (verb.class !== 'ensure' || verb.spec === undefined || verb.kind === null) return null;
   const { spec, uses } = verb.spec(args);
-  const specHash = hex(scope.verifier.sha256(canonicalBytes(spec)));
+  const specHash = hex(scope.context.verifier.sha256(canonicalBytes(spec)));
   return { desired: { ...identity, kind: verb.kind, spec, specHash }, uses };
 }

@@ -6,29 +6,55 @@
  * E3  A step that failed leaves nothing behind: what it changed is undone before the script learns of it,
  *     so that a script that copes with the error may go on and commit.
  */
-import { type GuestCall, HyphaError, type Json, LIMITS, type StepError } from '@hypha/protocol';
+import { HyphaError, type Json, LIMITS, type StepError } from '@hypha/protocol';
 import { ENGINE_LIMITS } from './engine-limits.ts';
 import { boundedText, isTooDeep, jsonBytes, wellFormed } from './json-bounds.ts';
 import type { Fault } from './ports.ts';
-import type { ResourceAccount } from './resource-account.ts';
+import { ResourceAccount } from './resource-account.ts';
 import { callWithRetries, isRetryable } from './retry.ts';
 import { REFUSED, RunRecord, type StepIntent, type StepOutcome } from './run-record.ts';
 import { assertGoingOn, type SagaContext, stepContextOf } from './saga-context.ts';
 import { isWayOut } from './saga-error.ts';
 import { parseCall, recordedArgs, type StepCall } from './step-call.ts';
+import type { ScriptCall, StepRunner } from './step-runner.ts';
 import { undoStep } from './undo-step.ts';
+
+/** Steps that have effects: one of these for every guest that is led through the record. */
+export function openStepRunner(context: SagaContext): StepRunner {
+  const account = new ResourceAccount(context.grant.payload.limits.resources);
+  return {
+    concurrencyMax: 1,
+    run: (call) => runStep(context, account, call),
+    replay: (call, outcome) => {
+      if (outcome.type === 'step-result') accountFor(context, account, call);
+    },
+  };
+}
+
+/** A replayed declaration counts against the ceiling of those that follow it. */
+function accountFor(context: SagaContext, account: ResourceAccount, call: ScriptCall): void {
+  try {
+    const { rid, uses } = parseCall({ context, isDeclared: () => true }, call);
+    if (rid !== null && uses !== null) account.set(rid, uses);
+  } catch (error) {
+    // The node lost a SAL since: what it held is no longer there to be counted.
+    if (!(error instanceof HyphaError)) throw error;
+  }
+}
 
 /**
  * Runs a step to its outcome, which is recorded when this resolves and durable with the next append.
  * Throws `RunFailure` when the run was stopped meanwhile.
  */
-export async function runStep(
+async function runStep(
   context: SagaContext,
   account: ResourceAccount,
-  call: GuestCall,
+  call: ScriptCall,
 ): Promise<StepOutcome> {
   const begunMs = context.clock.monotonicMs();
   const durationMs = () => Math.max(0, Math.round(context.clock.monotonicMs() - begunMs));
+  const nowMs = () => Math.max(context.record.nowMs, context.clock.nowMs());
+  const step = call.call;
   let admitted: StepCall | undefined;
   let outcome: StepOutcome;
   try {
@@ -36,13 +62,19 @@ export async function runStep(
     const result = await executeCall(context, admitted);
     const { rid, uses } = admitted;
     if (rid !== null && uses !== null) account.set(rid, uses);
-    outcome = { type: 'step-result', step: call.call, result, durationMs: durationMs() };
+    outcome = { type: 'step-result', step, result, durationMs: durationMs(), nowMs: nowMs() };
   } catch (error) {
     if (isWayOut(error)) throw error;
     // What a call says when it was aborted is not an outcome: nobody is there to hear it.
     assertGoingOn(context);
     const stepError = toStepError(error, call);
-    outcome = { type: 'step-error', step: call.call, error: stepError, durationMs: durationMs() };
+    outcome = {
+      type: 'step-error',
+      step,
+      error: stepError,
+      durationMs: durationMs(),
+      nowMs: nowMs(),
+    };
   }
   // A call without effect has its intent only so that a replay is held to it: never without outcome.
   if (context.record.intents.has(call.call)) await context.writer.buffer(outcome);
@@ -52,13 +84,11 @@ export async function runStep(
   return outcome;
 }
 
-function admitCall(context: SagaContext, account: ResourceAccount, call: GuestCall): StepCall {
-  const { grant, sals, verifier, record } = context;
+function admitCall(context: SagaContext, account: ResourceAccount, call: ScriptCall): StepCall {
+  const { grant, record } = context;
   const admitted = parseCall(
     {
-      grant,
-      sals,
-      verifier,
+      context,
       isDeclared: (rid) =>
         record.declared.has(rid) || grant.committed.some((resource) => resource.rid === rid),
     },
@@ -69,7 +99,7 @@ function admitCall(context: SagaContext, account: ResourceAccount, call: GuestCa
   return admitted;
 }
 
-function refusalOf(call: GuestCall): StepIntent {
+function refusalOf(call: ScriptCall): StepIntent {
   return {
     type: 'step-intent',
     step: call.call,
@@ -203,7 +233,7 @@ function checkResult(call: StepCall, result: Json | undefined): Json {
   return wellFormed(value);
 }
 
-function toStepError(error: unknown, call: GuestCall): StepError {
+function toStepError(error: unknown, call: ScriptCall): StepError {
   const charsMax = ENGINE_LIMITS.messageCharsMax;
   if (error instanceof HyphaError) {
     const { code, message, hint } = error;

@@ -14,6 +14,8 @@ export class MemoryJournal {
   readonly run: string;
   readonly events: JournalEvent[] = [];
   epoch = 0;
+  // run → journal of another run that was kept
+  readonly kept = new Map<string, readonly JournalEvent[]>();
   /** Thrown by the next append that holds an event of this type. */
   refuseNext: { type: JournalBody['type']; error: HyphaError } | undefined;
   readonly #clock: Clock;
@@ -51,6 +53,12 @@ export class MemoryJournal {
           throw error;
         }
         await fuse.pass(`after append ${label}`);
+      },
+      readKept: async (target) => {
+        const events = this.kept.get(target);
+        if (events === undefined)
+          throw new HyphaError('E_NOT_FOUND', `nothing of ${target} is kept`);
+        return events;
       },
     };
   }

@@ -3,6 +3,7 @@ import {
   type GuestTurn,
   HyphaError,
   type JournalBody,
+  type PlanDocument,
   RunLimits,
   ridOf,
   ScriptPayload,
@@ -60,6 +61,7 @@ export class SagaRig {
   tamper: (turn: GuestTurn) => void = () => undefined;
   committed: DesiredResource[] = [];
   secrets: Record<string, string> = {};
+  expectedPlan: PlanDocument | null = null;
   readonly payload: ScriptPayload;
   readonly #opened: Guest[] = [];
   readonly #changes: Partial<ScriptPayloadInput>;
@@ -88,6 +90,7 @@ export class SagaRig {
       bootId: 'boot-1',
       committed: this.committed,
       secrets: this.secrets,
+      expectedPlan: this.expectedPlan,
     };
     const deaths = [...this.guestDeaths];
     return await runSaga({
