@@ -31,7 +31,7 @@ export interface ClaimedRun {
  */
 export function openClaim(claim: ClaimAnswer, checks: ClaimChecks): ClaimedRun {
   const { verifier, runner } = checks;
-  const { run, node, epoch, bootId, committed, secrets, envelope } = claim;
+  const { run, node, epoch, bootId, committed, secrets, envelope, expectedPlan } = claim;
   const opened = openEnvelope(verifier, envelope, 'script');
   if (runIdOf(verifier, opened.digest, node.id) !== run) {
     throw new HyphaError(
@@ -44,7 +44,7 @@ export function openClaim(claim: ClaimAnswer, checks: ClaimChecks): ClaimedRun {
     what: `the payload of ${run}`,
     integersOnly: true,
   });
-  const grant = { run, epoch, payload, node, runner, bootId, committed, secrets };
+  const grant = { run, epoch, payload, node, runner, bootId, committed, secrets, expectedPlan };
   return { grant, refusal: findRefusal(claim, checks) };
 }
 

@@ -1,3 +1,4 @@
+import { HELD_RUNS_MAX } from '@hypha/journal/client';
 import { NodeId } from '@hypha/protocol';
 import { SalConfig } from '@hypha/sal-host';
 import { LOG_LEVELS, loadConfig } from '@hypha/service/process';
@@ -27,6 +28,8 @@ export const RunnerConfig = z.strictObject({
   node: NodeId,
   /** What the supervisor's own `openSals` answered: a runner opens the same as a guest. */
   sals: SalConfig,
+  /** Runs it works on at once. */
+  concurrency: z.int().min(1).max(HELD_RUNS_MAX).default(16),
   /** How long to try to reach a supervisor that went away, milliseconds. */
   reconnectMs: z.int().min(0).max(3_600_000).default(60_000),
   logLevel: z.enum(LOG_LEVELS).default('info'),

@@ -26,6 +26,8 @@ export interface QueueOptions {
   readonly queueName: string;
   readonly queuePrefix: string;
   readonly runner: string;
+  /** Jobs in hand at once. */
+  readonly concurrency: number;
   readonly log: Logger;
   /** Aborted: take no other job. */
   readonly drain: AbortSignal;
@@ -34,14 +36,14 @@ export interface QueueOptions {
 }
 
 export interface QueueWorker {
-  /** Waits for the job in hand, then lets go of Redis, whether that answers or not. */
+  /** Waits for the jobs in hand, then lets go of Redis, whether that answers or not. */
   close(): Promise<void>;
 }
 
-/** One job at a time. Redis may come and go: a job in hand is not its business. */
+/** Redis may come and go: a job in hand is not its business. */
 export function openQueueWorker(options: QueueOptions): QueueWorker {
   const { log, drain } = options;
-  let working: Promise<void> = Promise.resolve();
+  const working = new Set<Promise<void>>();
   const worker = new Worker(
     options.queueName,
     async (job: Job, token?: string) => {
@@ -54,14 +56,15 @@ export function openQueueWorker(options: QueueOptions): QueueWorker {
         log.warn({ alarm: 'strange-job', job: job.id }, 'queue job dropped');
         return;
       }
-      working = options.onHint(hint.data);
-      await working;
+      const work = options.onHint(hint.data);
+      working.add(work);
+      await work.finally(() => working.delete(work));
     },
     {
       connection: redisOptions(options),
       prefix: options.queuePrefix,
       name: options.runner,
-      concurrency: 1,
+      concurrency: options.concurrency,
       lockDuration: QUEUE_LIMITS.lockMs,
       stalledInterval: QUEUE_LIMITS.stalledCheckMs,
       maxStalledCount: QUEUE_LIMITS.stalledCountMax,
@@ -79,7 +82,7 @@ export function openQueueWorker(options: QueueOptions): QueueWorker {
     close: async () => {
       // Takes no new job from here on.
       void worker.pause(true).catch(() => undefined);
-      await working.catch(() => undefined);
+      await Promise.allSettled(working);
       await withinMs(QUEUE_LIMITS.closeMsMax, worker.close());
       await withinMs(QUEUE_LIMITS.closeMsMax, worker.disconnect());
     },

@@ -8,6 +8,7 @@ import { type ClaimAnswer, connectJournal, type JournalConnection } from '@hypha
 import {
   type ErrorCode,
   fromProblem,
+  type GuestRequest,
   HyphaError,
   isHyphaError,
   type Verifier,
@@ -20,13 +21,16 @@ import { KnownAuthority } from './known-authority.ts';
 import { openQueueWorker, type QueueHint } from './queue-worker.ts';
 import type { RunSecrets } from './run-secrets.ts';
 
+/** The supervisor takes a runner that holds runs and is silent for some of these to be stopped. */
+const BEAT_MS = 2_000;
+
 /** Refusals of a claim after which the run is nobody's. */
 const NOT_GRANTED: readonly ErrorCode[] = ['E_STALE_EPOCH', 'E_NOT_FOUND', 'E_UNAVAILABLE'];
 
 export interface GuestSource {
   /** Starts a host ahead of the run that will need it. */
   warm(): void;
-  openGuest(): Promise<Guest>;
+  openGuest(request: GuestRequest): Promise<Guest>;
   close(): Promise<void>;
 }
 
@@ -39,7 +43,7 @@ export interface RunnerDeps {
   readonly guests: GuestSource;
   readonly clock: Clock;
   readonly verifier: Verifier;
-  /** Aborted: finish the step in flight, start no other, let go. */
+  /** Aborted: finish the steps in flight, start no other, let go of every run. */
   readonly signal: AbortSignal;
 }
 
@@ -57,8 +61,9 @@ class Runner {
   readonly #drain = new AbortController();
   readonly #failure = Promise.withResolvers<never>();
   readonly #drained = Promise.withResolvers<void>();
-  // run → its cancel; one at a time, known before the claim is answered
+  // run → its cancel; known before the claim is answered
   readonly #cancels = new Map<string, AbortController>();
+  #isBeating = false;
 
   constructor(deps: RunnerDeps) {
     this.#deps = deps;
@@ -73,6 +78,7 @@ class Runner {
     signal.addEventListener('abort', drain, { once: true });
     guests.warm();
     const journal = await this.#connect();
+    const beats = setInterval(() => this.#beat(journal), BEAT_MS);
     try {
       const queue = openQueueWorker({
         ...config,
@@ -85,6 +91,7 @@ class Runner {
       await Promise.race([queue.close(), this.#failure.promise]);
     } finally {
       signal.removeEventListener('abort', drain);
+      clearInterval(beats);
       journal.close();
       await guests.close();
     }
@@ -107,6 +114,19 @@ class Runner {
     });
   }
 
+  /** While the supervisor is away one beat waits for it, like everything else. */
+  #beat(journal: JournalConnection): void {
+    if (this.#isBeating || this.#cancels.size === 0) return;
+    this.#isBeating = true;
+    journal.beat().then(
+      () => {
+        this.#isBeating = false;
+      },
+      // The connection is over: `onLost` has said so, or this process is about to end.
+      () => undefined,
+    );
+  }
+
   #startDrain(): void {
     this.#drain.abort();
     this.#drained.resolve();
@@ -118,6 +138,7 @@ class Runner {
     this.#cancels.set(run, cancel);
     try {
       const claim = await this.#claim(journal, hint);
+      if (claim?.isCancelled) cancel.abort();
       if (claim !== undefined) await this.#run(journal, claim, cancel.signal);
     } catch (error) {
       // Nothing more may be touched: whoever started this process fences it and hands the run on.
@@ -166,9 +187,10 @@ class Runner {
       journal: {
         recorded: claim.events,
         append: (bodies) => journal.append(run, epoch, bodies),
+        readKept: (target) => journal.readKept(run, epoch, target),
       },
       sals,
-      openGuest: () => guests.openGuest(),
+      openGuest: (request) => guests.openGuest(request),
       clock,
       verifier,
       cancel,
@@ -176,6 +198,7 @@ class Runner {
       ...(refusal === undefined ? {} : { refusal }),
       onFault: (fault) => logFault(log, fault),
     });
+    if (outcome.state === 'waiting') await journal.park(run, epoch, outcome.wakeAtMs);
     log.info({ state: outcome.state }, 'run left');
   }
 }

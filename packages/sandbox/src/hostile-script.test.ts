@@ -6,7 +6,7 @@ import { confineHosts, hostCommand } from './host-command.ts';
 import { SandboxGuest } from './sandbox-guest.ts';
 import { SandboxHost } from './sandbox-host.ts';
 import { SandboxPool } from './sandbox-pool.ts';
-import { endOf, limitsOf, programOf, script } from './testing/guest-driver.ts';
+import { endOf, limitsOf, programOf, requestOf, script } from './testing/guest-driver.ts';
 
 const pool = new SandboxPool();
 afterAll(() => pool.close());
@@ -19,7 +19,7 @@ const OVER_MS_MAX = 500;
 async function endCode(source: string, changes = {}): Promise<{ code: Json; cpuMs: number }> {
   const limits = limitsOf({ cpuMs: CPU_MS, ...changes });
   pool.warm();
-  const guest = await pool.openGuest();
+  const guest = await pool.openGuest(requestOf());
   try {
     const { signal } = new AbortController();
     const { end, cpuMs } = await guest.start(programOf(source, { limits }), signal);

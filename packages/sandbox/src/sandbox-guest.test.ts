@@ -7,6 +7,7 @@ import {
   failed,
   limitsOf,
   programOf,
+  requestOf,
   script,
   turnsOf,
 } from './testing/guest-driver.ts';
@@ -309,7 +310,7 @@ test('one call more than allowed goes out to be refused; the next ends the scrip
 });
 
 test('a guest whose signal is aborted in a turn rejects with the reason', async () => {
-  const guest = await pool.openGuest();
+  const guest = await pool.openGuest(requestOf());
   const controller = new AbortController();
   const turn = guest.start(
     programOf('export default () => { for (;;); };', { limits: limitsOf({ cpuMs: 60_000 }) }),

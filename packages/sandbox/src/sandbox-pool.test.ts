@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { afterEach, expect, test } from 'vitest';
 import { SandboxPool } from './sandbox-pool.ts';
-import { endOf, limitsOf, programOf } from './testing/guest-driver.ts';
+import { endOf, limitsOf, programOf, requestOf } from './testing/guest-driver.ts';
 
 const pools: SandboxPool[] = [];
 afterEach(async () => {
@@ -47,7 +47,7 @@ test('scripts at once run in hosts of their own, and only as many as wanted are 
   const before = new Set(hostPids());
   const own = () => hostPids().filter((pid) => !before.has(pid)).length;
   const pool = openPool(2);
-  const guests = await Promise.all([1, 2, 3].map(() => pool.openGuest()));
+  const guests = await Promise.all([1, 2, 3].map(() => pool.openGuest(requestOf())));
   for (const guest of guests) await guest.start(programOf(ONE), never);
   expect(own()).toBe(3);
   await Promise.all(guests.map((guest) => guest.close()));
@@ -58,7 +58,7 @@ test('a host whose script had to be killed is replaced ahead of the next one', a
   const before = new Set(hostPids());
   const own = () => hostPids().filter((pid) => !before.has(pid));
   const pool = openPool();
-  const guest = await pool.openGuest();
+  const guest = await pool.openGuest(requestOf());
   const [killed] = own();
   const source = 'export default () => Array.prototype.indexOf.call({ length: 2 ** 53 - 1 }, 1);';
   const turn = guest.start(programOf(source, { limits: limitsOf({ cpuMs: 50 }) }), never);
@@ -73,7 +73,7 @@ test('a guest that is closed in the middle of a turn takes its host with it', as
   const before = new Set(hostPids());
   const own = () => hostPids().filter((pid) => !before.has(pid));
   const pool = openPool();
-  const guest = await pool.openGuest();
+  const guest = await pool.openGuest(requestOf());
   const [pid] = own();
   const limits = limitsOf({ cpuMs: 60_000 });
   const turn = guest.start(programOf('export default () => { for (;;); };', { limits }), never);
@@ -86,17 +86,17 @@ test('a guest that is closed in the middle of a turn takes its host with it', as
 test('closing the pool ends every host, also one with a script in it', async () => {
   const before = new Set(hostPids());
   const pool = openPool();
-  const guest = await pool.openGuest();
+  const guest = await pool.openGuest(requestOf());
   await guest.start(programOf('export default () => 1;'), never);
   pool.warm();
   await pool.close();
   expect(hostPids().filter((pid) => !before.has(pid))).toEqual([]);
-  await expect(pool.openGuest()).rejects.toMatchObject({ code: 'E_UNAVAILABLE' });
+  await expect(pool.openGuest(requestOf())).rejects.toMatchObject({ code: 'E_UNAVAILABLE' });
 });
 
 test('a guest is started once', async () => {
   const pool = openPool();
-  const guest = await pool.openGuest();
+  const guest = await pool.openGuest(requestOf());
   await guest.start(programOf(ONE), never);
   await expect(guest.start(programOf(ONE), never)).rejects.toMatchObject({ code: 'E_INTERNAL' });
   await guest.close();

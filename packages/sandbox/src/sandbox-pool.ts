@@ -2,6 +2,7 @@ import {
   type ErrorCode,
   type GuestFailure,
   type GuestProgram,
+  type GuestRequest,
   HyphaError,
   isErrorCode,
   type Json,
@@ -48,7 +49,7 @@ export class SandboxPool implements AsyncDisposable {
   }
 
   /** A guest that has run nothing. Throws `E_UNAVAILABLE` or `E_SANDBOX` when no host can be started. */
-  async openGuest(): Promise<SandboxGuest> {
+  async openGuest(_request: GuestRequest): Promise<SandboxGuest> {
     return new SandboxGuest(await this.#takeHost(), (host, isClean) => {
       this.#takeBack(host, isClean);
     });

@@ -5,8 +5,11 @@
  * and says, step by step, what has to exist. Every call below that returns a promise is a step: it is
  * written to the node's journal before and after it happens, so after a crash the script runs again from the
  * top, gets the recorded results, and goes on at the first step without one. That is why a script sees no
- * clock, no files, no network and no real randomness: `Math.random` gives the same numbers every time, and
+ * clock but `now()`, no files, no network and no real randomness: `Math.random` gives the same numbers every time, and
  * `Date`, timers and `eval` are not there. Branch on inputs and on results of steps only.
+ *
+ * Steps that do not wait for each other run at once: start them and await them together, `Promise.all`. Those on
+ * one resource take their turns in the order they were made.
  *
  * Await every step, or handle its failure: a failed step that nobody looks at fails the run. (What an `async`
  * function of your own throws is only seen if you await that function.)
@@ -21,6 +24,9 @@ export type Size =
 
 /** Milliseconds, or text with a unit: `'500ms'`, `'30s'`, `'5m'`, `'1h'`. */
 export type Duration = number | `${number}${'ms' | 's' | 'm' | 'h'}`;
+
+/** A `Duration`, or text in days: `'2d'`. */
+export type Wait = Duration | `${number}d`;
 
 /** From the root, without `.` and `..` in it. */
 export type AbsolutePath = `/${string}`;
@@ -144,18 +150,26 @@ export interface ExecResult {
   readonly simulated: boolean;
 }
 
-/**
- * Declares a volume: creates it, grows it, or finds it as it should be. Names are lower-case letters, digits
- * and inner dashes, at most 63, and belong to the deployment.
- */
-export function volume(name: string, spec: VolumeSpec): Promise<Volume>;
+export declare const volume: {
+  /**
+   * Declares a volume: creates it, grows it, or finds it as it should be. Names are lower-case letters, digits
+   * and inner dashes, at most 63, and belong to the deployment.
+   */
+  (name: string, spec: VolumeSpec): Promise<Volume>;
+  /** A volume that the deployment has, as it is. Throws `E_NOT_FOUND` when it has none of that name. */
+  get(name: string): Promise<Volume>;
+};
 
-/**
- * Declares a container: creates it, replaces it when its spec or image changed, or finds it as it should be.
- * Resolves when it runs and is healthy. While it is replaced, the old one is kept aside until the whole run
- * has succeeded.
- */
-export function container(name: string, spec: ContainerSpec): Promise<Container>;
+export declare const container: {
+  /**
+   * Declares a container: creates it, replaces it when its spec or image changed, or finds it as it should be.
+   * Resolves when it runs and is healthy. While it is replaced, the old one is kept aside until the whole run
+   * has succeeded.
+   */
+  (name: string, spec: ContainerSpec): Promise<Container>;
+  /** A container that the deployment has, as it is. Throws `E_NOT_FOUND` when it has none of that name. */
+  get(name: string): Promise<Container>;
+};
 
 /**
  * The name of a secret, opaque: the value is sealed to the node and never comes into a script, a journal or a log.
@@ -174,8 +188,51 @@ export function secret(name: string): Secret;
 /** A line in the run's journal: `hypha run events`. Handles may be among the fields. */
 export function log(message: string, fields?: Readonly<Record<string, unknown>>): void;
 
-/** When this run began, epoch milliseconds: the same however often the script is run again. */
+/**
+ * Epoch milliseconds: when the run began, or when the last step that the script has the result of ended. Stands
+ * still in between and never goes back, and is the same however often the script is run again.
+ */
 export function now(): number;
+
+/** Waits. A run that does nothing else for long holds no process and takes no memory of the node. */
+export function sleep(duration: Wait): Promise<void>;
+
+/**
+ * Calls `check` until it answers with something true, and resolves with that. The steps in it are steps like any
+ * other. What it throws ends the wait; when the time is over it is `E_TIMEOUT`, after a last look.
+ *
+ * @param label what it waits for, to be shown meanwhile
+ */
+export function waitFor<T>(
+  label: string,
+  check: () => T | Promise<T>,
+  options?: WaitOptions,
+): Promise<Exclude<T, false | null | undefined | 0 | ''>>;
+
+export interface WaitOptions {
+  /** From one answer to the next call; default 5 s. */
+  every?: Wait;
+  /** Default 10 min. */
+  timeout?: Wait;
+}
+
+/**
+ * Undoes what a failed run of this deployment left, one that was signed to be kept: newest step first. The
+ * capabilities of its steps have to be signed for this script too. Throws `E_NOT_FOUND` for any other run,
+ * `E_TOO_LATE` when the deployment was changed since. For a script that is run as a task: `hypha run undo`.
+ */
+export function undo(run: string): Promise<Undone>;
+
+export interface Undone {
+  /** Steps. */
+  readonly undone: number;
+  /** What could not be undone, and why. */
+  readonly leftovers: readonly {
+    readonly kind: string | null;
+    readonly name: string | null;
+    readonly reason: string;
+  }[];
+}
 
 /** The node that the script runs for. */
 export const node: {

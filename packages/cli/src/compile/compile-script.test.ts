@@ -76,7 +76,7 @@ test('a place in the signed source leads back to the file, line and column that 
     'lib/fail.ts': `// Two\n// lines\nexport function fail(value: unknown): never {\n  const unused: string = 'ü';\n  throw new Error(unused + value);\n}\n`,
   });
   await using pool = new SandboxPool();
-  const guest = await pool.openGuest();
+  const guest = await pool.openGuest({ run: 'run', realm: 'default', alone: false });
   const turn = await guest.start(
     {
       source,

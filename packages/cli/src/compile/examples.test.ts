@@ -24,7 +24,7 @@ async function runExample(
   const file = fileURLToPath(new URL(`../../../../examples/${name}`, import.meta.url));
   const { source, deployment, caps } = await compileScript(file);
   expect(deployment.name).toBe(name.replace('.ts', ''));
-  const guest = await pool.openGuest();
+  const guest = await pool.openGuest({ run: 'run', realm: 'default', alone: false });
   const { signal } = new AbortController();
   const calls: string[] = [];
   try {
@@ -71,7 +71,7 @@ function outcomeOf(call: number, verb: string, name: string): GuestOutcome {
     'container.ensure': { ...made, address: 'fd00::7' },
     'container.exec': { exitCode: 0, stdout: '', stderr: '', simulated: true },
   };
-  return { call, ok: true, value: values[verb] ?? null };
+  return { call, ok: true, value: values[verb] ?? null, nowMs: 0 };
 }
 
 test('examples/web.ts declares a volume and a container and returns where the page is', async () => {

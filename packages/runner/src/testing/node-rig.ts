@@ -66,6 +66,11 @@ export class NodeRig implements AsyncDisposable {
   /** Answers the next claim, after it was granted or instead of that. */
   refuseClaim: { after: boolean; error: HyphaError } | undefined;
   authority: Authority;
+  /** Runs whose cancel was accepted before they were claimed. */
+  readonly cancelled = new Set<string>();
+  // run → when it wants to be woken, epoch milliseconds
+  readonly parked = new Map<string, number>();
+  beats = 0;
   readonly #folder: string;
   readonly #group: string;
   readonly #cgroup2: string | undefined;
@@ -364,6 +369,10 @@ export class NodeRig implements AsyncDisposable {
       }
       return {};
     }
+    if (request.method === 'beat') {
+      this.beats += 1;
+      return {};
+    }
     const { run, epoch } = request;
     const { runner } = holder;
     if (request.method === 'claim') {
@@ -382,7 +391,17 @@ export class NodeRig implements AsyncDisposable {
         events: await this.#journal.runs.readAllEvents(run),
         committed: [],
         secrets: await this.#journal.secrets.readGiven(run),
+        isCancelled: this.cancelled.has(run),
+        expectedPlan: null,
       };
+    }
+    if (request.method === 'read-kept') {
+      return { events: await this.#journal.runs.readAllEvents(request.target) };
+    }
+    if (request.method === 'park') {
+      this.parked.set(run, request.wakeAtMs);
+      await this.#journal.takeOver(run);
+      return {};
     }
     if (request.method === 'secrets') {
       throw new HyphaError('E_SECRET', 'this supervisor keeps no secrets');

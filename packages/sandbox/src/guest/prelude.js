@@ -4,7 +4,8 @@
 const { facts, call, log: writeLog, end, bind } = globalThis.$host;
 delete globalThis.$host;
 const { parse, stringify } = JSON;
-const { node: nodeFacts, nowMs, seed, input } = parse(facts);
+const { node: nodeFacts, seed, input, nowMs: startedAtMs } = parse(facts);
+let nowMs = startedAtMs;
 
 // A script's path depends on its inputs and on recorded outcomes, on nothing else (design §10): no clock,
 // no sight of the garbage collector, no code but the signed source.
@@ -143,7 +144,8 @@ function halt() {
 }
 
 function deliver(text) {
-  const { call: number, ok, value, error } = parse(text);
+  const { call: number, ok, value, error, nowMs: deliveredAtMs } = parse(text);
+  nowMs = deliveredAtMs;
   const waiting = pending.get(number);
   pending.delete(number);
   if (ok) waiting.resolve(waiting.present(value));
@@ -184,13 +186,18 @@ class Container extends Handle {
 
 const same = (value) => value;
 
+const toVolume = (value) => new Volume(value);
+const toContainer = (value) => new Container(value);
+
 export function volume(name, spec) {
-  return step('volume.ensure', name, spec, (value) => new Volume(value));
+  return step('volume.ensure', name, spec, toVolume);
 }
+volume.get = (name) => step('volume.get', name, {}, toVolume);
 
 export function container(name, spec) {
-  return step('container.ensure', name, spec, (value) => new Container(value));
+  return step('container.ensure', name, spec, toContainer);
 }
+container.get = (name) => step('container.get', name, {}, toContainer);
 
 /** A name, never a value: the node puts that where the name is passed. */
 class Secret {
@@ -227,6 +234,44 @@ export const node = Object.freeze({ ...nodeFacts, labels: Object.freeze(nodeFact
 
 export function now() {
   return nowMs;
+}
+
+export function sleep(duration) {
+  return step('sleep', null, { duration }, nothing);
+}
+
+const nothing = () => undefined;
+
+export function waitFor(label, check, { every = '5s', timeout = '10m' } = {}) {
+  const place = new Error().stack;
+  if (typeof label !== 'string' || typeof check !== 'function') {
+    throw new HyphaError('E_ARGUMENT', 'waitFor: takes a label and a function');
+  }
+  const waited = waitUntil({ label, check, every, timeout, place });
+  return StepPromise.watch((resolve, reject) => settled(waited, resolve, reject));
+}
+
+async function waitUntil({ label, check, every, timeout, place }) {
+  const { everyMs, untilMs } = await step('waitFor', null, { label, every, timeout }, same);
+  for (;;) {
+    const value = await check();
+    if (value) return value;
+    if (nowMs >= untilMs) {
+      throw makeStepError('E_TIMEOUT', `waited for ${label} until the time was over`, place);
+    }
+    const next = Math.min(nowMs + everyMs, untilMs);
+    await step('sleep', null, { untilMs: next, of: label }, nothing);
+  }
+}
+
+export async function undo(run) {
+  const kept = await step('run.kept', null, { run }, same);
+  const leftovers = [];
+  for (const { step: number, kind, name } of kept) {
+    const { leftover } = await step('run.undo', null, { run, step: number }, same);
+    if (leftover !== null) leftovers.push({ kind, name, reason: leftover });
+  }
+  return { undone: kept.length - leftovers.length, leftovers };
 }
 
 function textOf(error) {

@@ -24,7 +24,7 @@ async function warmUp(): Promise<ScriptGuest> {
   const source = "import { volume } from 'hypha'; export default () => volume('a', {});";
   const first = await engine.open(memoryBytes);
   first.start({ source, input: {}, seed: '0'.repeat(64), nowMs: 0, node, limits });
-  first.deliver({ call: 1, ok: true, value: {} });
+  first.deliver({ call: 1, ok: true, value: {}, nowMs: 0 });
   return await engine.open(memoryBytes);
 }
 

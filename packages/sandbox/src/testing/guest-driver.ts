@@ -1,7 +1,15 @@
-import type { GuestOutcome, GuestProgram, GuestTurn, Json } from '@hypha/protocol';
+import type { GuestOutcome, GuestProgram, GuestRequest, GuestTurn, Json } from '@hypha/protocol';
 import type { SandboxPool } from '../sandbox-pool.ts';
 
 const MIB = 1024 * 1024;
+const STARTED_AT_MS = 1_700_000_000_000;
+
+let runs = 0;
+
+/** Of a run nobody has seen before. */
+export function requestOf(changes: Partial<GuestRequest> = {}): GuestRequest {
+  return { run: `run-${++runs}`, realm: 'default', alone: false, ...changes };
+}
 
 /** A program with small limits. */
 export function programOf(source: string, changes: Partial<GuestProgram> = {}): GuestProgram {
@@ -9,7 +17,7 @@ export function programOf(source: string, changes: Partial<GuestProgram> = {}): 
     source,
     input: {},
     seed: '0123456789abcdef'.repeat(4),
-    nowMs: 1_700_000_000_000,
+    nowMs: STARTED_AT_MS,
     node: { id: `node_${'a'.repeat(32)}`, name: 'one', labels: { zone: 'north' } },
     limits: { cpuMs: 300, memoryBytes: 32 * MIB, outputBytes: 64 * 1024, hostCalls: 100 },
     ...changes,
@@ -20,12 +28,13 @@ export function limitsOf(changes: Partial<GuestProgram['limits']>): GuestProgram
   return { ...programOf('').limits, ...changes };
 }
 
-export function done(call: number, value: Json): GuestOutcome {
-  return { call, ok: true, value };
+/** `nowMs` is what the script's `now()` answers from then on. */
+export function done(call: number, value: Json, nowMs = STARTED_AT_MS): GuestOutcome {
+  return { call, ok: true, value, nowMs };
 }
 
 export function failed(call: number, code: string, message = 'it failed'): GuestOutcome {
-  return { call, ok: false, error: { code, message } };
+  return { call, ok: false, error: { code, message }, nowMs: STARTED_AT_MS };
 }
 
 /** Every turn of one guest, driven with the given outcomes one after another. */
@@ -34,7 +43,7 @@ export async function turnsOf(
   program: GuestProgram,
   outcomes: readonly GuestOutcome[] = [],
 ): Promise<GuestTurn[]> {
-  const guest = await pool.openGuest();
+  const guest = await pool.openGuest(requestOf());
   const { signal } = new AbortController();
   try {
     const turns = [await guest.start(program, signal)];
