@@ -62,6 +62,8 @@ async function take(deps: InboxReaderDeps, message: InboxMessage): Promise<void>
     await fleetLog.offer(message.authority, message.checkpoint);
     return;
   }
+  // Comes again: nothing has promised anything yet.
+  if (message.type === 'cancellation') return;
   const { id: messageId, run } = message;
   try {
     const { entry } = await submit(message.submission);

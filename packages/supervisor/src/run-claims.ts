@@ -85,6 +85,8 @@ export class RunClaims {
         .filter(({ status }) => status === 'committed')
         .map(({ rid, kind, name, spec, specHash }) => ({ rid, kind, name, spec, specHash })),
       secrets,
+      isCancelled: false,
+      expectedPlan: null,
     };
   }
 

@@ -101,7 +101,9 @@ class RunnerGuest {
     }
     if (request.method === 'claim') return await claims.claim(this.#runner, request);
     if (request.method === 'secrets') return await claims.provideSecrets(this.#runner, request);
-    return await claims.append(this.#runner, request);
+    if (request.method === 'append') return await claims.append(this.#runner, request);
+    if (request.method === 'beat') return {};
+    throw new HyphaError('E_UNSUPPORTED', `this version has no ${request.method}`);
   }
 
   #problemOf(error: unknown, { method }: RunnerRequest) {
