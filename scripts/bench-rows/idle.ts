@@ -3,6 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { processTree } from '../../test/fixtures/process-tree.ts';
 import { type Budget, round } from './measure.ts';
 import { ownFleet } from './own-fleet.ts';
+import { pssMiB } from './process-memory.ts';
 
 /** Long enough for every periodic thing to have its share: the slowest comes every 30 s. */
 const WATCH_MS = 30_000;
@@ -20,15 +21,6 @@ function cpuSeconds(pids: readonly number[]): number {
     return Number(fields[11]) + Number(fields[12]);
   });
   return ticks.reduce((sum, each) => sum + each, 0) / TICKS_PER_SECOND;
-}
-
-/** Proportional set size: what processes share counts once over all of them. */
-function pssMiB(pids: readonly number[]): number {
-  const kib = pids.map((pid) => {
-    const rollup = readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8');
-    return Number(/^Pss:\s+(\d+) kB/m.exec(rollup)?.[1]);
-  });
-  return kib.reduce((sum, each) => sum + each, 0) / 1024;
 }
 
 /**

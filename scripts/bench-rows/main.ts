@@ -4,12 +4,20 @@ import { parseArgs } from 'node:util';
 import { idle } from './idle.ts';
 import type { Budget, Row } from './measure.ts';
 import { containerStart, volumeClone } from './real-sals.ts';
+import { recovery } from './recovery.ts';
+import { runnerMemory, sandboxMemory } from './run-memory.ts';
 import { noopRun, runsThroughput } from './runs.ts';
+import { step, steps64 } from './steps.ts';
 import { verifyRow } from './verify.ts';
 
 const BUDGETS: ReadonlyMap<string, Budget> = new Map([
   ['noop-run', noopRun],
+  ['step', step],
+  ['steps-64', steps64],
   ['runs-throughput', runsThroughput],
+  ['recovery', recovery],
+  ['runner-memory', runnerMemory],
+  ['sandbox-memory', sandboxMemory],
   ['verify', verifyRow],
   ['container-start', containerStart],
   ['volume-clone', volumeClone],
