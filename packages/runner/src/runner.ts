@@ -134,6 +134,11 @@ class Runner {
 
   async #takeHint(journal: JournalConnection, hint: QueueHint): Promise<void> {
     const { run, epoch } = hint;
+    if (this.#cancels.has(run)) {
+      // A lock that was not renewed in time: the queue hands out again what is in hand here.
+      this.#deps.log.info({ run, epoch }, 'queue job of a run in hand dropped');
+      return;
+    }
     const cancel = new AbortController();
     this.#cancels.set(run, cancel);
     try {
