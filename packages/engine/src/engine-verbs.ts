@@ -1,10 +1,18 @@
-import type { Json, VerbClass } from '@hypha/protocol';
+import type { Json, Rid, VerbClass } from '@hypha/protocol';
 import { parseArguments, type SalVerb, type StepContext, type StepPlan } from '@hypha/sal';
 import { z } from 'zod';
 import type { SagaContext } from './saga-context.ts';
 
+/** `rid`: what the step works on where its call names no resource, so that nobody else does meanwhile. */
+export interface EnginePlan extends StepPlan {
+  readonly rid?: Rid;
+}
+
 /** A verb as a step calls it: that of a SAL, or one of the engine's own, which needs no capability. */
-export type StepVerb = Omit<SalVerb, 'capability'> & { readonly capability: string | null };
+export interface StepVerb extends Omit<SalVerb, 'capability'> {
+  readonly capability: string | null;
+  plan(context: StepContext, args: unknown): Promise<EnginePlan>;
+}
 
 /** A step of an engine verb: it names no resource. */
 export interface EngineStep extends StepContext {
@@ -18,7 +26,7 @@ export interface EngineVerb<Args = unknown> {
   readonly class: VerbClass;
   /** Throws `E_ARGUMENT`. Pure. */
   parse(args: Json): Args;
-  plan?(context: SagaContext, step: EngineStep, args: Args): Promise<StepPlan>;
+  plan?(context: SagaContext, step: EngineStep, args: Args): Promise<EnginePlan>;
   apply(context: SagaContext, step: EngineStep, args: Args, before: Json): Promise<Json>;
 }
 

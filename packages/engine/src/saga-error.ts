@@ -1,5 +1,5 @@
 /**
- * The three ways out of the engine that are not the script's business: they pass through every `catch`
+ * The ways out of the engine that are not the script's business: they pass through every `catch`
  * that turns a SAL's error into an outcome.
  */
 import type { HyphaError } from '@hypha/protocol';
@@ -33,6 +33,19 @@ export class GuestLost extends Error {
   }
 }
 
+/** A plan ends at a call that only a real run can answer. */
+export class PlanEnd extends Error {
+  /** Which call, and why, for people. */
+  readonly reason: string;
+  constructor(reason: string) {
+    super('plan ends');
+    this.name = 'PlanEnd';
+    this.reason = reason;
+  }
+}
+
+const WAYS_OUT = [RunFailure, EngineHalt, GuestLost, PlanEnd];
+
 export function isWayOut(error: unknown): boolean {
-  return error instanceof RunFailure || error instanceof EngineHalt || error instanceof GuestLost;
+  return WAYS_OUT.some((way) => error instanceof way);
 }

@@ -6,7 +6,7 @@
  * E3  A step that failed leaves nothing behind: what it changed is undone before the script learns of it,
  *     so that a script that copes with the error may go on and commit.
  */
-import { HyphaError, type Json, LIMITS, type StepError } from '@hypha/protocol';
+import { HyphaError, type Json, LIMITS, type Rid, type StepError } from '@hypha/protocol';
 import { ENGINE_LIMITS } from './engine-limits.ts';
 import { boundedText, isTooDeep, jsonBytes, wellFormed } from './json-bounds.ts';
 import type { Fault } from './ports.ts';
@@ -19,12 +19,28 @@ import { parseCall, recordedArgs, type StepCall } from './step-call.ts';
 import type { ScriptCall, StepRunner } from './step-runner.ts';
 import { undoStep } from './undo-step.ts';
 
+/** How the outcome of an admitted call is made: by effects here, by predictions in a plan. */
+export interface StepMaking {
+  readonly account: ResourceAccount;
+  /** True for what this run has declared or the committed record holds. */
+  isDeclared(rid: Rid): boolean;
+  /** Records the intent, and makes what the script gets. */
+  execute(call: StepCall): Promise<Json>;
+}
+
 /** Steps that have effects: one of these for every guest that is led through the record. */
 export function openStepRunner(context: SagaContext): StepRunner {
-  const account = new ResourceAccount(context.grant.payload.limits.resources);
+  const { record, grant } = context;
+  const account = new ResourceAccount(grant.payload.limits.resources);
+  const making: StepMaking = {
+    account,
+    isDeclared: (rid) =>
+      record.declared.has(rid) || grant.committed.some((resource) => resource.rid === rid),
+    execute: (call) => executeCall(context, call),
+  };
   return {
     concurrencyMax: 1,
-    run: (call) => runStep(context, account, call),
+    run: (call) => runStep(context, making, call),
     replay: (call, outcome) => {
       if (outcome.type === 'step-result') accountFor(context, account, call);
     },
@@ -46,9 +62,9 @@ function accountFor(context: SagaContext, account: ResourceAccount, call: Script
  * Runs a step to its outcome, which is recorded when this resolves and durable with the next append.
  * Throws `RunFailure` when the run was stopped meanwhile.
  */
-async function runStep(
+export async function runStep(
   context: SagaContext,
-  account: ResourceAccount,
+  making: StepMaking,
   call: ScriptCall,
 ): Promise<StepOutcome> {
   const begunMs = context.clock.monotonicMs();
@@ -58,10 +74,10 @@ async function runStep(
   let admitted: StepCall | undefined;
   let outcome: StepOutcome;
   try {
-    admitted = admitCall(context, account, call);
-    const result = await executeCall(context, admitted);
+    admitted = admitCall(context, making, call);
+    const result = await making.execute(admitted);
     const { rid, uses } = admitted;
-    if (rid !== null && uses !== null) account.set(rid, uses);
+    if (rid !== null && uses !== null) making.account.set(rid, uses);
     outcome = { type: 'step-result', step, result, durationMs: durationMs(), nowMs: nowMs() };
   } catch (error) {
     if (isWayOut(error)) throw error;
@@ -84,18 +100,10 @@ async function runStep(
   return outcome;
 }
 
-function admitCall(context: SagaContext, account: ResourceAccount, call: ScriptCall): StepCall {
-  const { grant, record } = context;
-  const admitted = parseCall(
-    {
-      context,
-      isDeclared: (rid) =>
-        record.declared.has(rid) || grant.committed.some((resource) => resource.rid === rid),
-    },
-    call,
-  );
+function admitCall(context: SagaContext, making: StepMaking, call: ScriptCall): StepCall {
+  const admitted = parseCall({ context, isDeclared: (rid) => making.isDeclared(rid) }, call);
   const { rid, uses, verb, name } = admitted;
-  if (rid !== null && uses !== null) account.assertFits(rid, uses, `${verb.kind} ${name}`);
+  if (rid !== null && uses !== null) making.account.assertFits(rid, uses, `${verb.kind} ${name}`);
   return admitted;
 }
 
@@ -127,7 +135,7 @@ async function executeCall(context: SagaContext, call: StepCall): Promise<Json> 
     verb: call.verb.verb,
     class: call.verb.class,
     args: call.rawArgs,
-    rid: call.rid,
+    rid: plan.rid ?? call.rid,
     kind: call.verb.kind,
     name: call.name,
     action: plan.action,
@@ -181,7 +189,8 @@ async function applyCall(context: SagaContext, call: StepCall, before: Json): Pr
   }
 }
 
-async function attempt<T>(
+/** One part of a step, tried again while its error says that it may succeed. */
+export async function attempt<T>(
   context: SagaContext,
   call: StepCall,
   phase: Fault['phase'],
@@ -221,7 +230,8 @@ function assertIntentFits(intent: StepIntent): void {
   );
 }
 
-function checkResult(call: StepCall, result: Json | undefined): Json {
+/** What a call returned, as the journal can keep it. Throws `E_SAL` when it cannot. */
+export function checkResult(call: StepCall, result: Json | undefined): Json {
   const value = result ?? null;
   if (isTooDeep(value) || jsonBytes(value) > ENGINE_LIMITS.resultBytesMax) {
     throw new HyphaError(
