@@ -13,20 +13,26 @@ import { openStore, type Store } from '@hypha/store';
 import { DeliveryCursors } from './delivery-cursors.ts';
 import { type JournalTables, MIGRATIONS } from './journal-schema.ts';
 import { JournalSweeper } from './journal-sweeper.ts';
+import { KeyedLock } from './keyed-lock.ts';
 import { MarkBook } from './mark-book.ts';
 import { ReceiptChain } from './receipt-chain.ts';
 import { RecordBook } from './record-book.ts';
 import { ReplayHorizon } from './replay-horizon.ts';
 import { ReservationBook } from './reservation-book.ts';
 import { type Admission, type Admitted, RunAdmission } from './run-admission.ts';
+import { type Cancellation, type Cancelled, RunCancellation } from './run-cancellation.ts';
 import type { RunEntry } from './run-entry.ts';
 import { RunLanes } from './run-lanes.ts';
 import { RunReader } from './run-reader.ts';
-import { type Author, RunWriter } from './run-writer.ts';
+import type { Author, RunnerAuthor } from './run-standing.ts';
+import { RunWriter } from './run-writer.ts';
 import { SecretBook } from './secret-book.ts';
+import { TombstoneBook } from './tombstone-book.ts';
 
 export interface JournalOptions {
   readonly file: string;
+  /** In place of one on `file`: a simulation brings its own. Closed with the journal. */
+  readonly openStore?: typeof openStore<JournalTables>;
   readonly node: string;
   /** Signs receipts. */
   readonly signer: Signer;
@@ -65,6 +71,7 @@ export class Journal {
   readonly #store: Store<JournalTables>;
   readonly #admission: RunAdmission;
   readonly #writer: RunWriter;
+  readonly #cancellation: RunCancellation;
   readonly #reservations: ReservationBook;
   readonly #lanes: RunLanes;
   readonly #listeners = new Set<JournalListener>();
@@ -74,6 +81,7 @@ export class Journal {
     store: Store<JournalTables>,
     stored: {
       horizon: ReplayHorizon;
+      tombstones: TombstoneBook;
       reservations: ReservationBook;
       records: RecordBook;
       marks: MarkBook;
@@ -82,7 +90,7 @@ export class Journal {
     options: JournalOptions,
   ) {
     const { node, signer, verifier, nowMs, authoritySeq, useOf } = options;
-    const { horizon, reservations, records, marks } = stored;
+    const { horizon, tombstones, reservations, records, marks } = stored;
     this.#store = store;
     this.#reservations = reservations;
     this.#lanes = new RunLanes(stored.unfinished);
@@ -94,9 +102,15 @@ export class Journal {
     this.secrets = new SecretBook(store, nowMs);
     const { runs: reader } = this;
     const onChanged: JournalListener = (entry, events) => this.#announce(entry, events);
+    const arrivals = new KeyedLock();
+    const receipts = new ReceiptChain({ store, signer, verifier });
+    const plan = { store, records, reservations, receipts, node, authoritySeq, useOf };
     this.#admission = new RunAdmission({
       store,
       reader,
+      plan,
+      tombstones,
+      arrivals,
       reservations,
       marks,
       secrets: this.secrets,
@@ -107,24 +121,32 @@ export class Journal {
       unfinished: () => this.#lanes.size,
       onAdmitted: onChanged,
     });
-    this.#writer = new RunWriter({
-      store,
+    this.#writer = new RunWriter({ ...plan, reader, verifier, nowMs, onAppended: onChanged });
+    this.#cancellation = new RunCancellation({
       reader,
-      records,
-      reservations,
-      receipts: new ReceiptChain({ store, signer, verifier }),
-      verifier,
-      node,
-      nowMs,
-      authoritySeq,
-      useOf,
-      onAppended: onChanged,
+      writer: this.#writer,
+      tombstones,
+      arrivals,
     });
   }
 
-  /** Throws `E_REPLAY`, `E_SUPERSEDED`, `E_CONFLICT`, `E_CAPACITY`, `E_SECRET`, `E_RATE`. */
+  /**
+   * What was cancelled before it came is accepted and ended at once. Throws `E_EXPIRED`, `E_REPLAY`,
+   * `E_SUPERSEDED`, `E_CONFLICT`, `E_CAPACITY`, `E_SECRET`, `E_RATE`.
+   */
   async admit(admission: Admission): Promise<Admitted> {
     return await this.#admission.admit(admission);
+  }
+
+  /**
+   * Durable when it resolves: the run begins no further step and does not commit (G6). One that no runner has
+   * begun is over then, with its receipt; listeners are told. The cancel of what is not here is kept until
+   * that comes. Throws `E_SCOPE`, `E_TOO_LATE`, `E_RATE`.
+   */
+  async cancel(cancellation: Cancellation): Promise<Cancelled> {
+    const cancelled = await this.#cancellation.cancel(cancellation);
+    for (const entry of cancelled.runs) if (!isTerminal(entry.state)) this.#lanes.update(entry);
+    return cancelled;
   }
 
   /** Throws `E_STALE_EPOCH`, also when the run has not the turn of its deployment. */
@@ -152,7 +174,10 @@ export class Journal {
     return entry;
   }
 
-  /** Throws `E_STALE_EPOCH`, and `E_CONFLICT` for events that may not follow. */
+  /**
+   * All or none. Throws `E_STALE_EPOCH`, `E_CONFLICT` for events that may not follow, and `E_CANCELLED` for the
+   * intent or the commit of a cancelled run.
+   */
   async append(
     run: string,
     author: Author,
@@ -169,6 +194,17 @@ export class Journal {
   /** The next epoch, owned by nobody. Call only once everything the owner started is dead. */
   async takeOver(run: string): Promise<RunEntry> {
     const entry = await this.#writer.takeOver(run);
+    this.#lanes.update(entry);
+    return entry;
+  }
+
+  /**
+   * A runner lets go of a run that only waits: the next epoch, owned by nobody, with `wakeAt`, epoch
+   * milliseconds; null when it is cancelled. Its claim clears that. Throws `E_STALE_EPOCH`, and `E_CONFLICT`
+   * for a run that is not running.
+   */
+  async park(run: string, author: RunnerAuthor, wakeAtMs: number): Promise<RunEntry> {
+    const entry = await this.#writer.park(run, author, wakeAtMs);
     this.#lanes.update(entry);
     return entry;
   }
@@ -213,7 +249,8 @@ export class Journal {
 
 /** Opens or begins the journal. A new one remembers nothing, so it refuses what was signed before it. */
 export async function openJournal(options: JournalOptions): Promise<Journal> {
-  const store = await openStore<JournalTables>({ file: options.file, migrations: MIGRATIONS });
+  const open = options.openStore ?? openStore<JournalTables>;
+  const store = await open({ file: options.file, migrations: MIGRATIONS });
   try {
     const begin = store.db
       .insertInto('meta')
@@ -223,8 +260,9 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
       })
       .onConflict((row) => row.column('id').doNothing());
     await store.write([{ query: begin }]);
+    const tombstones = await TombstoneBook.open(store);
     const [horizon, reservations, records, marks, unfinished] = await Promise.all([
-      ReplayHorizon.open(store),
+      ReplayHorizon.open(store, tombstones),
       store.db.selectFrom('reservation').selectAll().execute(),
       RecordBook.open(store),
       MarkBook.open(store),
@@ -236,7 +274,7 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
       source,
       limits,
     }));
-    const stored = { horizon, records, marks, unfinished };
+    const stored = { horizon, tombstones, records, marks, unfinished };
     return new Journal(store, { ...stored, reservations: new ReservationBook(reserved) }, options);
   } catch (error) {
     await store.close();

@@ -5,7 +5,7 @@ import { type Compilable, Kysely } from 'kysely';
 import { applyMigrations, type Migration } from './migration.ts';
 import type { Statement, StatementResult } from './sqlite-message.ts';
 import { createWorkerDialect } from './worker-dialect.ts';
-import { WorkerLink } from './worker-link.ts';
+import { type RequestBody, WorkerLink } from './worker-link.ts';
 
 export interface Write {
   readonly query: Compilable;
@@ -72,6 +72,22 @@ export async function openStore<DB>(options: StoreOptions): Promise<Store<DB>> {
     { file: options.file, lockWaitMs: options.lockWaitMs ?? LOCK_WAIT_MS },
     options.onBroken ?? throwUncaught,
   );
+  return await openStoreOn<DB>(link, options);
+}
+
+/** Where the database is: its thread, or in tests this one. */
+export interface StoreLink {
+  readonly commits: number;
+  readonly pending: number;
+  request(body: RequestBody): Promise<readonly StatementResult[]>;
+  close(): Promise<void>;
+}
+
+/** Brings the schema behind `link` up to date. Closes it when that fails. */
+export async function openStoreOn<DB>(
+  link: StoreLink,
+  options: Pick<StoreOptions, 'file' | 'migrations'>,
+): Promise<Store<DB>> {
   try {
     const run = async (statement: Statement) =>
       single(await link.request({ kind: 'raw', statement }));

@@ -2,17 +2,16 @@ import { Worker } from 'node:worker_threads';
 import { HyphaError } from '@hypha/protocol';
 import type {
   StatementResult,
-  StoreFailure,
   StoreRequest,
   WorkerNotice,
   WorkerSettings,
 } from './sqlite-message.ts';
-import { StoreConflict } from './store-conflict.ts';
+import { causeOf, openError, requestError } from './store-failure.ts';
 
 /** Requests the store holds at most; beyond it a caller is told to come back. */
 const PENDING_MAX = 20_000;
 
-type RequestBody = StoreRequest extends infer R
+export type RequestBody = StoreRequest extends infer R
   ? R extends unknown
     ? Omit<R, 'id'>
     : never
@@ -109,7 +108,7 @@ export class WorkerLink {
         return;
       case 'refused':
         this.#closing = true;
-        this.#refusal = this.#openError(notice.failure);
+        this.#refusal = openError(notice.failure, this.#file);
         this.#opened.reject(this.#refusal);
         return;
       case 'answers':
@@ -118,7 +117,7 @@ export class WorkerLink {
           const waiter = this.#waiters.get(answer.id);
           this.#waiters.delete(answer.id);
           if (answer.ok) waiter?.resolve(answer.results);
-          else waiter?.reject(this.#requestError(answer.failure));
+          else waiter?.reject(requestError(answer.failure, this.#file));
         }
         return;
       case 'broken':
@@ -142,43 +141,4 @@ export class WorkerLink {
     this.#opened.reject(error);
     this.#onBroken(error);
   }
-
-  #openError(failure: StoreFailure): HyphaError {
-    const cause = causeOf(failure);
-    const primary = failure.sqliteCode & 0xff;
-    if (primary === SQLITE.busy || primary === SQLITE.locked) {
-      return new HyphaError('E_UNAVAILABLE', `store ${this.#file} is owned by another process`, {
-        hint: 'stop the other process, or give this one a state folder of its own',
-        retryable: false,
-        cause,
-      });
-    }
-    return new HyphaError('E_INTERNAL', `cannot open store ${this.#file}`, { cause });
-  }
-
-  #requestError(failure: StoreFailure): HyphaError {
-    const cause = causeOf(failure);
-    const position = failure.statement ?? 0;
-    if (failure.rows !== undefined) {
-      const { expected, actual } = failure.rows;
-      const message = `write ${position} touched ${actual} rows where ${expected} were expected`;
-      return new StoreConflict(position, 'rows', message, cause);
-    }
-    const primary = failure.sqliteCode & 0xff;
-    if (primary === SQLITE.constraint) {
-      return new StoreConflict(position, 'constraint', `write ${position} met a constraint`, cause);
-    }
-    if (primary === SQLITE.full) {
-      return new HyphaError('E_STORAGE', `cannot write to store ${this.#file}`, { cause });
-    }
-    return new HyphaError('E_INTERNAL', `cannot run a statement on store ${this.#file}`, { cause });
-  }
-}
-
-/** SQLite primary result codes. */
-const SQLITE = { busy: 5, locked: 6, full: 13, constraint: 19 } as const;
-
-function causeOf(failure: StoreFailure): Error {
-  const of = failure.sql === undefined ? '' : ` in: ${failure.sql}`;
-  return new Error(`SQLite ${failure.sqliteCode}: ${failure.message}${of}`);
 }

@@ -1,0 +1,2 @@
+/** For tests and simulations; nothing that runs for an operator imports it. */
+export { MemoryDatabase } from './memory-database.ts';
