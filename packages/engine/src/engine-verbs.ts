@@ -28,6 +28,8 @@ export interface EngineVerb<Args = unknown> {
   parse(args: Json): Args;
   plan?(context: SagaContext, step: EngineStep, args: Args): Promise<EnginePlan>;
   apply(context: SagaContext, step: EngineStep, args: Args, before: Json): Promise<Json>;
+  /** What a plan answers; absent: it ends there. */
+  predict?(): Json;
 }
 
 const UNITS_MS = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const;
@@ -56,6 +58,7 @@ const sleep: EngineVerb<z.infer<typeof SleepArgs>> = {
   verb: 'sleep',
   class: 'read',
   parse: (args) => parseArguments('sleep', SleepArgs, args),
+  predict: () => null,
   // From what the script was told the time is, so that a crash makes no sleep longer.
   plan: async (_context, { madeAtMs }, args) => {
     const untilMs = 'untilMs' in args ? args.untilMs : madeAtMs + args.duration;
@@ -103,7 +106,7 @@ export function findEngineVerb(
 ): StepVerb | undefined {
   const own = ENGINE_VERBS.get(name);
   if (own === undefined) return undefined;
-  const { verb, plan } = own;
+  const { verb, plan, predict } = own;
   return {
     verb,
     class: own.class,
@@ -112,6 +115,7 @@ export function findEngineVerb(
     parse: (args) => own.parse(args),
     plan: async (step, args) =>
       (await plan?.(context, { ...step, madeAtMs }, args)) ?? { action: 'run', before: null },
+    ...(predict === undefined ? {} : { predict: async () => predict() }),
     apply: (step, args, before) => own.apply(context, { ...step, madeAtMs }, args, before),
   };
 }

@@ -67,6 +67,11 @@ export function parseCall(scope: CallScope, call: ScriptCall): StepCall {
       { hint: `sign again with ${verb.capability} in caps` },
     );
   }
+  if (payload.mode === 'task' && verb.class === 'ensure') {
+    throw new HyphaError('E_ARGUMENT', `${call.verb}: a task declares nothing`, {
+      hint: `get what exists by its name, or sign an apply: ${verb.kind}.get(name)`,
+    });
+  }
   assertArguments(call.args);
   for (const reference of findReferences(call.args)) checkReference(scope, reference);
   const rid = verb.kind === null || name === null ? null : ridFor(scope, verb.kind, name);

@@ -24,8 +24,8 @@ export interface StepMaking {
   readonly account: ResourceAccount;
   /** True for what this run has declared or the committed record holds. */
   isDeclared(rid: Rid): boolean;
-  /** Records the intent, and makes what the script gets. */
-  execute(call: StepCall): Promise<Json>;
+  /** Makes what the script gets. `intent`: to be recorded with it, when it is not on record yet. */
+  execute(call: StepCall): Promise<{ readonly result: Json; readonly intent?: StepIntent }>;
 }
 
 /** Steps that have effects: one of these for every guest that is led through the record. */
@@ -36,7 +36,7 @@ export function openStepRunner(context: SagaContext): StepRunner {
     account,
     isDeclared: (rid) =>
       record.declared.has(rid) || grant.committed.some((resource) => resource.rid === rid),
-    execute: (call) => executeCall(context, call),
+    execute: async (call) => ({ result: await executeCall(context, call) }),
   };
   return {
     concurrencyMax: 1,
@@ -72,10 +72,13 @@ export async function runStep(
   const nowMs = () => Math.max(context.record.nowMs, context.clock.nowMs());
   const step = call.call;
   let admitted: StepCall | undefined;
+  let intent: StepIntent | undefined;
   let outcome: StepOutcome;
   try {
     admitted = admitCall(context, making, call);
-    const result = await making.execute(admitted);
+    const made = await making.execute(admitted);
+    const { result } = made;
+    ({ intent } = made);
     const { rid, uses } = admitted;
     if (rid !== null && uses !== null) making.account.set(rid, uses);
     outcome = { type: 'step-result', step, result, durationMs: durationMs(), nowMs: nowMs() };
@@ -94,7 +97,7 @@ export async function runStep(
   }
   // A call without effect has its intent only so that a replay is held to it: never without outcome.
   if (context.record.intents.has(call.call)) await context.writer.buffer(outcome);
-  else await context.writer.buffer(refusalOf(call), outcome);
+  else await context.writer.buffer(intent ?? refusalOf(call), outcome);
   // A call that cannot be probed must not lose what became of it.
   if (admitted?.verb.class === 'once') await context.writer.flush();
   return outcome;
