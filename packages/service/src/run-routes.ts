@@ -6,6 +6,7 @@ import {
   Name,
   NodeId,
   type Page,
+  PlanDocument,
   pageOf,
   RunId,
   RunState,
@@ -16,6 +17,7 @@ import { z } from 'zod';
 import { type Caller, mayRead, READERS, readableRealms } from './caller.ts';
 import type { ServerEvent } from './event-stream.ts';
 import { pageQuery, queryInt } from './route.ts';
+import { readPlan } from './run-plan.ts';
 import type { HyphaServer } from './server.ts';
 
 /** Which runs a list is about. */
@@ -121,6 +123,14 @@ export function addRunRoutes(server: HyphaServer, runs: RunSource): void {
       if (found === undefined) throw missing(view, 'has no output');
       return { run: id, output: Json.parse(JSON.parse(found.output)), sha256: found.sha256 };
     },
+  });
+  server.route({
+    ...read,
+    path: '/v1/runs/:id/plan',
+    summary: 'What a run plans: of a plan run its output, of others their steps so far.',
+    answer: PlanDocument,
+    handle: async ({ params: { id }, caller }) =>
+      await readPlan(runs, await findVisible(runs, id, caller)),
   });
   server.route({
     ...read,
