@@ -13,9 +13,9 @@
  *   genesis() authority({since}) appendAuthority(envelope) challenge() enrol(envelope)
  *   listNodes({labels, state, limit, cursor}) node(id) report(id, reports)
  *   appendEntry(envelope) listEntries({kind, run, node, limit, cursor})
- * new CoordinatorClient(…)   propose submit listDeployments deployment listRevisions listRuns run runEvents
- *   journal output receipt listNodes cordon uncordon events inbox sendOutbox
- * new NodeClient(…)          submit listRuns run runEvents journal output receipt
+ * new CoordinatorClient(…)   propose submit cancel listDeployments deployment listRevisions listRuns run
+ *   runEvents journal output plan receipt listNodes cordon uncordon events inbox sendOutbox
+ * new NodeClient(…)          submit cancel listRuns run runEvents journal output plan receipt
  *   listResources resource resourceLogs facts
  * ```
  * Every method takes `{ signal }` last. Bodies: `POST /v1/authority`, `/v1/nodes` and `/v1/log/entries` take

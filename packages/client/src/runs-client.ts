@@ -1,8 +1,10 @@
 import {
+  CancellationAccepted,
   Envelope,
   JournalEvent,
   Json,
   type Page,
+  PlanDocument,
   pageOf,
   RunId,
   RunView,
@@ -34,7 +36,7 @@ export interface Cancellable {
 const RunPage = pageOf(RunView);
 const JournalPage = pageOf(JournalEvent);
 
-/** What coordinator and node serve alike (design §9): submissions, and runs to read. */
+/** What coordinator and node serve alike (design §9): submissions, cancels, and runs to read. */
 export class RunsClient {
   readonly http: HyphaClient;
 
@@ -49,6 +51,21 @@ export class RunsClient {
       path: '/v1/deployments',
       body: submission,
       answer: SubmissionAccepted,
+      ...options,
+    });
+  }
+
+  /**
+   * Durably accepted when it resolves; the same envelope again answers the same. Throws `E_TOO_LATE` when every
+   * run of the target has committed or ended.
+   * @param submission its envelope is a signed cancel
+   */
+  cancel(submission: Submission, options: Cancellable = {}): Promise<CancellationAccepted> {
+    return this.http.request({
+      method: 'POST',
+      path: '/v1/cancellations',
+      body: submission,
+      answer: CancellationAccepted,
       ...options,
     });
   }
@@ -100,6 +117,16 @@ export class RunsClient {
       method: 'GET',
       path: apiPath`/v1/runs/${run}/output`,
       answer: RunOutput,
+      ...options,
+    });
+  }
+
+  /** What the run would do, or does; `E_NOT_FOUND` until a step of it is planned. */
+  plan(run: string, options: Cancellable = {}): Promise<PlanDocument> {
+    return this.http.request({
+      method: 'GET',
+      path: apiPath`/v1/runs/${run}/plan`,
+      answer: PlanDocument,
       ...options,
     });
   }
