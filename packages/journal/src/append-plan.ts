@@ -1,18 +1,27 @@
-import type {
-  BodyOf,
-  DesiredResource,
-  JournalEvent,
-  ReceiptPayload,
-  ResourceLimits,
+import {
+  type BodyOf,
+  type DesiredResource,
+  HyphaError,
+  type JournalEvent,
+  PlanDocument,
+  parseJsonAs,
+  type ReceiptPayload,
+  type ResourceLimits,
 } from '@hypha/protocol';
 import type { Store, Write } from '@hypha/store';
 import type { JournalTables } from './journal-schema.ts';
 import type { ReceiptChain } from './receipt-chain.ts';
 import type { PlannedChange, ProvisionalEntry, RecordBook } from './record-book.ts';
 import { planCommit, planUnwind, type RecordState } from './record-swap.ts';
-import { NO_RESOURCES, type Reservation, type ReservationBook, sumOf } from './reservation-book.ts';
+import {
+  largestOf,
+  NO_RESOURCES,
+  type Reservation,
+  type ReservationBook,
+  sumOf,
+} from './reservation-book.ts';
 import type { RunEntry } from './run-entry.ts';
-import type { BuiltEvent, RunHead } from './run-head.ts';
+import type { BuiltEvent, RunHead, UndoneStep } from './run-head.ts';
 
 export interface PlanDeps {
   readonly store: Store<JournalTables>;
@@ -37,6 +46,8 @@ export class AppendPlan {
   readonly #applied: (() => void)[] = [];
   // step of this run → what this append makes of it; null for dropped
   readonly #changedSteps = new Map<number, ProvisionalEntry | null>();
+  // steps of kept runs that this append drops
+  readonly #undoneKept = new Set<string>();
 
   constructor(deps: PlanDeps, of: { readonly entry: RunEntry; readonly head: RunHead }) {
     this.#deps = deps;
@@ -53,7 +64,7 @@ export class AppendPlan {
     const { run, seq, body } = event;
     this.writes.push({ query: this.#db.insertInto('event').values({ run, seq, body: text }) });
     if (body.type === 'step-intent') this.#declare(body);
-    if (body.type === 'step-result') this.#settle(body.step);
+    if (body.type === 'step-result') this.#settle(body);
     if (body.type === 'undo-result' && body.leftover === null) this.#undeclare(body.step);
     if (body.type === 'committed') this.#commit(body);
     if (body.type === 'finished') this.#finish(event, body);
@@ -70,14 +81,44 @@ export class AppendPlan {
 
   #declare({ step, action, desired }: BodyOf<'step-intent'>): void {
     if (desired === null) return;
+    this.#demandDeclarer();
     const { run, position, realm, deployment } = this.#entry;
     const place = { run, position, step, realm, deployment };
     this.#putStep({ ...desired, ...place, action, settled: false });
   }
 
-  #settle(step: number): void {
-    const found = this.#findStep(step);
+  #settle(body: BodyOf<'step-result'>): void {
+    const found = this.#findStep(body.step);
     if (found !== undefined) this.#putStep({ ...found, settled: true });
+    const undone = this.#head.findUndone(body);
+    if (undone !== undefined) this.#undoKept(undone);
+  }
+
+  /**
+   * A step of a kept run is undone in the world, however the run ends that undid it: it leaves the record with
+   * the outcome that says so, so that nobody brings it back.
+   */
+  #undoKept({ run, step }: UndoneStep): void {
+    const { realm, deployment } = this.#entry;
+    const query = this.#db
+      .insertInto('undone')
+      .columns(['run', 'step'])
+      .expression((build) =>
+        build
+          .selectFrom('run')
+          .select([build.ref('run').as('run'), build.lit(step).as('step')])
+          .where('run', '=', run)
+          .where('realm', '=', realm)
+          .where('deployment', '=', deployment),
+      )
+      .onConflict((known) => known.doNothing());
+    this.writes.push({ query });
+    const key = keyOf({ run, step });
+    const found = this.#deps.records.findStep({ run, realm, deployment }, step);
+    if (found === undefined || this.#undoneKept.has(key)) return;
+    this.#undoneKept.add(key);
+    this.#dropSteps([found]);
+    if (this.#listSteps().length === 0) this.#release({ realm, deployment, source: 'kept' });
   }
 
   #undeclare(step: number): void {
@@ -107,7 +148,9 @@ export class AppendPlan {
     const { run } = this.#entry;
     const stored = this.#deps.records.listProvisional(this.#entry);
     const unchanged = stored.filter(
-      (each) => each.run !== run || !this.#changedSteps.has(each.step),
+      (each) =>
+        (each.run !== run || !this.#changedSteps.has(each.step)) &&
+        !this.#undoneKept.has(keyOf(each)),
     );
     const changed = [...this.#changedSteps.values()].filter((each) => each !== null);
     return [...unchanged, ...changed].sort((a, b) => a.position - b.position || a.step - b.step);
@@ -117,7 +160,37 @@ export class AppendPlan {
     for (const record of records) this.#take(this.#deps.records.planRecord(record, this.#entry));
   }
 
-  #commit({ desired }: BodyOf<'committed'>): void {
+  #commit(body: BodyOf<'committed'>): void {
+    const { run, mode, realm, deployment } = this.#entry;
+    if (mode === 'apply' || mode === 'destroy') {
+      this.#swap(body);
+      return;
+    }
+    if (body.desired.length > 0) this.#demandDeclarer();
+    if (mode === 'plan') this.#keepPlan(body);
+    this.#release({ realm, deployment, source: run });
+  }
+
+  /** Throws `E_CONFLICT` for what only looks, or works on what is there. */
+  #demandDeclarer(): void {
+    const { run, mode } = this.#entry;
+    if (mode === 'apply' || mode === 'destroy') return;
+    throw new HyphaError('E_CONFLICT', `${run} is a ${mode}: it declares nothing`);
+  }
+
+  #keepPlan({ output }: BodyOf<'committed'>): void {
+    const { run } = this.#entry;
+    const what = `the plan of ${run}`;
+    const plan = parseJsonAs(PlanDocument, output, { code: 'E_CONFLICT', what });
+    const { hash } = plan;
+    if (plan.run !== run || hash === undefined) {
+      throw new HyphaError('E_CONFLICT', `${what} has no hash, or is of ${plan.run}`);
+    }
+    const values = { run, hash, document: output };
+    this.writes.push({ query: this.#db.insertInto('plan').values(values) });
+  }
+
+  #swap({ desired }: BodyOf<'committed'>): void {
     const { run, realm, deployment, deleteData } = this.#entry;
     const records = this.#deps.records.listRecords(this.#entry);
     const steps = this.#listSteps();
@@ -149,7 +222,9 @@ export class AppendPlan {
     const steps = this.#listSteps();
     const left = steps.filter((step) => step.run === run);
     if (keep && left.length > 0) {
-      const limits = this.#deps.reservations.find({ ...of, source: run }) ?? NO_RESOURCES;
+      const { reservations } = this.#deps;
+      const ceilings = [run, 'kept'].map((source) => reservations.find({ ...of, source }));
+      const limits = largestOf(ceilings.filter((each) => each !== undefined));
       this.#reserve({ ...of, source: 'kept', limits });
     } else if (left.length > 0) {
       const records = this.#deps.records.listRecords(this.#entry);
@@ -160,7 +235,7 @@ export class AppendPlan {
   }
 
   #receipt(event: JournalEvent, body: BodyOf<'finished'>): Omit<ReceiptPayload, 'seq' | 'prev'> {
-    const { run, digest, realm, deployment, generation, mode } = this.#entry;
+    const { run, digest, realm, deployment, generation, mode, cancelRequestedAt } = this.#entry;
     const { fold, outputSha256 } = this.#head;
     return {
       v: 1,
@@ -180,6 +255,7 @@ export class AppendPlan {
       ...(outputSha256 === null ? {} : { outputSha256 }),
       undone: body.undone,
       leftovers: body.leftovers,
+      ...(cancelRequestedAt === null ? {} : { cancelRequestedAt }),
       authoritySeq: this.#deps.authoritySeq(),
     };
   }
@@ -207,3 +283,5 @@ export class AppendPlan {
     this.#take({ writes: [{ query }], apply: () => this.#deps.reservations.drop(of) });
   }
 }
+
+const keyOf = ({ run, step }: UndoneStep) => `${run}/${step}`;

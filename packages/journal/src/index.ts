@@ -13,7 +13,8 @@ export type { DesiredWorld, ProvisionalEntry, RecordBook, ResourceEntry } from '
 export type { ProvisionalState, RecordState, RecordStatus } from './record-swap.ts';
 export type { ReplayHorizon } from './replay-horizon.ts';
 export type { Admission, Admitted } from './run-admission.ts';
+export type { Cancellation, Cancelled } from './run-cancellation.ts';
 export type { RunEntry, RunSource } from './run-entry.ts';
 export type { RunFilter, RunReader } from './run-reader.ts';
-export { type Author, isClaimable } from './run-writer.ts';
+export { type Author, isClaimable, type RunnerAuthor } from './run-standing.ts';
 export type { GivenSecret, SealedEntry, SecretBook, SecretEntry } from './secret-book.ts';

@@ -6,6 +6,9 @@ export const JOURNAL_LIMITS = {
   committedBytesMax: 3 * 1024 * 1024,
   /** Runs without a terminal state. */
   unfinishedRunsMax: 10_000,
+  /** Cancels of work that is not here, by one key and in all. */
+  tombstonesPerKeyMax: 1000,
+  tombstonesMax: 10_000,
   /** Replay rows outlive `exp` by this, for clocks that disagree (design §8). */
   replayGraceSeconds: 600,
   /** Writes that lost a race for the receipt chain and are tried again. */

@@ -15,6 +15,9 @@ export interface JournalTables {
   cursor: CursorTable;
   secret: SecretTable;
   runSecret: RunSecretTable;
+  tombstone: TombstoneTable;
+  plan: PlanTable;
+  undone: UndoneTable;
 }
 
 /** One row. `receiptSeq` and `receiptDigest` are the end of the node's receipt chain. */
@@ -66,6 +69,12 @@ interface RunTable {
   due: number;
   /** How much of that it has confirmed. */
   told: number;
+  /** JSON list: who signed it. */
+  keyids: string;
+  /** When its cancel was accepted; null while there is none. */
+  cancelRequestedAt: number | null;
+  /** It only waits until then, owned by nobody; null otherwise. */
+  wakeAt: number | null;
 }
 
 interface EventTable {
@@ -171,6 +180,33 @@ interface RunSecretTable {
   version: string;
 }
 
+/** An accepted cancel of work that is not here yet. */
+interface TombstoneTable {
+  /** Digest of the script envelope it ends. */
+  target: string;
+  realm: string;
+  /** JSON list, sorted: who signed the cancel. */
+  keyids: string;
+  /** 1 when they may cancel what others signed. */
+  mayCancelAny: number;
+  requestedAt: number;
+  /** The target cannot be admitted after this. */
+  forgetAtSeconds: number;
+}
+
+/** What a plan run found, by its hash: an apply that expects it shows what changed since. */
+interface PlanTable {
+  run: string;
+  hash: string;
+  document: string;
+}
+
+/** Steps of kept runs that a later task has undone. */
+interface UndoneTable {
+  run: string;
+  step: number;
+}
+
 export const MIGRATIONS: readonly Migration[] = [
   {
     name: '0001-journal',
@@ -232,6 +268,24 @@ export const MIGRATIONS: readonly Migration[] = [
       // A journal that is in use has admitted work by its clock.
       'alter table meta add column dated integer not null default 1',
       'alter table meta add column forgottenSeconds integer not null default 0',
+    ],
+  },
+  {
+    name: '0004-durable-runs',
+    up: [
+      "alter table run add column keyids text not null default '[]'",
+      'alter table run add column cancelRequestedAt integer',
+      'alter table run add column wakeAt integer',
+      `update run set keyids = coalesce((select json_extract(event.body, '$.body.keyids')
+        from event where event.run = run.run and event.seq = 1), '[]')`,
+      `create table tombstone (target text not null, realm text not null, keyids text not null,
+        mayCancelAny integer not null, requestedAt integer not null,
+        forgetAtSeconds integer not null, primary key (target, realm, keyids)) strict`,
+      'create index tombstoneByAge on tombstone (forgetAtSeconds)',
+      `create table plan (run text primary key, hash text not null, document text not null) strict`,
+      'create index planByHash on plan (hash)',
+      `create table undone (run text not null, step integer not null,
+        primary key (run, step)) strict`,
     ],
   },
 ];

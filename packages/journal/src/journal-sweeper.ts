@@ -34,6 +34,8 @@ export class JournalSweeper {
       { query: db.deleteFrom('event').where('run', 'in', runs) },
       { query: db.deleteFrom('receipt').where('run', 'in', runs) },
       { query: db.deleteFrom('runSecret').where('run', 'in', runs) },
+      { query: db.deleteFrom('plan').where('run', 'in', runs) },
+      { query: db.deleteFrom('undone').where('run', 'in', runs) },
       { query: db.deleteFrom('run').where('run', 'in', runs) },
     ]);
     return runs.length;

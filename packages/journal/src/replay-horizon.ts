@@ -2,6 +2,7 @@ import { HyphaError, LIMITS, type ScriptPayload } from '@hypha/protocol';
 import type { Store } from '@hypha/store';
 import { JOURNAL_LIMITS } from './journal-limits.ts';
 import type { JournalTables } from './journal-schema.ts';
+import type { TombstoneBook } from './tombstone-book.ts';
 
 interface Stored {
   readonly createdAt: number;
@@ -15,19 +16,24 @@ interface Stored {
  */
 export class ReplayHorizon {
   readonly #store: Store<JournalTables>;
+  readonly #tombstones: TombstoneBook;
   #stored: Stored;
 
-  private constructor(store: Store<JournalTables>, stored: Stored) {
+  private constructor(store: Store<JournalTables>, tombstones: TombstoneBook, stored: Stored) {
     this.#store = store;
+    this.#tombstones = tombstones;
     this.#stored = stored;
   }
 
-  static async open(store: Store<JournalTables>): Promise<ReplayHorizon> {
+  static async open(
+    store: Store<JournalTables>,
+    tombstones: TombstoneBook,
+  ): Promise<ReplayHorizon> {
     const stored = await store.db
       .selectFrom('meta')
       .select(['createdAt', 'dated', 'forgottenSeconds'])
       .executeTakeFirstOrThrow();
-    return new ReplayHorizon(store, stored);
+    return new ReplayHorizon(store, tombstones, stored);
   }
 
   /** Whether its beginning was compared with a clock that can be trusted. Nothing is to be admitted before. */
@@ -47,15 +53,18 @@ export class ReplayHorizon {
   }
 
   /**
-   * Forgets what expired for good by a time that never goes back, epoch seconds. Durable with the forgetting:
-   * what expired before is refused from then on.
+   * Forgets what expired for good by a time that never goes back, epoch seconds, and the cancels of what
+   * did. Durable with the forgetting: what expired before is refused from then on.
    */
   async forget(nowSeconds: number): Promise<void> {
     const forgottenSeconds = Math.max(this.#stored.forgottenSeconds, nowSeconds);
     const { db } = this.#store;
+    const tombstones = this.#tombstones.planForget(forgottenSeconds);
     await this.#write({ forgottenSeconds }, [
       { query: db.deleteFrom('replay').where('keepUntilSeconds', '<', forgottenSeconds) },
+      ...tombstones.writes,
     ]);
+    tombstones.apply();
   }
 
   /** @throws HyphaError `E_REPLAY`, `E_EXPIRED` */

@@ -29,7 +29,7 @@ export class ReservationBook {
   /** Throws `E_CAPACITY` naming what is short. What a deployment holds already is never refused to it. */
   reserve(wanted: Reservation, capacity: ResourceLimits): void {
     const key = keyOf(wanted);
-    const own = largest(this.#held.get(key)?.values() ?? []);
+    const own = largestOf(this.#held.get(key)?.values() ?? []);
     const total = this.total();
     for (const component of COMPONENTS) {
       const asked = wanted.limits[component];
@@ -64,7 +64,7 @@ export class ReservationBook {
 
   total(): ResourceLimits {
     let total = NO_RESOURCES;
-    for (const sources of this.#held.values()) total = sumOf([total, largest(sources.values())]);
+    for (const sources of this.#held.values()) total = sumOf([total, largestOf(sources.values())]);
     return total;
   }
 }
@@ -73,7 +73,7 @@ export function sumOf(limits: readonly ResourceLimits[]): ResourceLimits {
   return merge(limits, (a, b) => a + b);
 }
 
-function largest(limits: Iterable<ResourceLimits>): ResourceLimits {
+export function largestOf(limits: Iterable<ResourceLimits>): ResourceLimits {
   return merge([...limits], Math.max);
 }
 

@@ -8,15 +8,19 @@ import {
 } from '@hypha/protocol';
 import { isStoreConflict, type Store, type Write } from '@hypha/store';
 import { z } from 'zod';
+import { AppendPlan, type PlanDeps } from './append-plan.ts';
 import { JOURNAL_LIMITS } from './journal-limits.ts';
 import type { JournalTables } from './journal-schema.ts';
+import type { KeyedLock } from './keyed-lock.ts';
 import type { MarkBook } from './mark-book.ts';
 import type { ReplayHorizon } from './replay-horizon.ts';
 import type { Reservation, ReservationBook } from './reservation-book.ts';
 import { type RunEntry, type RunSource, runEntryOf } from './run-entry.ts';
-import { RunHead } from './run-head.ts';
+import { type BuiltEvent, RunHead } from './run-head.ts';
 import type { RunReader } from './run-reader.ts';
+import { cancelledBody, dueOf } from './run-standing.ts';
 import type { GivenSecret, SecretBook } from './secret-book.ts';
+import type { Tombstone, TombstoneBook } from './tombstone-book.ts';
 
 /** What the insert of a run returns. */
 const Positions = z.tuple([z.object({ position: z.int() })]);
@@ -46,6 +50,11 @@ export interface Admitted {
 interface AdmissionDeps {
   readonly store: Store<JournalTables>;
   readonly reader: RunReader;
+  /** For the receipt of what was cancelled before it came. */
+  readonly plan: PlanDeps;
+  readonly tombstones: TombstoneBook;
+  /** By digest: a cancel and its target that come at once take turns. */
+  readonly arrivals: KeyedLock;
   readonly reservations: ReservationBook;
   readonly marks: MarkBook;
   readonly secrets: SecretBook;
@@ -76,7 +85,7 @@ export class RunAdmission {
     const { digest } = admission;
     const first = this.#underWay.get(digest);
     if (first !== undefined) return { ...(await first), existing: true };
-    const admitted = this.#admitOnce(admission);
+    const admitted = this.#deps.arrivals.hold(digest, () => this.#admitOnce(admission));
     this.#underWay.set(digest, admitted);
     try {
       return await admitted;
@@ -89,11 +98,19 @@ export class RunAdmission {
     for (let attempt = 1; ; attempt++) {
       const known = await this.#check(admission);
       if (known !== undefined) return { entry: known, existing: true };
-      const reservation = this.#reserve(admission);
+      const { payload, digest, keyids } = admission;
+      const { realm } = payload;
+      const tombstone = this.#deps.tombstones.find({ digest, realm, keyids });
+      if (tombstone !== undefined) await this.#deps.plan.receipts.refresh();
+      const reservation = tombstone === undefined ? this.#reserve(admission) : null;
       try {
+        if (tombstone !== undefined) {
+          return { entry: await this.#writeCancelled(admission, tombstone), existing: false };
+        }
         return { entry: await this.#write(admission, reservation), existing: false };
       } catch (error) {
         if (reservation !== null) this.#deps.reservations.drop(reservation);
+        if (tombstone !== undefined) this.#deps.plan.receipts.forget();
         if (!isStoreConflict(error) || attempt === JOURNAL_LIMITS.attemptsMax) throw error;
       }
     }
@@ -121,13 +138,13 @@ export class RunAdmission {
         where: { path },
       });
     }
-    demandNewer(payload, this.#deps.marks.find(payload) ?? 0);
+    if (takesGeneration(payload)) demandNewer(payload, this.#deps.marks.find(payload) ?? 0);
     return undefined;
   }
 
-  /** A destroy needs nothing. */
+  /** Only an apply takes more than its deployment holds already. */
   #reserve({ run, payload, capacity }: Admission): Reservation | null {
-    if (payload.mode === 'destroy') return null;
+    if (payload.mode !== 'apply') return null;
     const { realm, deployment } = payload;
     const limits = payload.limits.resources;
     const reservation = { realm, deployment, source: run, limits };
@@ -137,31 +154,70 @@ export class RunAdmission {
 
   async #write(admission: Admission, reservation: Reservation | null): Promise<RunEntry> {
     const { db } = this.#deps.store;
-    const { run, payload, digest } = admission;
-    const at = this.#deps.nowMs();
+    const { run, payload } = admission;
     const head = new RunHead(this.#deps.verifier, run);
-    const { event, text } = head.append(this.#acceptedBody(admission), { epoch: 0, at });
-    const row = this.#runRow(admission, at, event.hash);
-    const writes: Write[] = [
-      { query: db.insertInto('run').values(row).returning('position') },
-      { query: db.insertInto('event').values({ run, seq: 1, body: text }) },
-      this.#deps.marks.planRaise(payload, digest),
-    ];
-    const keepUntilSeconds = payload.exp + JOURNAL_LIMITS.replayGraceSeconds;
-    for (const value of replayValues(payload, admission.keyids)) {
-      const values = { value, digest, keepUntilSeconds };
-      writes.push({ query: db.insertInto('replay').values(values) });
-    }
+    const accepted = this.#accept(admission, head);
+    const row = runRow(admission, head);
+    const writes = [...this.#planArrival(admission, row), eventWrite(db, accepted)];
     if (reservation !== null) {
       const { limits, ...of } = reservation;
       writes.push({ query: db.insertInto('reservation').values({ ...of, ...limits }) });
     }
     writes.push(...(await this.#deps.secrets.planGive(run, payload, admission.secrets ?? [])));
+    return await this.#settle(admission, row, { writes, events: [accepted.event] });
+  }
+
+  /** It came after its cancel: it is accepted and ends in one write, as if it had waited here for it. */
+  async #writeCancelled(admission: Admission, { requestedAt }: Tombstone): Promise<RunEntry> {
+    const { db } = this.#deps.store;
+    const head = new RunHead(this.#deps.verifier, admission.run);
+    const accepted = this.#accept(admission, head);
+    const entry = runEntryOf({ ...runRow(admission, head, requestedAt), position: 0 });
+    const plan = new AppendPlan(this.#deps.plan, { entry, head });
+    const finished = head.append(cancelledBody(admission.run), this.#stamp());
+    plan.add(finished);
+    const row = runRow(admission, head, requestedAt);
+    const arrival = this.#planArrival(admission, row);
+    const settled = await this.#settle(admission, row, {
+      writes: [...arrival, eventWrite(db, accepted), ...plan.writes],
+      events: [accepted.event, finished.event],
+    });
+    plan.apply();
+    return settled;
+  }
+
+  #accept(admission: Admission, head: RunHead): BuiltEvent {
+    return head.append(this.#acceptedBody(admission), this.#stamp());
+  }
+
+  #stamp() {
+    return { epoch: 0, at: this.#deps.nowMs() };
+  }
+
+  /** First the run: its insert says its place. */
+  #planArrival(admission: Admission, row: ReturnType<typeof runRow>): Write[] {
+    const { db } = this.#deps.store;
+    const { payload, digest, keyids } = admission;
+    const keepUntilSeconds = payload.exp + JOURNAL_LIMITS.replayGraceSeconds;
+    const values = replayValues(payload, keyids);
+    const rows = values.map((value) => ({ value, digest, keepUntilSeconds }));
+    return [
+      { query: db.insertInto('run').values(row).returning('position') },
+      ...(takesGeneration(payload) ? [this.#deps.marks.planRaise(payload, digest)] : []),
+      { query: db.insertInto('replay').values(rows) },
+    ];
+  }
+
+  async #settle(
+    { payload }: Admission,
+    row: ReturnType<typeof runRow>,
+    { writes, events }: { writes: readonly Write[]; events: readonly JournalEvent[] },
+  ): Promise<RunEntry> {
     const [inserted] = await this.#deps.store.write(writes);
-    this.#deps.marks.raise(payload);
+    if (takesGeneration(payload)) this.#deps.marks.raise(payload);
     const [{ position }] = Positions.parse(inserted?.rows);
     const entry = runEntryOf({ ...row, position });
-    this.#deps.onAdmitted(entry, [event]);
+    this.#deps.onAdmitted(entry, events);
     return entry;
   }
 
@@ -180,38 +236,57 @@ export class RunAdmission {
       authoritySeq,
     };
   }
+}
 
-  #runRow({ run, payload, digest, envelope, source }: Admission, at: number, head: string) {
-    return {
-      run,
-      digest,
-      revision: payload.id,
-      realm: payload.realm,
-      deployment: payload.deployment,
-      generation: payload.generation,
-      mode: payload.mode,
-      envelope: JSON.stringify(envelope),
-      source,
-      acceptedAt: at,
-      expSeconds: payload.exp,
-      epoch: 1,
-      holder: null,
-      bootId: null,
-      seq: 1,
-      head,
-      state: 'accepted',
-      steps: 0,
-      startedAt: null,
-      endedAt: null,
-      problem: null,
-      simulated: 0,
-      onFailure: payload.onFailure,
-      deleteData: JSON.stringify(payload.deleteData),
-      message: payload.message,
-      due: 1,
-      told: 0,
-    };
-  }
+function eventWrite(db: Store<JournalTables>['db'], { event, text }: BuiltEvent): Write {
+  const { run, seq } = event;
+  return { query: db.insertInto('event').values({ run, seq, body: text }) };
+}
+
+/** The row of a run that arrives, as its events so far have left it. */
+function runRow(
+  admission: Admission,
+  { seq, hash, fold }: RunHead,
+  cancelRequestedAt: number | null = null,
+) {
+  const { run, payload, digest, envelope, source, keyids } = admission;
+  return {
+    run,
+    digest,
+    revision: payload.id,
+    realm: payload.realm,
+    deployment: payload.deployment,
+    generation: payload.generation,
+    mode: payload.mode,
+    envelope: JSON.stringify(envelope),
+    source,
+    acceptedAt: fold.acceptedAt ?? 0,
+    expSeconds: payload.exp,
+    epoch: 1,
+    holder: null,
+    bootId: null,
+    seq,
+    head: hash,
+    state: fold.state,
+    steps: 0,
+    startedAt: null,
+    endedAt: fold.endedAt,
+    problem: fold.problem === null ? null : JSON.stringify(fold.problem),
+    simulated: 0,
+    onFailure: payload.onFailure,
+    deleteData: JSON.stringify(payload.deleteData),
+    message: payload.message,
+    due: dueOf({ state: fold.state, seq }),
+    told: 0,
+    keyids: JSON.stringify(keyids),
+    cancelRequestedAt,
+    wakeAt: null,
+  };
+}
+
+/** Plans and tasks are no revision of what the deployment is to be: they take no number and lose none. */
+function takesGeneration({ mode }: ScriptPayload): boolean {
+  return mode === 'apply' || mode === 'destroy';
 }
 
 function demandNewer({ realm, deployment, generation }: ScriptPayload, admitted: number): void {

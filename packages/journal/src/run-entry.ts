@@ -36,6 +36,12 @@ export interface RunEntry {
   readonly keep: boolean;
   readonly deleteData: readonly string[];
   readonly message: string;
+  /** Who signed it. */
+  readonly keyids: readonly string[];
+  /** When its cancel was accepted; null while there is none. */
+  readonly cancelRequestedAt: number | null;
+  /** It only waits, owned by nobody, and is to be queued then; null otherwise. */
+  readonly wakeAt: number | null;
 }
 
 /** Columns of `RunEntry`: all but the envelope, which is large. */
@@ -64,6 +70,9 @@ export const RUN_COLUMNS = [
   'onFailure',
   'deleteData',
   'message',
+  'keyids',
+  'cancelRequestedAt',
+  'wakeAt',
 ] as const;
 
 type RunRow = Pick<Selectable<JournalTables['run']>, (typeof RUN_COLUMNS)[number]>;
@@ -80,5 +89,6 @@ export function runEntryOf(row: RunRow): RunEntry {
     simulated: row.simulated === 1,
     keep: onFailure === 'keep',
     deleteData: JSON.parse(row.deleteData) as string[],
+    keyids: JSON.parse(row.keyids) as string[],
   };
 }

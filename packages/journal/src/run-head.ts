@@ -1,4 +1,5 @@
 import {
+  type BodyOf,
   EMPTY_RUN_FOLD,
   eventHash,
   foldRunEvent,
@@ -10,11 +11,21 @@ import {
   LIMITS,
   mayFollow,
   type RunFold,
+  RunId,
   type RunState,
   utf8,
   type Verifier,
 } from '@hypha/protocol';
+import { z } from 'zod';
 import { JOURNAL_LIMITS } from './journal-limits.ts';
+
+/** A step of another run that a step of this one undoes. */
+export const UndoneStep = z.object({ run: RunId, step: z.int().min(1) });
+export type UndoneStep = z.infer<typeof UndoneStep>;
+
+/** The engine's verb that does so, and what it answers once nothing is left. */
+const UNDO_VERB = 'run.undo';
+const UndoneResult = z.object({ leftover: z.null() });
 
 /** `intended`: no outcome yet. `settled`: has one. `undoing`, `undone`: of a run that unwinds. */
 type StepState = 'intended' | 'settled' | 'undoing' | 'undone';
@@ -35,6 +46,8 @@ export class RunHead {
   readonly #verifier: Verifier;
   // step → how far it is
   readonly #steps = new Map<number, StepState>();
+  // step → what it undoes in another run
+  readonly #undoes = new Map<number, UndoneStep>();
   #seq = 0;
   #hash = GENESIS_HASH;
   #fold: RunFold = EMPTY_RUN_FOLD;
@@ -77,6 +90,11 @@ export class RunHead {
   }
   get outputSha256(): string | null {
     return this.#outputSha256;
+  }
+
+  /** What a step has undone in another run, once its result says so. */
+  findUndone(body: BodyOf<'step-result'>): UndoneStep | undefined {
+    return UndoneResult.safeParse(body.result).success ? this.#undoes.get(body.step) : undefined;
   }
 
   /** Throws `E_CONFLICT` for an event that may not follow, `E_SIZE` and `E_OUTPUT` for one too large. */
@@ -190,10 +208,16 @@ export class RunHead {
     if (body.type === 'started') this.#startedEpoch = event.epoch;
     if (body.type === 'committed') this.#outputSha256 = body.outputSha256;
     if (body.type === 'log') this.#lastLine = body.line;
-    if (body.type === 'step-intent') this.#steps.set(body.step, 'intended');
+    if (body.type === 'step-intent') this.#intend(body);
     if (body.type === 'step-result') this.#steps.set(body.step, 'settled');
     if (body.type === 'step-error') this.#steps.set(body.step, 'settled');
     if (body.type === 'undo-intent') this.#steps.set(body.step, 'undoing');
     if (body.type === 'undo-result') this.#steps.set(body.step, 'undone');
+  }
+
+  #intend({ step, verb, args }: BodyOf<'step-intent'>): void {
+    this.#steps.set(step, 'intended');
+    const undoes = verb === UNDO_VERB ? UndoneStep.safeParse(args).data : undefined;
+    if (undoes !== undefined) this.#undoes.set(step, undoes);
   }
 }

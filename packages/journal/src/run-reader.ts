@@ -1,7 +1,15 @@
-import { type BodyOf, type Envelope, HyphaError, type JournalEvent } from '@hypha/protocol';
+import {
+  type BodyOf,
+  type Envelope,
+  HyphaError,
+  type JournalEvent,
+  PlanDocument,
+  type RunState,
+} from '@hypha/protocol';
 import type { Store } from '@hypha/store';
 import type { JournalTables } from './journal-schema.ts';
 import type { SignedReceipt } from './receipt-chain.ts';
+import type { DeploymentName } from './record-book.ts';
 import { RUN_COLUMNS, type RunEntry, runEntryOf } from './run-entry.ts';
 
 export interface RunFilter {
@@ -15,6 +23,9 @@ export interface RunFilter {
   readonly beforePosition?: number;
   readonly limit: number;
 }
+
+/** How a run ends whose steps stay as they are. */
+const ENDED_KEPT: ReadonlySet<RunState> = new Set(['failed', 'cancelled']);
 
 /** Events read at once when a whole journal is wanted. */
 const EVENTS_PAGE = 1000;
@@ -125,6 +136,56 @@ export class RunReader {
       .execute();
     const bodies = rows.map(({ body }) => (JSON.parse(body) as JournalEvent).body);
     return bodies.find((body) => body.type === 'committed');
+  }
+
+  /** The newest plan of that hash; undefined when this node has none. */
+  async findPlan(hash: string): Promise<PlanDocument | undefined> {
+    const row = await this.#store.db
+      .selectFrom('plan')
+      .innerJoin('run', 'run.run', 'plan.run')
+      .select('document')
+      .where('hash', '=', hash)
+      .orderBy('run.position', 'desc')
+      .executeTakeFirst();
+    return row === undefined ? undefined : PlanDocument.parse(JSON.parse(row.document));
+  }
+
+  /**
+   * The events of a failed run that was signed to be kept, without the steps that are undone since. Throws
+   * `E_NOT_FOUND` when the deployment has no such run, `E_TOO_LATE` when it has committed since.
+   */
+  async readKept({ realm, deployment }: DeploymentName, target: string): Promise<JournalEvent[]> {
+    const entry = await this.findRun(target);
+    const isOwn = entry?.realm === realm && entry.deployment === deployment;
+    if (!isOwn || !entry.keep || !ENDED_KEPT.has(entry.state)) {
+      throw new HyphaError('E_NOT_FOUND', `${realm}/${deployment} kept no failed run ${target}`, {
+        hint: 'list them: hypha run list',
+      });
+    }
+    const later = await this.#store.db
+      .selectFrom('run')
+      .select('run')
+      .where('realm', '=', realm)
+      .where('deployment', '=', deployment)
+      .where('position', '>', entry.position)
+      .where('mode', 'in', ['apply', 'destroy'])
+      .where('state', 'in', ['committed', 'succeeded'])
+      .limit(1)
+      .executeTakeFirst();
+    if (later !== undefined) {
+      throw new HyphaError(
+        'E_TOO_LATE',
+        `${later.run} of ${realm}/${deployment} has committed since ${target} failed`,
+      );
+    }
+    const undone = await this.#store.db
+      .selectFrom('undone')
+      .select('step')
+      .where('run', '=', target)
+      .execute();
+    const steps = new Set(undone.map(({ step }) => step));
+    const events = await this.readAllEvents(target);
+    return events.filter(({ body }) => !('step' in body && steps.has(body.step)));
   }
 
   async findReceipt(run: string): Promise<Envelope | undefined> {

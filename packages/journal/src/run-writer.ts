@@ -10,20 +10,22 @@ import {
 import { isStoreConflict } from '@hypha/store';
 import { AppendPlan, type PlanDeps } from './append-plan.ts';
 import { JOURNAL_LIMITS } from './journal-limits.ts';
+import { KeyedLock } from './keyed-lock.ts';
 import type { RunEntry } from './run-entry.ts';
 import { RunHead } from './run-head.ts';
 import type { RunReader } from './run-reader.ts';
-
-/** Who appends. The supervisor's own events carry epoch 0. */
-export type Author = { readonly by: 'supervisor' } | RunnerAuthor;
-
-interface RunnerAuthor {
-  readonly by: 'runner';
-  readonly runner: string;
-  readonly epoch: number;
-  /** Events the runner knows of: tells an append that was sent twice. */
-  readonly after: number;
-}
+import {
+  type Author,
+  cancelledBody,
+  demandCancellable,
+  demandGoingOn,
+  demandOwner,
+  dueOf,
+  isCancelled,
+  isClaimable,
+  isUnbegun,
+  type RunnerAuthor,
+} from './run-standing.ts';
 
 interface ActiveRun {
   readonly entry: RunEntry;
@@ -53,8 +55,7 @@ export class RunWriter {
   readonly #active = new Map<string, ActiveRun>();
   // run → who claimed it: known here until the first append makes it durable
   readonly #owners = new Map<string, Owner>();
-  // run → end of the last thing that was asked of it
-  readonly #locks = new Map<string, Promise<void>>();
+  readonly #locks = new KeyedLock();
 
   constructor(deps: WriterDeps) {
     this.#deps = deps;
@@ -66,21 +67,22 @@ export class RunWriter {
     author: Author,
     bodies: readonly JournalBody[],
   ): Promise<readonly JournalEvent[]> {
-    return await this.#locked(run, () =>
+    return await this.#locks.hold(run, () =>
       this.#retry(run, async (active) => {
         demandOwner(active.entry, author);
         const repeated = await this.#findRepeated(active, author, bodies);
-        return repeated ?? (await this.#appendOnce(active, author, bodies));
+        if (repeated !== undefined) return repeated;
+        demandGoingOn(active.entry, bodies);
+        return await this.#appendOnce(active, author, bodies);
       }),
     );
   }
 
   /** Ends a run that no runner has begun. False when one has, or when it ended by itself. */
   async finishUnclaimed(run: string, body: BodyOf<'finished'>): Promise<boolean> {
-    return await this.#locked(run, () =>
+    return await this.#locks.hold(run, () =>
       this.#retry(run, async (active) => {
-        const { state, holder } = active.entry;
-        if (state !== 'accepted' || holder !== null) return false;
+        if (!isUnbegun(active.entry)) return false;
         await this.#appendOnce(active, { by: 'supervisor' }, [body]);
         return true;
       }),
@@ -88,11 +90,62 @@ export class RunWriter {
   }
 
   /**
+   * Accepts a cancel: durably the run begins no further step and does not commit. One that no runner has begun
+   * ends here. Throws `E_TOO_LATE`.
+   */
+  async cancel(
+    run: string,
+    requestedAt: number,
+  ): Promise<{ readonly entry: RunEntry; readonly existing: boolean }> {
+    return await this.#locks.hold(run, () =>
+      this.#retry(run, async ({ entry, head }) => {
+        if (isCancelled(entry)) return { entry, existing: true };
+        demandCancellable(entry);
+        const cancelled = { ...entry, cancelRequestedAt: requestedAt, wakeAt: null };
+        if (isUnbegun(entry)) {
+          const bodies = [cancelledBody(run)];
+          const active = { entry: cancelled, head };
+          const { next } = await this.#write(active, { by: 'supervisor' }, bodies);
+          return { entry: next, existing: false };
+        }
+        const query = this.#deps.store.db
+          .updateTable('run')
+          .set({ cancelRequestedAt: requestedAt, wakeAt: null })
+          .where('run', '=', run);
+        await this.#deps.store.write([{ query, expectRows: 1 }]);
+        return { entry: this.#keep({ entry: cancelled, head }).entry, existing: false };
+      }),
+    );
+  }
+
+  /**
+   * Lets go of a run that only waits: the next epoch, owned by nobody, to be queued at `wakeAtMs`, or at once
+   * when it is cancelled. Asked again after a lost answer it says the same. Throws `E_STALE_EPOCH`.
+   */
+  async park(run: string, author: RunnerAuthor, wakeAtMs: number): Promise<RunEntry> {
+    return await this.#locks.hold(run, async () => {
+      const { entry, head } = await this.#load(run);
+      const isParked =
+        entry.epoch === author.epoch + 1 && entry.holder === null && head.seq === author.after;
+      if (isParked && entry.state === 'running') return entry;
+      demandOwner(entry, author);
+      if (entry.state !== 'running' || head.seq !== author.after) {
+        throw new HyphaError(
+          'E_CONFLICT',
+          `${run} cannot wait: it is ${entry.state} and has ${head.seq} events`,
+        );
+      }
+      const wakeAt = entry.cancelRequestedAt === null ? wakeAtMs : null;
+      return await this.#endEpoch({ entry: { ...entry, wakeAt }, head });
+    });
+  }
+
+  /**
    * Makes a runner the owner of the newest epoch. Durable with its first append: an owner that wrote
    * nothing did nothing. The same owner may ask again. Throws `E_STALE_EPOCH`.
    */
   async claim(run: string, owner: Owner): Promise<RunEntry> {
-    return await this.#locked(run, async () => {
+    return await this.#locks.hold(run, async () => {
       const { entry, head } = await this.#load(run);
       const free = entry.holder === null || entry.holder === owner.runner;
       if (entry.epoch !== owner.epoch || !free || !isClaimable(entry)) {
@@ -105,7 +158,7 @@ export class RunWriter {
       }
       const { runner, bootId } = owner;
       this.#owners.set(run, owner);
-      return this.#keep({ entry: { ...entry, holder: runner, bootId }, head }).entry;
+      return this.#keep({ entry: { ...entry, holder: runner, bootId, wakeAt: null }, head }).entry;
     });
   }
 
@@ -115,7 +168,7 @@ export class RunWriter {
    * `E_STALE_EPOCH`.
    */
   async reattach(run: string, owner: Owner): Promise<RunEntry> {
-    const held = await this.#locked(run, async () => (await this.#load(run)).entry);
+    const held = await this.#locks.hold(run, async () => (await this.#load(run)).entry);
     if (isClaimable(held)) return await this.claim(run, owner);
     if (held.epoch === owner.epoch && held.holder === owner.runner) return held;
     throw new HyphaError(
@@ -129,19 +182,21 @@ export class RunWriter {
    * refused. Call only once everything it started is dead (design §7).
    */
   async takeOver(run: string): Promise<RunEntry> {
-    return await this.#locked(run, async () => {
-      const { entry, head } = await this.#load(run);
-      const next = { ...entry, epoch: entry.epoch + 1, holder: null };
-      this.#active.delete(run);
-      this.#owners.delete(run);
-      const query = this.#deps.store.db
-        .updateTable('run')
-        .set({ epoch: next.epoch, holder: null })
-        .where('run', '=', run)
-        .where('epoch', '=', entry.epoch);
-      await this.#deps.store.write([{ query, expectRows: 1 }]);
-      return this.#keep({ entry: next, head }).entry;
-    });
+    return await this.#locks.hold(run, async () => await this.#endEpoch(await this.#load(run)));
+  }
+
+  async #endEpoch({ entry, head }: ActiveRun): Promise<RunEntry> {
+    const { run, epoch, wakeAt } = entry;
+    const next = { ...entry, epoch: epoch + 1, holder: null };
+    this.#active.delete(run);
+    this.#owners.delete(run);
+    const query = this.#deps.store.db
+      .updateTable('run')
+      .set({ epoch: next.epoch, holder: null, wakeAt })
+      .where('run', '=', run)
+      .where('epoch', '=', epoch);
+    await this.#deps.store.write([{ query, expectRows: 1 }]);
+    return this.#keep({ entry: next, head }).entry;
   }
 
   /** What lost a race for the receipt chain is done again, on what the store holds. */
@@ -159,10 +214,18 @@ export class RunWriter {
   }
 
   async #appendOnce(
-    { entry, head }: ActiveRun,
+    active: ActiveRun,
     author: Author,
     bodies: readonly JournalBody[],
   ): Promise<readonly JournalEvent[]> {
+    return (await this.#write(active, author, bodies)).events;
+  }
+
+  async #write(
+    { entry, head }: ActiveRun,
+    author: Author,
+    bodies: readonly JournalBody[],
+  ): Promise<{ readonly next: RunEntry; readonly events: readonly JournalEvent[] }> {
     if (bodies.some(({ type }) => type === 'finished')) await this.#deps.receipts.refresh();
     const plan = new AppendPlan(this.#deps, { entry, head });
     const stamp = { epoch: author.by === 'runner' ? author.epoch : 0, at: this.#deps.nowMs() };
@@ -179,7 +242,7 @@ export class RunWriter {
     this.#keep({ entry: next, head });
     const events = built.map(({ event }) => event);
     this.#deps.onAppended(next, events);
-    return events;
+    return { next, events };
   }
 
   /**
@@ -208,7 +271,7 @@ export class RunWriter {
       .updateTable('run')
       .set({
         seq: next.seq,
-        due: isTerminal(next.state) ? next.seq + 1 : next.seq,
+        due: dueOf(next),
         head: next.head,
         state: next.state,
         steps: next.steps,
@@ -218,6 +281,8 @@ export class RunWriter {
         simulated: Number(next.simulated),
         holder: next.holder,
         bootId: next.bootId,
+        cancelRequestedAt: next.cancelRequestedAt,
+        wakeAt: next.wakeAt,
       })
       .where('run', '=', next.run)
       .where('seq', '=', seqBefore)
@@ -234,7 +299,9 @@ export class RunWriter {
     const owner = this.#owners.get(run);
     const claimed = owner !== undefined && owner.epoch === entry.epoch && entry.holder === null;
     return this.#keep({
-      entry: claimed ? { ...entry, holder: owner.runner, bootId: owner.bootId } : entry,
+      entry: claimed
+        ? { ...entry, holder: owner.runner, bootId: owner.bootId, wakeAt: null }
+        : entry,
       head: RunHead.fromEvents(this.#deps.verifier, run, events),
     });
   }
@@ -250,37 +317,6 @@ export class RunWriter {
     }
     return active;
   }
-
-  /** One at a time for each run, in the order asked. */
-  async #locked<T>(run: string, work: () => Promise<T>): Promise<T> {
-    const before = this.#locks.get(run) ?? Promise.resolve();
-    const mine = before.then(work);
-    // An order only: whoever waits does not care how this ends.
-    const end = mine.then(ignore, ignore);
-    this.#locks.set(run, end);
-    try {
-      return await mine;
-    } finally {
-      if (this.#locks.get(run) === end) this.#locks.delete(run);
-    }
-  }
-}
-
-const ignore = () => undefined;
-
-/** States in which a runner has work to do. */
-export function isClaimable(entry: Pick<RunEntry, 'state'>): boolean {
-  return entry.state === 'accepted' || entry.state === 'running' || entry.state === 'undoing';
-}
-
-function demandOwner(entry: RunEntry, author: Author): void {
-  if (author.by === 'supervisor') return;
-  if (entry.epoch === author.epoch && entry.holder === author.runner) return;
-  throw new HyphaError(
-    'E_STALE_EPOCH',
-    `${author.runner} does not own ${entry.run} in epoch ${author.epoch}`,
-    { details: { epoch: entry.epoch } },
-  );
 }
 
 function entryAfter(entry: RunEntry, head: RunHead): RunEntry {

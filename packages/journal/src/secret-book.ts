@@ -32,6 +32,7 @@ export interface SealedEntry extends SecretEntry {
 
 /** Runs that took nothing into use: what they were given is not what the node holds. */
 const ENDED_IN_VAIN = ['failed', 'cancelled', 'rejected'] as const;
+const DECLARES_NOTHING = ['plan', 'task'] as const;
 const ENTRY_COLUMNS = ['realm', 'deployment', 'name', 'version', 'createdAt'] as const;
 
 /**
@@ -197,6 +198,7 @@ export class SecretBook {
       )
       .innerJoin('run', 'run.run', 'runSecret.run')
       .where('run.state', 'not in', ENDED_IN_VAIN)
+      .where('run.mode', 'not in', DECLARES_NOTHING)
       .orderBy('run.position', 'desc')
       .limit(1)
       .executeTakeFirst();
@@ -224,4 +226,4 @@ const IS_UNUSED = sql<boolean>`
   and not exists (select 1 from runSecret where runSecret.name = secret.name
     and runSecret.version = secret.version and runSecret.run = (
       select run.run from run where run.realm = secret.realm and run.deployment = secret.deployment
-        and run.state = 'succeeded' order by run.position desc limit 1))`;
+        and run.state = 'succeeded' and run.mode not in ('plan', 'task') order by run.position desc limit 1))`;
