@@ -15,6 +15,7 @@ import { nodeCommand } from './commands/node.ts';
 import { logsCommand, resourceCommand } from './commands/resource.ts';
 import { runCommand } from './commands/run.ts';
 import { secretCommand } from './commands/secret.ts';
+import { simulateCommand } from './commands/simulate.ts';
 import { statusCommand } from './commands/status.ts';
 import { submitCommand } from './commands/submit.ts';
 import { upCommand } from './commands/up.ts';
@@ -29,7 +30,7 @@ function buildProgram(): Command {
     )
     .version('0.1.0')
     .option('-o, --output <format>', 'table, json or yaml', 'table')
-    .option('--state <dir>', 'state folder of hypha up (HYPHA_STATE)')
+    .option('--state <dir>', 'state folder of hypha up (HYPHA_STATE), or of simulate')
     .option('--context <name>', 'context of the config file (HYPHA_CONTEXT)')
     .option('--ca <file>', 'certificates to trust at https services (HYPHA_CA)')
     .configureHelp({ showGlobalOptions: true })
@@ -38,6 +39,7 @@ function buildProgram(): Command {
   const commands = [
     ...[upCommand, statusCommand, keyCommand, authorityCommand, nodeCommand],
     ...[applyCommand, cosignCommand, submitCommand, destroyCommand, deploymentCommand, runCommand],
+    ...[simulateCommand],
     ...[resourceCommand, logsCommand, secretCommand, auditCommand, explainCommand, doctorCommand],
   ];
   for (const add of commands) add(program);

@@ -135,6 +135,18 @@ export function ago(atMs: number | null, nowMs: number): string {
   return `${Math.round(seconds / 86_400)} d ago`;
 }
 
+/** `2 d 3 h`, `4 min`, `1.5 s` or `80 ms`, for people. */
+export function duration(ms: number): string {
+  const parts = [
+    [Math.floor(ms / 86_400_000), 'd'],
+    [Math.floor(ms / 3_600_000) % 24, 'h'],
+    [Math.floor(ms / 60_000) % 60, 'min'],
+  ] as const;
+  const long = parts.filter(([count]) => count > 0).slice(0, 2);
+  if (long.length > 0) return long.map(([count, unit]) => `${count} ${unit}`).join(' ');
+  return ms < 1000 ? `${Math.round(ms)} ms` : `${Math.round(ms / 100) / 10} s`;
+}
+
 /** `512 MiB`, for people. */
 export function bytes(count: number): string {
   const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];

@@ -9,17 +9,17 @@ import {
   type SecretValues,
 } from '@hypha/protocol';
 import { nodeVerifier } from '@hypha/protocol/node';
-import { parseBytes } from '@hypha/sal/quantity';
 import { fetchAuthority } from './authority-chain.ts';
 import { systemEntropy } from './authority-signing.ts';
 import { listNodes } from './commands/node.ts';
 import type { CompiledScript } from './compile/index.ts';
 import { parseInteger, parsePairs } from './option-parsers.ts';
+import { type LimitFlags, readLimits } from './run-limits.ts';
 import { sealForNodes } from './seal-keys.ts';
 import { type Session, selectNodes } from './session.ts';
 import { nodeAddress, type ViaFlags } from './via.ts';
 
-export interface ApplyFlags extends ViaFlags {
+export interface ApplyFlags extends ViaFlags, LimitFlags {
   readonly input?: string[];
   readonly name?: string;
   readonly realm?: string;
@@ -29,9 +29,6 @@ export interface ApplyFlags extends ViaFlags {
   readonly generation?: string;
   readonly message?: string;
   readonly ttl?: string;
-  readonly cpus?: string;
-  readonly memory?: string;
-  readonly storage?: string;
   readonly onFailure?: 'undo' | 'keep';
   readonly deleteData?: string;
   readonly secret?: string[];
@@ -71,18 +68,14 @@ export async function draftApply(
       hint: "export const deployment = { name: 'web' }, or say --name",
     });
   }
-  const resources = {
-    milliCpus: Math.round(Number(flags.cpus ?? '2') * 1000),
-    memoryBytes: parseBytes(flags.memory ?? '1GiB'),
-    storageBytes: parseBytes(flags.storage ?? '10GiB'),
-  };
-  if (!Number.isSafeInteger(resources.milliCpus) || resources.milliCpus < 0) {
-    throw new HyphaError('E_ARGUMENT', `--cpus: expected a number, got ${flags.cpus}`, {
-      hint: 'write it like 2 or 0.5',
-    });
-  }
+  const limits = readLimits(flags);
   const before = await findBefore(session, realm, deployment, flags);
-  const targets = await chooseTargets(session, { realm, resources, before, flags });
+  const targets = await chooseTargets(session, {
+    realm,
+    resources: limits.resources,
+    before,
+    flags,
+  });
   return draft(session, flags, {
     realm,
     deployment,
@@ -93,7 +86,7 @@ export async function draftApply(
     input,
     secrets,
     caps: script.caps,
-    limits: { resources },
+    limits,
   });
 }
 
@@ -127,7 +120,7 @@ async function draft(
     input?: Record<string, Json>;
     secrets?: SecretValues;
     caps: readonly string[];
-    limits?: { resources: ScriptPayload['limits']['resources'] };
+    limits?: ReturnType<typeof readLimits>;
   },
 ): Promise<SignedWork> {
   const { before, targets, secrets = {}, ...rest } = revision;

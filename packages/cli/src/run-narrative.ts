@@ -1,4 +1,4 @@
-import type { JournalBody } from '@hypha/protocol';
+import type { BodyOf, JournalBody } from '@hypha/protocol';
 import type { Output } from './output.ts';
 
 /**
@@ -16,7 +16,7 @@ export function describeEvent(
     case 'started':
       return `started       by ${body.runner}`;
     case 'step-intent':
-      return `step ${pad(body.step)}      ${target(body)} … ${body.action}`;
+      return `step ${pad(body.step)}      ${intentText(body)}`;
     case 'step-result':
       return `step ${pad(body.step)} ${output.style('green', 'done')} ${resultText(body.result)}${output.style('dim', `${body.durationMs} ms`)}`;
     case 'step-error':
@@ -38,6 +38,22 @@ function pad(step: number): string {
   return String(step).padStart(3);
 }
 
+function intentText(body: BodyOf<'step-intent'>): string {
+  const wait = waitText(body);
+  if (wait !== undefined) return wait;
+  const differs = (body.differs ?? []).length === 0 ? '' : ` (${body.differs?.join(', ')})`;
+  return `${target(body)} … ${body.action}${differs}`;
+}
+
+/** What only waits, in words. The arguments come from the script. */
+function waitText({ verb, args }: BodyOf<'step-intent'>): string | undefined {
+  const { duration, untilMs, of, label, every, timeout } = Object(args);
+  if (verb === 'waitFor') return `waits for ${label}, looks every ${every}, at most ${timeout}`;
+  if (verb !== 'sleep') return undefined;
+  if (typeof untilMs !== 'number') return `sleeps ${duration}`;
+  return `waits for ${of}, looks again at ${new Date(untilMs).toISOString()}`;
+}
+
 function target(body: { verb: string; name: string | null }): string {
   return body.name === null ? body.verb : `${body.verb} ${body.name}`;
 }
@@ -52,11 +68,7 @@ function resultText(result: unknown): string {
   return parts.length === 0 ? '' : `${parts.join(' ')} `;
 }
 
-function finishedText(
-  body: Extract<JournalBody, { type: 'finished' }>,
-  output: Output,
-  simulated: boolean,
-): string {
+function finishedText(body: BodyOf<'finished'>, output: Output, simulated: boolean): string {
   const state = output.style(body.state === 'succeeded' ? 'green' : 'red', body.state);
   const undone = body.undone > 0 ? `, ${body.undone} steps undone` : '';
   const left = body.leftovers.map(

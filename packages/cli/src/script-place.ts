@@ -7,7 +7,7 @@ import {
   parseStrictJson,
   ScriptPayload,
 } from '@hypha/protocol';
-import { mapPlace, readSourceMap } from './compile/source-map.ts';
+import { mapPlace, readSourceMap, type SourcePlace } from './compile/source-map.ts';
 
 /**
  * A run's problem with its place in the operator's own file. Nodes report places in the signed source; the
@@ -19,17 +19,31 @@ export async function locateProblem(
   problem: Problem,
 ): Promise<HyphaError> {
   const error = fromProblem(problem);
-  const { line, column } = problem.where ?? {};
-  if (line === undefined || column === undefined) return error;
+  if (problem.where?.line === undefined) return error;
   try {
     const { payload } = await reader.envelope(run);
     const { script } = ScriptPayload.parse(parseStrictJson(fromBase64(payload)));
-    const map = script === undefined ? undefined : readSourceMap(script.source);
-    const place = map === undefined ? undefined : mapPlace(map, { line, column });
-    if (place === undefined) return error;
-    const { code, message, hint, details, where } = error;
-    return new HyphaError(code, message, { hint, details, where: { ...where, ...place } });
+    return script === undefined ? error : placeError(script.source, error);
   } catch {
     return error;
   }
+}
+
+/** The same error, at its place in the operator's own file. @param source as signed, with its map */
+export function placeError(source: string, error: HyphaError): HyphaError {
+  const { line, column } = error.where ?? {};
+  if (line === undefined || column === undefined) return error;
+  const place = placeInFile(source, { line, column });
+  if (place === undefined) return error;
+  const { code, message, hint, details, where, cause } = error;
+  return new HyphaError(code, message, { hint, details, cause, where: { ...where, ...place } });
+}
+
+/** From a place in the signed source to the operator's own file; undefined where the map has nothing. */
+export function placeInFile(
+  source: string,
+  place: SourcePlace,
+): (SourcePlace & { readonly file: string }) | undefined {
+  const map = readSourceMap(source);
+  return map === undefined ? undefined : mapPlace(map, place);
 }

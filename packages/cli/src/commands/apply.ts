@@ -5,6 +5,7 @@ import { findVariable } from '../config.ts';
 import { carriedAuthority, checkSignatures } from '../cosignature.ts';
 import { collect } from '../option-parsers.ts';
 import { type ApplyFlags, draftApply, draftDestroy, type SignedWork } from '../revision-draft.ts';
+import { limitOptions } from '../run-limits.ts';
 import { readSecretValues } from '../secret-values.ts';
 import { type Session, sessionOf } from '../session.ts';
 import { reportSignatures, showReport } from '../signature-report.ts';
@@ -98,7 +99,7 @@ function warningOf(variable: string): string {
 }
 
 export function applyCommand(program: Command): void {
-  sendOptions(program.command('apply <file>'))
+  limitOptions(sendOptions(program.command('apply <file>')))
     .description('sign a deployment script and run it')
     .option('-i, --input <k=v>', 'input of the script; repeat for more', collect, [])
     .option(
@@ -110,9 +111,6 @@ export function applyCommand(program: Command): void {
     .option('--name <deployment>', 'instead of the name in the script')
     .option('--label <k=v>', 'place on nodes with this label; repeat for more', collect, [])
     .option('--count <n>', 'on how many nodes')
-    .option('--cpus <n>', 'ceiling for the deployment on one node', '2')
-    .option('--memory <size>', 'ceiling for the deployment on one node', '1GiB')
-    .option('--storage <size>', 'ceiling for the deployment on one node', '10GiB')
     .addOption(
       new Option('--on-failure <what>', 'undo or keep what a failed run made')
         .choices(['undo', 'keep'])

@@ -10,6 +10,9 @@ const HYPHA_EXPORTS: Readonly<Record<string, string | null>> = {
   log: null,
   node: null,
   now: null,
+  sleep: null,
+  waitFor: null,
+  undo: null,
   secret: null,
   HyphaError: null,
 };
