@@ -1,6 +1,7 @@
 import type { Json, Rid, VerbClass } from '@hypha/protocol';
 import { parseArguments, type SalVerb, type StepContext, type StepPlan } from '@hypha/sal';
 import { z } from 'zod';
+import { runKept, runUndo } from './kept-run-verbs.ts';
 import type { SagaContext } from './saga-context.ts';
 
 /** `rid`: what the step works on where its call names no resource, so that nobody else does meanwhile. */
@@ -14,7 +15,7 @@ export interface StepVerb extends Omit<SalVerb, 'capability'> {
   plan(context: StepContext, args: unknown): Promise<EnginePlan>;
 }
 
-/** A step of an engine verb: it names no resource. */
+/** A step of an engine verb: its call names no resource. */
 export interface EngineStep extends StepContext {
   /** What `now()` answered when the script made the call, epoch milliseconds. */
   readonly madeAtMs: number;
@@ -95,7 +96,12 @@ export function defineEngineVerb<Args>(verb: EngineVerb<Args>): EngineVerb {
 }
 
 const ENGINE_VERBS = new Map(
-  [defineEngineVerb(sleep), defineEngineVerb(waitFor)].map((verb) => [verb.verb, verb] as const),
+  [
+    defineEngineVerb(sleep),
+    defineEngineVerb(waitFor),
+    defineEngineVerb(runKept),
+    defineEngineVerb(runUndo),
+  ].map((verb) => [verb.verb, verb] as const),
 );
 
 /** The engine's own verb of this name, for a call made at this time of the script. */

@@ -1,7 +1,8 @@
 import type { HyphaError, Verifier } from '@hypha/protocol';
 import type { Sals, StepContext } from '@hypha/sal';
 import type { JournalWriter } from './journal-writer.ts';
-import type { Clock, Fault, RunGrant, RunJournal } from './ports.ts';
+import type { KeptRuns } from './kept-runs.ts';
+import type { Clock, Fault, RunGrant } from './ports.ts';
 import type { RunRecord } from './run-record.ts';
 import { RunFailure } from './saga-error.ts';
 
@@ -10,7 +11,7 @@ export interface SagaContext {
   readonly grant: RunGrant;
   readonly record: RunRecord;
   readonly writer: JournalWriter;
-  readonly journal: Pick<RunJournal, 'readKept'>;
+  readonly kept: KeptRuns;
   readonly sals: Sals;
   readonly clock: Clock;
   readonly verifier: Verifier;

@@ -323,11 +323,9 @@ describe('a run that fails', () => {
   });
 
   test('finishes a run refused before its start as rejected', async () => {
-    const rig = new SagaRig(async () => null, { mode: 'plan' });
-    expect(await rig.run()).toMatchObject({
-      state: 'rejected',
-      problem: { code: 'E_UNSUPPORTED' },
-    });
+    const [node = ''] = new SagaRig(async () => null).payload.aud.nodes;
+    const rig = new SagaRig(async () => null, { mode: 'task', expect: { [node]: '0'.repeat(64) } });
+    expect(await rig.run()).toMatchObject({ state: 'rejected', problem: { code: 'E_ARGUMENT' } });
     expect(rig.journal.bodies().map((body) => body.type)).toEqual(['finished']);
   });
 });

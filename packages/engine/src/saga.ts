@@ -1,4 +1,5 @@
 import {
+  type GuestProgram,
   type GuestRequest,
   HyphaError,
   hex,
@@ -9,13 +10,16 @@ import {
 } from '@hypha/protocol';
 import type { Sals } from '@hypha/sal';
 import { ENGINE_ABI, ENGINE_ABIS_REPLAYED, ENGINE_LIMITS } from './engine-limits.ts';
+import { holdToPlan } from './expected-plan.ts';
 import { JournalWriter } from './journal-writer.ts';
 import { jsonBytes } from './json-bounds.ts';
+import { KeptRuns } from './kept-runs.ts';
+import { planScript } from './plan-run.ts';
 import type { Clock, Fault, Guest, RunGrant, RunJournal } from './ports.ts';
 import { RunRecord } from './run-record.ts';
 import { assertGoingOn, type SagaContext } from './saga-context.ts';
 import { EngineHalt, RunFailure } from './saga-error.ts';
-import { programOf, runScript } from './script-run.ts';
+import { programOf, runScript, type ScriptEnd } from './script-run.ts';
 import { openStepRunner } from './step.ts';
 import { undoFailedSteps, unwindRun } from './unwind.ts';
 
@@ -64,8 +68,8 @@ export async function runSaga(input: SagaInput): Promise<SagaOutcome> {
   const context: SagaContext = {
     grant: input.grant,
     record,
-    writer: new JournalWriter(input.journal, record),
-    journal: input.journal,
+    writer: new JournalWriter(input.journal, record, input.clock),
+    kept: new KeptRuns(input.journal),
     sals: input.sals,
     clock: input.clock,
     verifier: input.verifier,
@@ -109,10 +113,10 @@ function assertRunnable(context: SagaContext, refusal: HyphaError | undefined): 
     throw new RunFailure(new HyphaError(code, `${grant.run} was being undone for a lost reason`));
   }
   if (refusal !== undefined) throw new RunFailure(refusal);
-  const { mode } = grant.payload;
-  if (mode === 'plan' || mode === 'task') {
+  const { mode, expect } = grant.payload;
+  if (mode !== 'apply' && expect?.[grant.node.id] !== undefined) {
     throw new RunFailure(
-      new HyphaError('E_UNSUPPORTED', `a node of this version cannot run mode ${mode}`),
+      new HyphaError('E_ARGUMENT', `${grant.run} is a ${mode}: only an apply is held to a plan`),
     );
   }
   const abi = record.started?.abi ?? ENGINE_ABI;
@@ -133,12 +137,28 @@ async function runForward(context: SagaContext, input: SagaInput): Promise<SagaO
   writer.appendSoon({ type: 'started', runner, bootId, abi: ENGINE_ABI, nowMs });
   if (grant.payload.mode === 'destroy') return await commit(context, 'null');
   const program = programOf(context.verifier, grant, nowMs);
-  const { openGuest } = input;
-  const openRunner = () => openStepRunner(context);
-  const end = await runScript(context, { openGuest, openRunner }, program);
+  const end = await runMode(context, input.openGuest, program);
   if (end.ended) return await commit(context, end.output);
   await writer.flush();
   return { state: 'released' };
+}
+
+async function runMode(
+  context: SagaContext,
+  openGuest: SagaInput['openGuest'],
+  program: GuestProgram,
+): Promise<ScriptEnd> {
+  if (context.grant.payload.mode === 'plan') {
+    const planned = await planScript(context, openGuest, program);
+    return planned.ended ? { ended: true, output: JSON.stringify(planned.plan) } : planned;
+  }
+  const held = await holdToPlan(context, openGuest, program);
+  if (!held.ended) return held;
+  return await runScript(
+    context,
+    { openGuest, openRunner: () => openStepRunner(context) },
+    program,
+  );
 }
 
 /** The commit point: one append, all or nothing. After it the run only goes forward, by the supervisor. */

@@ -10,14 +10,20 @@ import { withSecrets } from './secret-handles.ts';
 /**
  * Brings back what was there before one step. Idempotent, whatever the step got done. Neither a cancel
  * nor the run's deadline ends it; it has its own. Never throws for a SAL's failure.
+ * @param stop ends it early, where it is a task's purpose and not the way back
  * @returns null when undone, otherwise why something is left over
  */
-export async function undoStep(context: SagaContext, intent: StepIntent): Promise<string | null> {
+export async function undoStep(
+  context: SagaContext,
+  intent: StepIntent,
+  stop?: AbortSignal,
+): Promise<string | null> {
   const verb = context.sals.findVerb(intent.verb);
   if (verb === undefined) return `this node no longer knows ${intent.verb}`;
   if (verb.undo === undefined) return `${intent.verb} cannot be undone`;
   const undo = verb.undo.bind(verb);
   const deadline = new AbortController();
+  const signal = AbortSignal.any(stop === undefined ? [deadline.signal] : [deadline.signal, stop]);
   const over = new AbortController();
   context.clock.sleep(ENGINE_LIMITS.undoMsMax, over.signal).then(
     () => deadline.abort(new HyphaError('E_DEADLINE', `undo of step ${intent.step} took too long`)),
@@ -28,7 +34,7 @@ export async function undoStep(context: SagaContext, intent: StepIntent): Promis
     await callWithRetries(
       {
         clock: context.clock,
-        signal: deadline.signal,
+        signal,
         attemptsMax: ENGINE_LIMITS.undoAttemptsMax,
         totalMsMax: ENGINE_LIMITS.undoMsMax,
         // There is nobody left to hand the error to, and every undo is idempotent.
@@ -36,7 +42,7 @@ export async function undoStep(context: SagaContext, intent: StepIntent): Promis
         onFault: (attempt, error) =>
           context.onFault({ phase: 'undo', step: intent.step, verb: intent.verb, attempt, error }),
       },
-      () => undo(stepContextOf(context, intent, deadline.signal), args, intent.before),
+      () => undo(stepContextOf(context, intent, signal), args, intent.before),
     );
     return null;
   } catch (error) {

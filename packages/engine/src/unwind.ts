@@ -56,7 +56,8 @@ export async function undoFailedSteps(context: SagaContext): Promise<void> {
   }
 }
 
-function stepsToUndo(record: RunRecord): StepIntent[] {
+/** What is left to undo, in the order to undo it. */
+export function stepsToUndo(record: RunRecord): StepIntent[] {
   return [...record.intents.values()]
     .filter((intent) => RunRecord.isUndoable(intent) && !record.undoResults.has(intent.step))
     .sort((left, right) => right.step - left.step);

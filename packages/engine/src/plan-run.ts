@@ -1,0 +1,73 @@
+import {
+  type DesiredResource,
+  type GuestProgram,
+  type PlanDocument,
+  type PlanRemoval,
+  planHash,
+} from '@hypha/protocol';
+import { PlanSteps } from './plan-steps.ts';
+import type { SagaContext } from './saga-context.ts';
+import { PlanEnd } from './saga-error.ts';
+import { runScript, type ScriptEnd, type ScriptSources } from './script-run.ts';
+
+/** Kinds that hold what cannot be made again: they stay when they are no longer declared (design §10). */
+const DATA_KINDS: readonly string[] = ['volume'];
+
+export type Planned =
+  | { readonly ended: true; readonly plan: PlanDocument }
+  | Extract<ScriptEnd, { readonly ended: false }>;
+
+/**
+ * Runs the script against predictions: nothing is changed (design §11). Throws `RunFailure` when the script fails
+ * on them. A call that only a real run can answer ends the plan as `partial`.
+ */
+export async function planScript(
+  context: SagaContext,
+  openGuest: ScriptSources['openGuest'],
+  program: GuestProgram,
+): Promise<Planned> {
+  let steps = new PlanSteps(context);
+  const openRunner = () => {
+    steps = new PlanSteps(context);
+    return steps;
+  };
+  try {
+    const end = await runScript(context, { openGuest, openRunner }, program);
+    return end.ended ? { ended: true, plan: documentOf(context, steps) } : end;
+  } catch (error) {
+    if (!(error instanceof PlanEnd)) throw error;
+    return { ended: true, plan: documentOf(context, steps, error.reason) };
+  }
+}
+
+function documentOf(context: SagaContext, planned: PlanSteps, reason?: string): PlanDocument {
+  const { run, node, payload, committed } = context.grant;
+  const { realm, deployment, generation, script, input, deleteData } = payload;
+  const isPartial = reason !== undefined;
+  const state = isPartial ? 'partial' : 'complete';
+  const steps = [...planned.steps];
+  // What the rest of the script would declare is not known.
+  const undeclared = isPartial ? [] : committed.filter(({ rid }) => !planned.declared.has(rid));
+  const removals = undeclared.map((resource) => removalOf(resource, deleteData)).sort(byPath);
+  const predicted = { state, steps, removals } as const;
+  const subject = {
+    ...{ node: node.id, realm, deployment, input, deleteData },
+    script: script?.sha256 ?? '',
+  };
+  return {
+    v: 1,
+    ...{ run, node: node.id, realm, deployment, generation },
+    ...predicted,
+    ...(isPartial ? { reason } : {}),
+    hash: planHash(context.verifier, subject, predicted),
+  };
+}
+
+function removalOf({ kind, name }: DesiredResource, deleteData: readonly string[]): PlanRemoval {
+  if (!DATA_KINDS.includes(kind)) return { kind, name, action: 'remove' };
+  return { kind, name, action: deleteData.includes(name) ? 'delete-data' : 'retain' };
+}
+
+function byPath(left: PlanRemoval, right: PlanRemoval): number {
+  return `${left.kind}/${left.name}` < `${right.kind}/${right.name}` ? -1 : 1;
+}
