@@ -1,6 +1,6 @@
 /** A tiny world of boxes with verbs of every class, which counts what is done to it and dies on demand. */
 import { HyphaError, type Json } from '@hypha/protocol';
-import { composeSals, defineVerb, NO_USE, type Sals, type StepContext } from '@hypha/sal';
+import { composeSals, defineVerb, NO_USE, Ref, type Sals, type StepContext } from '@hypha/sal';
 import { z } from 'zod';
 import type { Fuse } from './fuse.ts';
 
@@ -26,6 +26,8 @@ const BoxArgs = z.strictObject({
   /** Fail for good after the effect. */
   broken: z.boolean().default(false),
   inside: z.unknown().optional(),
+  /** A box that has to be there. */
+  on: Ref.optional(),
   /** Fail before any effect. */
   blind: z.boolean().default(false),
   /** Fail to be undone for good. */
@@ -109,14 +111,22 @@ export class BoxWorld {
       kind: this.#kind,
       parse: parser(BoxArgs),
       spec: ({ size }) => ({ spec: { size }, uses: { ...NO_USE, storageBytes: size } }),
-      plan: async ({ name }, { size, blind }) => {
+      plan: async ({ name, rid, planned }, { size, blind, on }) => {
         await fuse.pass(`plan ${name}`);
         this.onPlan?.();
         if (blind) throw new HyphaError('E_IMAGE', `nothing to make box ${name} from`);
+        if (on !== undefined && planned?.find(on.$rid) === undefined && !this.boxes.has(on.name)) {
+          throw new HyphaError('E_REFERENCE', `box ${on.name} is not there`);
+        }
         const box = this.boxes.get(name ?? '');
-        const action = box === undefined ? 'create' : box.size === size ? 'no-op' : 'update';
-        return { action, before: box === undefined ? null : { ...box } };
+        const before = box === undefined ? null : { ...box };
+        const declared = planned?.find(rid ?? '')?.spec as { size: number } | undefined;
+        const current = declared?.size ?? box?.size;
+        if (current === undefined) return { action: 'create', before };
+        if (current === size) return { action: 'no-op', before };
+        return { action: 'update', before, differs: ['size'] };
       },
+      predict: async ({ rid, name }) => ({ $rid: rid ?? '', kind: this.#kind, name }),
       apply: async (context, args) => {
         const name = context.name ?? '';
         await this.#enter(context);
@@ -177,6 +187,7 @@ export class BoxWorld {
       plan: async ({ name }) => {
         return { action: 'update', before: this.boxes.get(name ?? '')?.colour ?? null };
       },
+      predict: async (_context, { colour }) => colour,
       apply: async (context, { colour }) => {
         await this.#enter(context);
         await fuse.pass(`paint begins ${context.name}`);
@@ -225,6 +236,11 @@ export class BoxWorld {
       kind: this.#kind,
       parse: (args) => args,
       plan: async () => ({ action: 'run', before: null }),
+      // Of what is only planned it cannot tell.
+      predict: async ({ name, rid, planned }) => {
+        if (planned !== undefined && planned.stepsOn(rid ?? '').length > 0) return undefined;
+        return this.boxes.get(name ?? '')?.colour ?? null;
+      },
       apply: async ({ name }) => this.boxes.get(name ?? '')?.colour ?? null,
     });
   }
