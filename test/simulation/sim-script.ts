@@ -1,0 +1,80 @@
+import type { Json } from '@hypha/protocol';
+import type { SeededRandom } from '@hypha/testkit';
+
+/** One thing a simulated script does. Data, so that it fits a signed `input`. */
+export type Op =
+  | {
+      readonly op: 'ensure';
+      readonly name: string;
+      readonly size: number;
+      readonly fails?: 'once' | 'always';
+    }
+  | { readonly op: 'mark'; readonly name: string; readonly mark: string }
+  | { readonly op: 'run'; readonly name: string; readonly idempotent: boolean }
+  | { readonly op: 'peek'; readonly name: string }
+  | { readonly op: 'sleep'; readonly ms: number }
+  | { readonly op: 'log' }
+  | { readonly op: 'throw' }
+  | { readonly op: 'all'; readonly ops: readonly Op[] }
+  /** Goes on whatever becomes of it. */
+  | { readonly op: 'try'; readonly one: Op };
+
+export type ScriptOps = readonly Op[];
+
+const NAMES = ['a', 'b', 'c', 'd'] as const;
+
+/** A script over a few things: declared one by one or at once, changed, looked at, waited for; some fail. */
+export function writeOps(random: SeededRandom): ScriptOps {
+  const names = NAMES.slice(0, random.int(1, NAMES.length));
+  const declare = names.map((name): Op => ensure(random, name));
+  const ops: Op[] = random.chance(0.5) ? [{ op: 'all', ops: declare }] : declare;
+  const count = random.int(0, 8);
+  for (let index = 0; index < count; index++) ops.push(action(random, names));
+  if (random.chance(0.2)) ops.push({ op: 'throw' });
+  return ops;
+}
+
+function ensure(random: SeededRandom, name: string): Op {
+  const size = random.int(1, 3);
+  if (random.chance(0.04)) return { op: 'ensure', name, size, fails: 'always' };
+  if (random.chance(0.1)) return { op: 'ensure', name, size, fails: 'once' };
+  return { op: 'ensure', name, size };
+}
+
+function action(random: SeededRandom, names: readonly string[]): Op {
+  const name = random.pick(names);
+  switch (random.int(1, 8)) {
+    case 1:
+      return { op: 'mark', name, mark: random.pick(['x', 'y', 'z']) };
+    case 2:
+      return { op: 'run', name, idempotent: random.chance(0.5) };
+    case 3:
+      return { op: 'peek', name };
+    case 4:
+      return { op: 'sleep', ms: random.pick([10, 500, 5_000, 3_600_000]) };
+    case 5:
+      return { op: 'log' };
+    case 6:
+      return { op: 'all', ops: names.map((each): Op => ({ op: 'mark', name: each, mark: 'w' })) };
+    case 7:
+      return { op: 'try', one: ensure(random, name) };
+    default:
+      return {
+        op: 'all',
+        ops: [
+          { op: 'run', name, idempotent: true },
+          { op: 'sleep', ms: random.int(1, 50) },
+          ensure(random, name),
+        ],
+      };
+  }
+}
+
+/** Names it declares when it goes through; what is only tried may be missing. */
+export function throwsAtEnd(ops: ScriptOps): boolean {
+  return ops.some(({ op }) => op === 'throw');
+}
+
+export function opsOf(input: Json): ScriptOps {
+  return (input as { readonly ops: ScriptOps }).ops;
+}
