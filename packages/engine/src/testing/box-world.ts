@@ -63,7 +63,7 @@ export class BoxWorld {
   /** Ignores its abort signal for ever. */
   deaf = false;
   onPlan: (() => void) | undefined;
-  onUndo: (() => void) | undefined;
+  onUndo: ((context: StepContext) => void) | undefined;
   /** Called when an apply has begun. */
   onApply: ((context: StepContext) => void | Promise<void>) | undefined;
 
@@ -163,7 +163,7 @@ export class BoxWorld {
       undo: async (context, args, before) => {
         const name = context.name ?? '';
         await fuse.pass(`undo begins ${name}`);
-        this.onUndo?.();
+        this.onUndo?.(context);
         if (args.sticky) throw new HyphaError('E_SAL', `box ${name} is stuck`);
         if (before === null) {
           if (this.boxes.delete(name)) this.effects.push(`delete ${name}`);

@@ -18,8 +18,7 @@ import { MemoryJournal } from './memory-journal.ts';
 import { type Script, ScriptedGuest } from './scripted-guest.ts';
 import { VirtualClock } from './virtual-clock.ts';
 
-const RUN = `run_${'a'.repeat(26)}`;
-const NODE = `node_${'b'.repeat(32)}`;
+export const NODE = `node_${'b'.repeat(32)}`;
 
 function payloadWith(changes: Partial<ScriptPayloadInput>): ScriptPayload {
   return ScriptPayload.parse({
@@ -46,7 +45,7 @@ function payloadWith(changes: Partial<ScriptPayloadInput>): ScriptPayload {
 export class SagaRig {
   readonly clock = new VirtualClock();
   readonly world: BoxWorld;
-  readonly journal = new MemoryJournal(RUN, this.clock);
+  readonly journal: MemoryJournal;
   readonly cancel = new AbortController();
   readonly drain = new AbortController();
   readonly faults: Fault[] = [];
@@ -67,10 +66,16 @@ export class SagaRig {
   readonly #changes: Partial<ScriptPayloadInput>;
   script: Script;
 
-  constructor(script: Script, changes: Partial<ScriptPayloadInput> = {}) {
+  /** @param earlier a run that this one comes after, in the same world, with its journal kept */
+  constructor(script: Script, changes: Partial<ScriptPayloadInput> = {}, earlier?: SagaRig) {
     this.script = script;
     this.#changes = changes;
-    this.world = new BoxWorld(this.#kind);
+    this.world = earlier?.world ?? new BoxWorld(this.#kind);
+    this.journal = new MemoryJournal(
+      `run_${(earlier === undefined ? 'a' : 'b').repeat(26)}`,
+      this.clock,
+    );
+    if (earlier !== undefined) this.journal.kept.set(earlier.journal.run, earlier.journal.events);
     this.payload = payloadWith(changes);
   }
 
@@ -82,7 +87,7 @@ export class SagaRig {
   /** Runs one epoch on top of whatever is recorded. */
   async run(fuse = new Fuse(Number.POSITIVE_INFINITY)): Promise<SagaOutcome> {
     const grant: RunGrant = {
-      run: RUN,
+      run: this.journal.run,
       epoch: this.journal.epoch + 1,
       payload: this.payload,
       node: { id: NODE, name: 'node-1', labels: {} },
