@@ -174,6 +174,11 @@ export class Journal {
     return entry;
   }
 
+  /** What an earlier cancel of this target by these signers came to; undefined when there was none. */
+  async findCancelled(cancellation: Cancellation): Promise<Cancelled | undefined> {
+    return await this.#cancellation.find(cancellation);
+  }
+
   /**
    * All or none. Throws `E_STALE_EPOCH`, `E_CONFLICT` for events that may not follow, and `E_CANCELLED` for the
    * intent or the commit of a cancelled run.
@@ -194,7 +199,8 @@ export class Journal {
   /** The next epoch, owned by nobody. Call only once everything the owner started is dead. */
   async takeOver(run: string): Promise<RunEntry> {
     const entry = await this.#writer.takeOver(run);
-    this.#lanes.update(entry);
+    // The last words of a dead runner may have ended it.
+    if (!isTerminal(entry.state)) this.#lanes.update(entry);
     return entry;
   }
 

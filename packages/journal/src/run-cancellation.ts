@@ -62,6 +62,18 @@ export class RunCancellation {
     });
   }
 
+  /** What `cancel` answers when it has nothing to write; undefined when it has. Throws `E_SCOPE`. */
+  async find({ digest, target, ...signed }: Cancellation): Promise<Cancelled | undefined> {
+    const { realm, keyids, mayCancelAny } = signed;
+    const known = await this.#deps.reader.findByDigest(target);
+    if (known !== undefined) {
+      assertMayCancel({ payload: { id: digest, realm }, keyids, mayCancelAny }, known);
+      return isCancelled(known) ? { runs: [known], existing: true } : undefined;
+    }
+    const tombstone = this.#deps.tombstones.find({ digest: target, realm, keyids });
+    return tombstone === undefined ? undefined : { runs: [], existing: true };
+  }
+
   async #cancelRun(known: RunEntry, cancellation: Cancellation): Promise<Cancelled> {
     const { digest, realm, keyids, mayCancelAny, receivedAtMs } = cancellation;
     assertMayCancel({ payload: { id: digest, realm }, keyids, mayCancelAny }, known);
