@@ -35,7 +35,7 @@ test('a script runs turn by turn: calls out, one outcome in', async () => {
   ]);
   const data = { $rid: RID, kind: 'volume', name: 'data' };
   const web = { $rid: RID, kind: 'container', name: 'web' };
-  expect(turns.map((turn) => turn.calls)).toEqual([
+  expect(turns.map((turn) => turn.calls)).toMatchObject([
     [{ call: 1, verb: 'volume.ensure', name: 'data', args: { size: '1GiB' } }],
     [{ call: 2, verb: 'volume.snapshot', name: 'data', args: { volume: data, name: 'before' } }],
     [
@@ -68,12 +68,25 @@ test('a script runs turn by turn: calls out, one outcome in', async () => {
   });
 });
 
+test('a call says where the script made it', async () => {
+  const source = script(`
+    const data = await volume('data', { size: '1GiB' });
+    await data.snapshot('before');`);
+  const turns = await turnsOf(pool, programOf(source), [done(1, DATA)]);
+  const lines = source.split('\n');
+  const places = turns.flatMap(({ calls }) => calls.map(({ place }) => place));
+  expect(places.map((place) => lines[(place?.line ?? 0) - 1]?.trim())).toEqual([
+    "const data = await volume('data', { size: '1GiB' });",
+    "await data.snapshot('before');",
+  ]);
+});
+
 test('a clone is declared as a volume of the same size that names its source', async () => {
   const source = script(`
     const data = await volume('data', { size: '1GiB' });
     await data.clone('copy', { snapshotBefore: true });`);
   const [, second] = await turnsOf(pool, programOf(source), [done(1, DATA)]);
-  expect(second?.calls).toEqual([
+  expect(second?.calls).toMatchObject([
     {
       call: 2,
       verb: 'volume.ensure',

@@ -28,6 +28,12 @@ export function toGuestFailure(thrown: ThrownValue): GuestFailure {
   };
 }
 
+/** The place of the script's own innermost frame on a stack; undefined when it has none. */
+export function findPlace(stack: string): { line: number; column: number } | undefined {
+  const [first] = scriptFrames(stack);
+  return first === undefined ? undefined : { line: first.line, column: first.column };
+}
+
 interface Frame {
   readonly text: string;
   readonly line: number;

@@ -108,7 +108,7 @@ let isRunning = false;
 function step(verb, name, args, present) {
   // A rejection made later has no script on its stack: the place of the call is what helps.
   const place = new Error().stack;
-  const answer = submit(verb, name, args);
+  const answer = submit(verb, name, args, place);
   return StepPromise.watch((resolve, reject) => {
     if (typeof answer === 'number') pending.set(answer, { resolve, reject, place, present });
     // Not at once: a rejection from inside the executor would come before the promise can be watched.
@@ -117,7 +117,7 @@ function step(verb, name, args, present) {
 }
 
 /** The number of the call, or the code and message of why it is refused. */
-function submit(verb, name, args) {
+function submit(verb, name, args, place) {
   if (!isRunning) {
     return ['E_SCRIPT', `${verb} runs inside the default function, not while loading`];
   }
@@ -130,7 +130,7 @@ function submit(verb, name, args) {
   } catch (error) {
     return ['E_ARGUMENT', `${verb}: the arguments are not JSON: ${textOf(error)}`];
   }
-  const answer = call(verb, name, text ?? 'null');
+  const answer = call(verb, name, text ?? 'null', place);
   if (answer === false) halt();
   return typeof answer === 'string' ? ['E_ARGUMENT', `${verb}: ${answer}`] : answer;
 }

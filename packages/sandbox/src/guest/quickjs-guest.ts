@@ -6,7 +6,13 @@ import type {
   QuickJSWASMModule,
 } from 'quickjs-emscripten-core';
 import { SANDBOX_LIMITS } from '../limits.ts';
-import { readThrown, SCRIPT_FILE, type ThrownValue, toGuestFailure } from './guest-failure.ts';
+import {
+  findPlace,
+  readThrown,
+  SCRIPT_FILE,
+  type ThrownValue,
+  toGuestFailure,
+} from './guest-failure.ts';
 import { type ExportRead, GuestFault, type ScriptGuest } from './script-engine.ts';
 import { Stopwatch } from './stopwatch.ts';
 import { TurnRecord } from './turn-record.ts';
@@ -74,6 +80,10 @@ export class QuickJsGuest implements ScriptGuest {
       (_base, name) => name,
     );
     this.#context = this.#runtime.newContext({ intrinsics: INTRINSICS });
+  }
+
+  get memoryBytes(): number {
+    return this.#memory.buffer.byteLength;
   }
 
   start(program: GuestProgram): GuestTurn {
@@ -182,19 +192,26 @@ export class QuickJsGuest implements ScriptGuest {
         name,
         context.newFunction(name, (...args) => run(...args)),
       );
-    expose('call', (verb, name, args) => this.#onCall(verb, name, args));
+    expose('call', (...args) => this.#onCall(...args));
     expose('log', (message, fields) => this.#onLog(message, fields));
     expose('end', (ok, text) => this.#onEnd(ok, text));
     expose('bind', (...functions) => this.#onBind(functions));
     context.setProp(context.global, '$host', host);
   }
 
-  #onCall(verb?: QuickJSHandle, name?: QuickJSHandle, args?: QuickJSHandle): QuickJSHandle {
+  #onCall(
+    verb?: QuickJSHandle,
+    name?: QuickJSHandle,
+    args?: QuickJSHandle,
+    stack?: QuickJSHandle,
+  ): QuickJSHandle {
     const isNamed = name !== undefined && this.#context.typeof(name) === 'string';
     const nameText = isNamed ? this.#readBounded(name, SANDBOX_LIMITS.nameBytesMax) : null;
     if (isNamed && nameText === null) return this.#context.newString('the name is too long');
     const argsText = this.#readBounded(args, SANDBOX_LIMITS.callBytesMax);
-    const answer = this.#record.addCall(this.#readBounded(verb, 64) ?? '', nameText, argsText);
+    const place = findPlace(this.#readBounded(stack, SANDBOX_LIMITS.thrownBytesMax) ?? '');
+    const verbText = this.#readBounded(verb, 64) ?? '';
+    const answer = this.#record.addCall(verbText, nameText, argsText, place);
     if (this.#mustStop()) return this.#context.false;
     if (typeof answer === 'string') return this.#context.newString(answer);
     this.#waiting++;
@@ -266,7 +283,7 @@ export class QuickJsGuest implements ScriptGuest {
   }
 
   #isFull(): boolean {
-    return this.#memory.buffer.byteLength >= FULL * this.#memoryBytesMax;
+    return this.memoryBytes >= FULL * this.#memoryBytesMax;
   }
 
   /** Text of a guest string; null when it is none or holds more bytes, and then it is not copied. */

@@ -35,7 +35,12 @@ export class TurnRecord {
   }
 
   /** The number of the call, or why it is refused. `args`: JSON text, null when over the bound. */
-  addCall(verb: string, name: string | null, args: string | null): number | string {
+  addCall(
+    verb: string,
+    name: string | null,
+    args: string | null,
+    place?: GuestCall['place'],
+  ): number | string {
     const { hostCalls } = this.#limits;
     // One too many goes out: the engine refuses it at its place in the script.
     if (this.#callCount > hostCalls) {
@@ -53,7 +58,8 @@ export class TurnRecord {
     }
     this.#turnCallBytes += bytes;
     this.#callCount++;
-    this.#calls.push({ call: this.#callCount, verb, name, args: json.value });
+    const where = place === undefined ? {} : { place };
+    this.#calls.push({ call: this.#callCount, verb, name, args: json.value, ...where });
     return this.#callCount;
   }
 
