@@ -67,10 +67,11 @@ export class PlanSteps implements StepRunner {
       return;
     }
     const { rid, uses, verb, rawArgs, desired } = this.#parseAgain(call);
-    const before = rid === null ? undefined : this.#committed.get(rid);
     const planned = { ...intent, class: verb.class, desired };
+    const isChange = rid !== null && verb.class !== 'read';
+    const before = isChange ? this.#committed.get(rid) : undefined;
     this.#steps.push(planStepOf(verifier, planned, before));
-    if (rid === null || verb.class === 'read') return;
+    if (!isChange) return;
     if (uses !== null) this.#making.account.set(rid, uses);
     if (desired !== null) this.#declared.add(rid);
     const action = intent.action as PlannedStep['action'];
