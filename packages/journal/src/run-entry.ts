@@ -78,17 +78,34 @@ export const RUN_COLUMNS = [
 type RunRow = Pick<Selectable<JournalTables['run']>, (typeof RUN_COLUMNS)[number]>;
 
 export function runEntryOf(row: RunRow): RunEntry {
-  const { onFailure, ...rest } = row;
   return {
-    ...rest,
+    run: row.run,
+    position: row.position,
+    digest: row.digest,
+    revision: row.revision,
+    realm: row.realm,
+    deployment: row.deployment,
+    generation: row.generation,
     // Written by this package from parsed values.
     mode: row.mode as ScriptMode,
     source: row.source as RunSource,
     state: row.state as RunState,
+    epoch: row.epoch,
+    holder: row.holder,
+    bootId: row.bootId,
+    seq: row.seq,
+    head: row.head,
+    steps: row.steps,
+    acceptedAt: row.acceptedAt,
+    startedAt: row.startedAt,
+    endedAt: row.endedAt,
     problem: row.problem === null ? null : (JSON.parse(row.problem) as Problem),
     simulated: row.simulated === 1,
-    keep: onFailure === 'keep',
+    keep: row.onFailure === 'keep',
     deleteData: JSON.parse(row.deleteData) as string[],
+    message: row.message,
     keyids: JSON.parse(row.keyids) as string[],
+    cancelRequestedAt: row.cancelRequestedAt,
+    wakeAt: row.wakeAt,
   };
 }

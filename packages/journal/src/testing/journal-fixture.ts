@@ -2,6 +2,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
 import {
   type BodyOf,
   canonicalBytes,
@@ -39,6 +40,8 @@ export interface JournalFixture extends AsyncDisposable {
     bodies: readonly JournalBody[],
     as?: { runner: string; epoch: number },
   ): Promise<readonly JournalEvent[]>;
+  /** Of one table, read beside the journal, which is closed for that time. */
+  countRows(table: 'plan' | 'undone'): Promise<number>;
   /** As a new process would find it. */
   reopen(): Promise<void>;
 }
@@ -69,6 +72,14 @@ export async function createJournalFixture(): Promise<JournalFixture> {
     ) => {
       const { seq: after } = await whole.journal.runs.getRun(run);
       return await whole.journal.append(run, { by: 'runner', ...as, after }, bodies);
+    },
+    countRows: async (table: 'plan' | 'undone') => {
+      await whole.journal.close();
+      const db = new DatabaseSync(join(folder, 'journal.db'), { readOnly: true });
+      const rows = db.prepare(`select * from ${table}`).all();
+      db.close();
+      whole.journal = await open();
+      return rows.length;
     },
     reopen: async () => {
       await whole.journal.close();
