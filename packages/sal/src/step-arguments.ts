@@ -15,8 +15,10 @@ export function parseArguments<T>(verb: string, schema: z.ZodType<T>, args: Json
   });
 }
 
+export type ResourceContext = StepContext & { readonly rid: Rid; readonly name: string };
+
 /** The context of a verb that is called on a resource: the engine always gives it rid and name. */
-export function onResource(context: StepContext): StepContext & { rid: Rid; name: string } {
+export function onResource(context: StepContext): ResourceContext {
   const { rid, name } = context;
   if (rid === null || name === null) {
     throw new HyphaError('E_INTERNAL', `step ${context.op} names no resource`);

@@ -5,7 +5,7 @@ import type { Effects } from '../effects.ts';
 import type { ResourceRecord } from '../resource-kind.ts';
 import { specHashOf } from '../resource-label.ts';
 import type { Sal } from '../sal.ts';
-import type { SalVerb, StepContext } from '../step-contract.ts';
+import type { PlannedWorld, SalVerb, StepContext } from '../step-contract.ts';
 
 /** A place of its own for one test: a pool, a folder. Made empty, gone after `close`. */
 export interface ContractWorld {
@@ -45,7 +45,7 @@ export function contractRef(kind: string, name: string): { $rid: Rid; kind: stri
 export function contractContext(
   verb: SalVerb,
   call: ContractCall,
-  options: { run?: string; step?: number; signal?: AbortSignal } = {},
+  options: { run?: string; step?: number; signal?: AbortSignal; planned?: PlannedWorld } = {},
 ): StepContext {
   const run = `run_${(options.run ?? 'b').repeat(26)}`;
   const step = options.step ?? 1;
@@ -59,6 +59,7 @@ export function contractContext(
     name: call.name,
     signal: options.signal ?? AbortSignal.timeout(120_000),
     op: `${run}/${step}`,
+    ...(options.planned === undefined ? {} : { planned: options.planned }),
   };
 }
 

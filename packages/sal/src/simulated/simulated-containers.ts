@@ -2,10 +2,21 @@ import { join } from 'node:path';
 import { HyphaError, Json, type NodeId, Rid } from '@hypha/protocol';
 import { z } from 'zod';
 import { containerAddress } from '../address.ts';
+import {
+  adjustedFields,
+  assertMounts,
+  CONTAINER_STEP_LIMITS,
+  changeOf,
+  DeclaredFields,
+  declaredFields,
+  planOnPlanned,
+  UNKNOWN_FIELDS,
+} from '../container/index.ts';
 import type { Effects } from '../effects.ts';
+import { handleVerb } from '../handle-verb.ts';
 import { getLayoutDigest, parseImageReference } from '../image-reference.ts';
 import { findRecord, removeRecord, writeRecord } from '../record-file.ts';
-import type { ResourceKind } from '../resource-kind.ts';
+import type { ResourceKind, ResourceRecord } from '../resource-kind.ts';
 import {
   labelForRecord,
   labelForStep,
@@ -23,10 +34,18 @@ const ENSURE = 'container.ensure';
 const EXEC = 'container.exec';
 
 /** Without the spec: `env` and `files` may hold secrets, which no file may. */
-const SimulatedContainer = ResourceLabel.extend({ image: z.string() });
+const SimulatedContainer = ResourceLabel.extend({
+  image: z.string(),
+  declared: DeclaredFields.default(UNKNOWN_FIELDS),
+});
 type SimulatedContainer = z.infer<typeof SimulatedContainer>;
 
 const ContainerBefore = z.strictObject({ container: SimulatedContainer.nullable() });
+
+/** As recorded, and nothing more held than that. */
+function isReached(found: SimulatedContainer, record: ResourceRecord): boolean {
+  return found.specHash === record.specHash && found.declared.held === null;
+}
 
 /** Containers that are records: `container/<rid>.json`. What a node can check without running any is checked. */
 export class SimulatedContainers {
@@ -55,7 +74,7 @@ export class SimulatedContainers {
     return {
       kind: 'container',
       status: this.#status,
-      verbs: [this.#ensureVerb(), this.#execVerb()],
+      verbs: [this.#ensureVerb(), this.#execVerb(), this.#getVerb()],
       resource: this.#resource(),
     };
   }
@@ -79,7 +98,9 @@ export class SimulatedContainers {
           storageBytes: 0,
         },
       }),
+      deadlineMs: (spec) => CONTAINER_STEP_LIMITS.startMsMax + (spec.health?.within ?? 0),
       plan: (context, spec) => this.#plan(context, spec),
+      predict: async (context) => this.#resultOf(context),
       apply: (context, spec) => this.#apply(context, spec),
       probe: async (context, spec) => {
         const found = await this.#find(onResource(context).rid);
@@ -94,11 +115,13 @@ export class SimulatedContainers {
     const { rid } = onResource(context);
     const container = (await this.#find(rid)) ?? null;
     const before = { container };
-    if (container?.specHash === specHashOf(Json.parse(spec))) return { action: 'no-op', before };
-    await this.#checkNeeds(spec);
+    const again = planOnPlanned(context, spec);
+    const specHash = specHashOf(Json.parse(spec));
+    if (again === undefined && container?.specHash === specHash) return { action: 'no-op', before };
+    await this.#assertNeeds(context, spec);
+    if (again !== undefined) return { ...again, before };
     if (container === null) return { action: 'create', before };
-    const differs = container.image === spec.image ? ['spec'] : ['image'];
-    return { action: 'replace', before, differs };
+    return { ...changeOf(container.declared, spec), before };
   }
 
   async #apply(context: StepContext, spec: ContainerSpec): Promise<Json> {
@@ -108,7 +131,10 @@ export class SimulatedContainers {
     const current = await this.#find(rid);
     if (current?.specHash !== label.specHash) {
       const createdBy = current?.createdBy ?? op;
-      await this.#write({ ...label, createdBy, image: spec.image });
+      const past = current?.declared ?? UNKNOWN_FIELDS;
+      const isUpdate = changeOf(past, spec).action === 'update';
+      const declared = isUpdate ? adjustedFields(past, spec) : declaredFields(spec);
+      await this.#write({ ...label, createdBy, image: spec.image, declared });
     }
     return this.#resultOf(context);
   }
@@ -125,20 +151,20 @@ export class SimulatedContainers {
   }
 
   /** As the real adapter would find out: the image is there, and so are the volumes. */
-  async #checkNeeds(spec: ContainerSpec): Promise<void> {
+  async #assertNeeds(context: StepContext, spec: ContainerSpec): Promise<void> {
     const image = parseImageReference(spec.image);
     if (image.source === 'layout') await getLayoutDigest(image.folder, image.tag);
-    for (const [path, volume] of Object.entries(spec.mounts)) {
-      if (!(await this.#hasVolume(volume.$rid))) {
-        throw new HyphaError(
-          'E_REFERENCE',
-          `volume ${volume.name} to mount at ${path} is not there`,
-          {
-            where: { path: `mounts.${path}` },
-          },
-        );
-      }
-    }
+    await assertMounts(spec, context, this.#hasVolume);
+  }
+
+  #getVerb(): SalVerb {
+    return handleVerb({
+      kind: 'container',
+      find: async (context) => {
+        const isThere = context.planned?.find(context.rid) ?? (await this.#find(context.rid));
+        return isThere === undefined ? undefined : this.#resultOf(context);
+      },
+    });
   }
 
   #execVerb(): SalVerb {
@@ -148,6 +174,7 @@ export class SimulatedContainers {
       capability: 'container',
       kind: 'container',
       parse: (args) => parseArguments(EXEC, ExecArgs, args),
+      deadlineMs: ({ timeout }) => timeout + CONTAINER_STEP_LIMITS.execGraceMs,
       plan: async () => ({ action: 'run', before: null }),
       apply: async (context) => {
         const { rid, name, signal } = onResource(context);
@@ -170,17 +197,19 @@ export class SimulatedContainers {
         }
         return {
           state: 'running',
-          converged: found.specHash === record.specHash,
+          converged: isReached(found, record),
           addresses: [containerAddress(this.#node, record.rid)],
           info: { image: found.image, simulated: true },
         };
       },
       converge: async (record) => {
-        const { image } = ContainerSpec.parse(record.spec);
+        const spec = ContainerSpec.parse(record.spec);
         const found = await this.#find(record.rid);
-        if (found?.specHash === record.specHash) return;
+        if (found !== undefined && isReached(found, record)) return;
         const label = labelForRecord(record);
-        await this.#write({ ...label, createdBy: found?.createdBy ?? label.createdBy, image });
+        const createdBy = found?.createdBy ?? label.createdBy;
+        const declared = declaredFields(spec);
+        await this.#write({ ...label, createdBy, image: spec.image, declared });
       },
       remove: (record) => this.#remove(record.rid),
       list: async () => {

@@ -10,9 +10,12 @@ import {
   type ContractWorld,
   contractRef,
   contractRid,
+  describeOnceContract,
+  describeReadContract,
   describeResourceContract,
   describeStepContract,
   getVerb,
+  recordOf,
 } from '../contract/index.ts';
 import type { Effects } from '../effects.ts';
 import type { Sal } from '../sal.ts';
@@ -32,6 +35,10 @@ beforeAll(async () => {
 });
 
 afterAll(() => rm(layout, { recursive: true }));
+
+function handleOf(kind: string, name: string): ContractCall {
+  return { verb: `${kind}.get`, name, args: {} };
+}
 
 interface SimulatedWorld extends ContractWorld {
   readonly folder: string;
@@ -60,6 +67,8 @@ async function capture(folder: string): Promise<Json> {
 }
 
 const data: ContractCall = { verb: 'volume.ensure', name: 'data', args: { size: '1GiB' } };
+const other: ContractCall = { ...data, name: 'other' };
+const larger: ContractCall = { ...data, args: { size: '2GiB' } };
 const before: ContractCall = {
   verb: 'volume.snapshot',
   name: 'data',
@@ -70,7 +79,7 @@ describeStepContract({
   adapter: 'simulated volumes',
   createWorld: () => createWorld('volume'),
   cases: [
-    { ...data, title: 'creates one', action: 'create' },
+    { ...data, title: 'creates one', action: 'create', beside: other, next: larger },
     {
       ...data,
       args: { size: '1GiB', cloneOf: contractRef('volume', 'source') },
@@ -79,7 +88,15 @@ describeStepContract({
       action: 'create',
     },
     { ...data, title: 'leaves one as it is', given: [data], action: 'no-op' },
-    { ...data, args: { size: '2GiB' }, title: 'grows one', given: [data], action: 'update' },
+    {
+      ...larger,
+      title: 'grows one',
+      given: [data],
+      action: 'update',
+      differs: ['size'],
+      beside: other,
+      next: { ...data, args: { size: '3GiB' } },
+    },
     { ...data, args: { size: '1MiB' }, title: 'shrinks one', given: [data], action: 'update' },
     {
       ...data,
@@ -88,8 +105,34 @@ describeStepContract({
       given: [data],
       action: 'update',
     },
-    { ...before, title: 'takes one', given: [data], action: 'create' },
+    {
+      ...before,
+      title: 'takes one',
+      given: [data],
+      action: 'create',
+      beside: other,
+      next: larger,
+    },
     { ...before, title: 'leaves one as it is', given: [data, before], action: 'no-op' },
+  ],
+});
+
+describeReadContract({
+  adapter: 'simulated volumes',
+  createWorld: () => createWorld('volume'),
+  cases: [
+    {
+      ...handleOf('volume', 'data'),
+      title: 'finds one',
+      given: [data],
+      codeWithout: 'E_NOT_FOUND',
+    },
+    {
+      ...handleOf('volume', 'data'),
+      title: 'finds one that shrinks with the commit',
+      given: [larger, data],
+      codeWithout: 'E_NOT_FOUND',
+    },
   ],
 });
 
@@ -112,19 +155,88 @@ const web = (spec: Record<string, Json> = {}): ContractCall => ({
   args: { image: `registry.example/web@${digest}`, ...spec },
 });
 
+const mounts = { '/data': contractRef('volume', 'data') };
+
+function secret(letter: string): Json {
+  return { secret: 'token', version: letter.repeat(32) };
+}
+
 describeStepContract({
   adapter: 'simulated containers',
   createWorld: () => createWorld('container'),
   cases: [
-    { ...web(), title: 'creates one', action: 'create' },
     {
-      ...web({ mounts: { '/data': contractRef('volume', 'data') } }),
+      ...web(),
+      title: 'creates one',
+      action: 'create',
+      beside: { ...web(), name: 'other' },
+      next: web({ cpus: 2 }),
+    },
+    {
+      ...web({ mounts }),
       title: 'creates one with a mount',
       given: [data],
       action: 'create',
     },
     { ...web(), title: 'leaves one as it is', given: [web()], action: 'no-op' },
-    { ...web({ memory: '1GiB' }), title: 'replaces one', given: [web()], action: 'replace' },
+    {
+      ...web({ memory: '1GiB', restart: 'never' }),
+      title: 'gives one more',
+      given: [web()],
+      action: 'update',
+      differs: ['memory', 'restart'],
+      beside: { ...web(), name: 'other' },
+      next: web({ env: { A: 'b' } }),
+    },
+    {
+      ...web({ memory: '8MiB' }),
+      title: 'gives one less',
+      given: [web()],
+      action: 'update',
+      differs: ['memory'],
+    },
+    {
+      ...web({ memory: '1GiB', env: { A: 'b', C: 'd' }, files: { '/x': 'y' }, mounts }),
+      title: 'replaces one',
+      given: [data, web({ env: { A: 'a', C: 'd' } })],
+      action: 'replace',
+      differs: ['env.A', 'files./x', 'memory', 'mounts./data'],
+      next: web({ memory: '2GiB', env: { A: 'b', C: 'd' }, files: { '/x': 'y' }, mounts }),
+    },
+    {
+      ...web({ env: { TOKEN: secret('b') }, files: { '/token': secret('b') } }),
+      title: 'replaces one for a new value of a secret',
+      given: [web({ env: { TOKEN: secret('a') }, files: { '/token': secret('a') } })],
+      action: 'replace',
+      differs: ['env.TOKEN', 'files./token'],
+    },
+  ],
+});
+
+describeReadContract({
+  adapter: 'simulated containers',
+  createWorld: () => createWorld('container'),
+  cases: [
+    {
+      ...handleOf('container', 'web'),
+      title: 'finds one',
+      given: [web()],
+      codeWithout: 'E_NOT_FOUND',
+    },
+  ],
+});
+
+describeOnceContract({
+  adapter: 'simulated containers',
+  createWorld: () => createWorld('container'),
+  cases: [
+    {
+      verb: 'container.exec',
+      name: 'web',
+      args: { container: contractRef('container', 'web'), command: ['true'] },
+      title: 'runs nothing',
+      given: [web()],
+    },
   ],
 });
 
@@ -241,4 +353,31 @@ test('records survive: another process sees what one declared', () =>
     expect(await other.resource.list(AbortSignal.timeout(1000))).toEqual([
       { rid: contractRid('volume', 'data'), label: 'default/contract/volume/data' },
     ]);
+  }));
+
+test('holds the larger limit of a container until its run commits', () =>
+  withSals(async ({ container }) => {
+    await applyWhole(container, web({ memory: '1GiB' }));
+    const less = web({ memory: '8MiB', cpus: 2 });
+    await applyWhole(container, less, { run: 'b' });
+    const record = recordOf(container, less);
+    const look = () => container.resource.observe(record, AbortSignal.timeout(1000));
+    expect(await look()).toMatchObject({ state: 'running', converged: false });
+    await container.resource.converge(record, AbortSignal.timeout(1000));
+    expect(await look()).toMatchObject({ state: 'running', converged: true });
+  }));
+
+test('bounds each step by what its arguments ask for', () =>
+  withSals(async ({ volume, container }) => {
+    const deadlineMs = (sal: Sal, verb: string, args: Json) => {
+      const found = getVerb(sal, verb);
+      return found.deadlineMs?.(found.parse(args)) ?? 0;
+    };
+    const { args } = web();
+    const { args: waiting } = web({ health: { tcp: { port: 80 }, within: '10m' } });
+    const plainMs = deadlineMs(container, 'container.ensure', args);
+    expect(deadlineMs(container, 'container.ensure', waiting)).toBe(plainMs + 600_000);
+    const exec = { container: contractRef('container', 'web'), command: ['true'], timeout: '1h' };
+    expect(deadlineMs(container, 'container.exec', exec)).toBeGreaterThan(3_600_000);
+    expect(deadlineMs(volume, 'volume.ensure', { size: 1 })).toBeGreaterThan(0);
   }));

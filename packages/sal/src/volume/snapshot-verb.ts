@@ -1,9 +1,16 @@
-import { HyphaError, type Json } from '@hypha/protocol';
+import type { Json } from '@hypha/protocol';
 import { z } from 'zod';
 import { SnapshotArgs } from '../specs.ts';
 import { onResource, parseArguments } from '../step-arguments.ts';
-import { defineVerb, type Probe, type SalVerb, type StepContext } from '../step-contract.ts';
-import { SnapshotLabel, type VolumeDriver } from './volume-driver.ts';
+import {
+  defineVerb,
+  type Probe,
+  type SalVerb,
+  type StepContext,
+  type StepPlan,
+} from '../step-contract.ts';
+import { assertVolume } from './planned-volume.ts';
+import { SnapshotLabel, VOLUME_STEP_MS_MAX, type VolumeDriver } from './volume-driver.ts';
 
 const VERB = 'volume.snapshot';
 
@@ -17,11 +24,9 @@ export function snapshotVerb(driver: VolumeDriver): SalVerb {
     capability: 'volume',
     kind: 'volume',
     parse: (args) => parseArguments(VERB, SnapshotArgs, args),
-    plan: async (context, args) => {
-      const { rid } = onResource(context);
-      const snapshot = (await driver.findSnapshot(rid, args.name)) ?? null;
-      return { action: snapshot === null ? 'create' : 'no-op', before: { snapshot } };
-    },
+    deadlineMs: () => VOLUME_STEP_MS_MAX,
+    plan: (context, args) => planSnapshot(driver, context, args),
+    predict: async (context, args) => resultOf(driver, context, args),
     apply: (context, args) => applySnapshot(driver, context, args),
     probe: async (context, args): Promise<Probe> => {
       const found = await driver.findSnapshot(onResource(context).rid, args.name);
@@ -40,6 +45,22 @@ export function snapshotVerb(driver: VolumeDriver): SalVerb {
   });
 }
 
+async function planSnapshot(
+  driver: VolumeDriver,
+  context: StepContext,
+  args: SnapshotArgs,
+): Promise<StepPlan> {
+  const { rid, name } = onResource(context);
+  const purpose = `snapshot volume ${name}`;
+  await assertVolume(driver, context, { rid, purpose, path: 'volume' });
+  const snapshot = (await driver.findSnapshot(rid, args.name)) ?? null;
+  const isPlanned = (context.planned?.stepsOn(rid) ?? []).some(
+    (step) => step.verb === VERB && SnapshotArgs.safeParse(step.args).data?.name === args.name,
+  );
+  const action = snapshot === null && !isPlanned ? 'create' : 'no-op';
+  return { action, before: { snapshot } };
+}
+
 async function applySnapshot(
   driver: VolumeDriver,
   context: StepContext,
@@ -47,9 +68,8 @@ async function applySnapshot(
 ): Promise<Json> {
   const { rid, name, op, signal } = onResource(context);
   signal.throwIfAborted();
-  if ((await driver.find(rid)) === undefined) {
-    throw new HyphaError('E_REFERENCE', `cannot snapshot volume ${name}: it is not there`);
-  }
+  const purpose = `snapshot volume ${name}`;
+  await assertVolume(driver, context, { rid, purpose, path: 'volume' });
   if ((await driver.findSnapshot(rid, args.name)) === undefined) {
     await driver.createSnapshot({ v: 1, rid, name: args.name, createdBy: op }, signal);
   }

@@ -27,6 +27,12 @@ export const SnapshotLabel = z.strictObject({
 export type SnapshotLabel = z.infer<typeof SnapshotLabel>;
 
 /**
+ * Longest that one step on a volume may take, milliseconds. Nothing of it depends on how much a volume holds, but
+ * every change waits for a commit of the file system, which takes its time under load.
+ */
+export const VOLUME_STEP_MS_MAX = 300_000;
+
+/**
  * Everything here is idempotent, and atomic where it says so. Rids and snapshot names are the only
  * parts of paths. Throws `E_STORAGE` when the pool is full, `E_SAL` for what else goes wrong.
  */

@@ -1,8 +1,8 @@
-import { HyphaError, type Json } from '@hypha/protocol';
+import { HyphaError, type Json, type Rid } from '@hypha/protocol';
 import { z } from 'zod';
 import { labelForStep, specHashOf } from '../resource-label.ts';
-import { VolumeSpec } from '../specs.ts';
-import { onResource, parseArguments } from '../step-arguments.ts';
+import { type VolumeResult, VolumeSpec } from '../specs.ts';
+import { onResource, parseArguments, type ResourceContext } from '../step-arguments.ts';
 import {
   defineVerb,
   NO_USE,
@@ -11,7 +11,8 @@ import {
   type StepContext,
   type StepPlan,
 } from '../step-contract.ts';
-import { type VolumeDriver, VolumeLabel } from './volume-driver.ts';
+import { assertVolume, findPlannedVolume } from './planned-volume.ts';
+import { VOLUME_STEP_MS_MAX, type VolumeDriver, VolumeLabel } from './volume-driver.ts';
 
 const VERB = 'volume.ensure';
 
@@ -29,7 +30,9 @@ export function volumeVerb(driver: VolumeDriver): SalVerb {
       spec: specJson(args),
       uses: { ...NO_USE, storageBytes: args.size },
     }),
+    deadlineMs: () => VOLUME_STEP_MS_MAX,
     plan: (context, args) => planVolume(driver, context, args),
+    predict: async (context, args) => resultOf(driver, context, args),
     apply: (context, args, before) => applyVolume(driver, context, args, before),
     probe: (context, args, before) => probeVolume(driver, context, args, before),
     undo: (context, _args, before) => undoVolume(driver, context, before),
@@ -42,11 +45,11 @@ async function planVolume(
   spec: VolumeSpec,
 ): Promise<StepPlan> {
   const { rid, name } = onResource(context);
-  const volume = (await driver.find(rid)) ?? null;
-  const before = { volume };
+  const before = { volume: (await driver.find(rid)) ?? null };
+  const volume = findPlannedVolume(before.volume, onResource(context));
   const source = spec.cloneOf?.$rid;
   if (volume === null) {
-    if (source !== undefined) await checkSource(driver, source, name);
+    if (source !== undefined) await assertSource(driver, context, source);
     return { action: 'create', before };
   }
   if (source !== undefined && source !== volume.clonedFrom) {
@@ -68,13 +71,13 @@ async function applyVolume(
   spec: VolumeSpec,
   beforeJson: Json,
 ): Promise<Json> {
-  const { rid, name, run, op, signal } = onResource(context);
+  const { rid, run, op, signal } = onResource(context);
   signal.throwIfAborted();
   const before = VolumeBefore.parse(beforeJson);
   const current = await driver.find(rid);
   if (current === undefined) {
     const source = spec.cloneOf?.$rid;
-    if (source !== undefined) await checkSource(driver, source, name);
+    if (source !== undefined) await assertSource(driver, context, source);
     const label = labelForStep(onResource(context), 'volume', specJson(spec));
     const clonedFrom = source ?? null;
     await driver.create({ ...label, sizeBytes: spec.size, clonedFrom }, source, signal);
@@ -144,11 +147,13 @@ async function undoVolume(
   if (current.lastOp === op) await driver.setLabel(before.volume, signal);
 }
 
-async function checkSource(driver: VolumeDriver, source: string, name: string): Promise<void> {
-  if ((await driver.find(source)) !== undefined) return;
-  throw new HyphaError('E_REFERENCE', `cannot clone into volume ${name}: its source is not there`, {
-    where: { path: 'cloneOf' },
-  });
+async function assertSource(
+  driver: VolumeDriver,
+  context: StepContext,
+  source: Rid,
+): Promise<void> {
+  const purpose = `clone into volume ${context.name}`;
+  await assertVolume(driver, context, { rid: source, purpose, path: 'cloneOf' });
 }
 
 /** The spec as the desired record holds it. */
@@ -161,7 +166,15 @@ function specJson(spec: VolumeSpec): Json {
 }
 
 function resultOf(driver: VolumeDriver, context: StepContext, spec: VolumeSpec): Json {
-  const { rid, name } = onResource(context);
+  return volumeResult(driver, onResource(context), spec.size);
+}
+
+/** What a script's handle holds. */
+export function volumeResult(
+  driver: VolumeDriver,
+  { rid, name }: ResourceContext,
+  sizeBytes: number,
+): VolumeResult {
   const simulated = driver.status.state === 'simulated';
-  return { $rid: rid, kind: 'volume', name, sizeBytes: spec.size, simulated };
+  return { $rid: rid, kind: 'volume', name, sizeBytes, simulated };
 }
