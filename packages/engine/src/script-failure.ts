@@ -56,7 +56,10 @@ export function assertSameCall(call: GuestCall, intent: StepIntent): void {
   throw new HyphaError(
     'E_NONDETERMINISM',
     `step ${call.call} was ${labelOf(intent)} when it was recorded and is ${labelOf(made)} now`,
-    { where: { step: call.call }, details: { recorded: { verb, name, args }, made } },
+    {
+      where: { ...call.place, step: call.call },
+      details: { recorded: { verb, name, args }, made },
+    },
   );
 }
 
