@@ -94,7 +94,9 @@ function heldBy(node: NodeView, run: SentRun | undefined): ResourceLimits | null
 function sentTo(node: NodeView, sent: readonly SentRun[]): ResourceLimits {
   const newest = new Map<string, SentRun>();
   for (const run of sent) {
-    if (!isUnreported(run, node)) continue;
+    // Plans and tasks reserve nothing, and take the place of nothing.
+    const isRevision = run.mode === 'apply' || run.mode === 'destroy';
+    if (!isRevision || !isUnreported(run, node)) continue;
     const name = `${run.realm}/${run.deployment}`;
     if ((newest.get(name)?.generation ?? 0) < run.generation) newest.set(name, run);
   }

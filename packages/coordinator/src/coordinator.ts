@@ -6,6 +6,7 @@ import { openStore, type Store } from '@hypha/store';
 import { callerKeys } from './api/caller-keys.ts';
 import { addRoutes } from './api/routes.ts';
 import { AuthorityMirror } from './authority-mirror.ts';
+import { Cancellations } from './cancellations.ts';
 import { ChangeFeed } from './change-feed.ts';
 import type { Clock } from './clock.ts';
 import { type CoordinatorConfig, VERSION } from './config.ts';
@@ -32,6 +33,7 @@ export interface Coordinator {
   readonly fleet: Fleet;
   readonly follower: LedgerFollower;
   readonly submissions: Submissions;
+  readonly cancellations: Cancellations;
   readonly inbox: Inbox;
   readonly outbox: Outbox;
   readonly runs: RunReader;
@@ -159,6 +161,7 @@ async function compose(deps: {
     ...shared,
     inbox,
     submissions: new Submissions({ ...shared, expiryGraceMs: config.expiryGraceMs }),
+    cancellations: new Cancellations({ ...shared, expiryGraceMs: config.expiryGraceMs }),
     outbox: new Outbox({ ...shared, runs }),
     runs: new RunReader({ store, bell }),
     deployments: new DeploymentReader({ store }),

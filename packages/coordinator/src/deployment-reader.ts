@@ -79,7 +79,7 @@ export class DeploymentReader {
     return view;
   }
 
-  /** Every revision, the highest generation first. Throws `E_NOT_FOUND`. */
+  /** Every revision, the highest generation first; plans and tasks are none. Throws `E_NOT_FOUND`. */
   async revisions(
     realm: string,
     name: string,
@@ -91,6 +91,7 @@ export class DeploymentReader {
       .select(COLUMNS)
       .where('realm', '=', realm)
       .where('deployment', '=', name)
+      .where('mode', 'in', ['apply', 'destroy'])
       .orderBy('generation', 'desc')
       .orderBy('digest', 'desc')
       .limit(limit + 1);

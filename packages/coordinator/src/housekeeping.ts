@@ -2,13 +2,13 @@ import type { Logger } from '@hypha/service';
 import type { Store } from '@hypha/store';
 import type { ChangeFeed } from './change-feed.ts';
 import type { Clock } from './clock.ts';
-import { expireMessages } from './expiry.ts';
+import { expireCancels, expireMessages } from './expiry.ts';
 import { COORDINATOR_LIMITS as LIMITS } from './limits.ts';
-import { forgetOldRevisions } from './retention.ts';
+import { forgetOldCancels, forgetOldRevisions } from './retention.ts';
 import type { RunBook } from './run-book.ts';
 import type { CoordinatorDb } from './schema.ts';
 
-/** What time alone brings: messages expire, old changes and revisions are forgotten. */
+/** What time alone brings: messages expire, old changes, revisions and cancels are forgotten. */
 export class Housekeeping {
   readonly #deps: HousekeepingDeps;
   #prunedAt = 0;
@@ -28,6 +28,7 @@ export class Housekeeping {
 
   async #sweep(signal: AbortSignal): Promise<void> {
     const { clock, store, changes, retentionMs } = this.#deps;
+    while (!signal.aborted && (await expireCancels(this.#deps)) === LIMITS.expiredAtOnce);
     while (!signal.aborted && (await expireMessages(this.#deps)) === LIMITS.expiredAtOnce);
     if (clock.nowMs() - this.#prunedAt < LIMITS.pruneMs) return;
     this.#prunedAt = clock.nowMs();
@@ -35,6 +36,7 @@ export class Housekeeping {
     const before = clock.nowMs() - retentionMs;
     const full = LIMITS.retentionRevisionsAtOnce;
     while (!signal.aborted && (await forgetOldRevisions(store, before)) === full);
+    await forgetOldCancels(store, Math.min(before, clock.nowMs() - LIMITS.cancelsKeptMsMin));
   }
 }
 

@@ -46,6 +46,26 @@ export function submissionMessage(
   return { type: 'submission', id: run, run, submission: { envelope, ...stapled(head) } };
 }
 
+const CANCEL_PREFIX = 'cancel-';
+
+/** The message that brings a cancel to a node; its id says which, so a doubled one is recognised. */
+export function cancelMessage(
+  digest: string,
+  envelope: Envelope,
+  head?: Checkpoint | null,
+): InboxMessage {
+  return {
+    type: 'cancellation',
+    id: CANCEL_PREFIX + digest,
+    submission: { envelope, ...stapled(head) },
+  };
+}
+
+/** Of a `cancelMessage` by its id; of any other id, one that no cancel has. */
+export function digestOfCancel(messageId: string): string {
+  return messageId.startsWith(CANCEL_PREFIX) ? messageId.slice(CANCEL_PREFIX.length) : '';
+}
+
 function stapled(head: Checkpoint | null | undefined): { readonly checkpoint?: string } {
   return head === null || head === undefined ? {} : { checkpoint: head.note };
 }

@@ -1,14 +1,13 @@
-import type { Checkpoint, Envelope, InboxMessage } from '@hypha/protocol';
+import type { InboxMessage } from '@hypha/protocol';
 import type { Logger } from '@hypha/service';
 import type { Store } from '@hypha/store';
 import type { AuthorityMirror } from './authority-mirror.ts';
 import type { Clock } from './clock.ts';
 import type { Doorbell } from './doorbell.ts';
 import type { Fleet } from './fleet.ts';
-import { authorityMessages, inboxTopic, submissionMessage } from './inbox-message.ts';
-import { COORDINATOR_LIMITS as LIMITS } from './limits.ts';
+import { authorityMessages, inboxTopic } from './inbox-message.ts';
+import { InboxQueue } from './inbox-queue.ts';
 import type { LogMirror } from './log-mirror.ts';
-import { nextSendAt } from './resend-schedule.ts';
 import type { CoordinatorDb } from './schema.ts';
 
 /**
@@ -18,11 +17,13 @@ import type { CoordinatorDb } from './schema.ts';
  */
 export class Inbox {
   readonly #deps: InboxDeps;
+  readonly #queue: InboxQueue;
   /** node id → ends its open inbox. */
   readonly #open = new Map<string, AbortController>();
 
   constructor(deps: InboxDeps) {
     this.#deps = deps;
+    this.#queue = new InboxQueue(deps);
   }
 
   /**
@@ -45,7 +46,7 @@ export class Inbox {
     log.info({ nodeId: node }, 'inbox opened');
     try {
       await fleet.tellChanges();
-      await this.#renewAll(node);
+      await this.#queue.renewAll(node);
       let sentSeq = authoritySeq;
       let nextInMs: number | undefined;
       while (await rings.next(nextInMs)) {
@@ -54,7 +55,7 @@ export class Inbox {
           yield* authorityMessages(authority, sentSeq, this.#deps.heads.newest);
           sentSeq = authority.seq;
         }
-        const claim = await this.#claim(node);
+        const claim = await this.#queue.claim(node);
         yield* claim.messages;
         nextInMs = claim.nextInMs;
       }
@@ -90,85 +91,6 @@ export class Inbox {
     this.#open.set(node, connection);
     return connection;
   }
-
-  /** A node that comes back gets what it has not answered at once, not when its lease is over. */
-  async #renewAll(node: string): Promise<void> {
-    const { store } = this.#deps;
-    await store.write([
-      {
-        query: store.db.updateTable('inbox_messages').set({ due_at: 0 }).where('node', '=', node),
-      },
-    ]);
-  }
-
-  /**
-   * Takes the lease on what is due, oldest first, as far as the node's window of unanswered messages
-   * allows. `nextInMs`: when there may be more; undefined when only a ring can bring it.
-   */
-  async #claim(node: string): Promise<Claim> {
-    const { store, clock } = this.#deps;
-    const nowMs = clock.nowMs();
-    const { leased, nextDueAt } = await this.#leases(node, nowMs);
-    const limit = Math.min(LIMITS.inFlightPerNodeMax - leased, LIMITS.inboxClaimMax);
-    const due = limit > 0 ? await this.#listDue(node, nowMs, limit) : [];
-    if (due.length > 0) {
-      await store.write(
-        due.map(({ id, attempts }) => ({
-          query: store.db
-            .updateTable('inbox_messages')
-            .set({
-              attempts: attempts + 1,
-              due_at: nextSendAt(nowMs, attempts + 1, clock.random()),
-            })
-            .where('id', '=', id),
-        })),
-      );
-      // Its own lease, or the next of the backlog: either way, look again.
-      const messages = due.map((row) => messageOf(row, this.#deps.heads.newest));
-      return { messages, nextInMs: 0 };
-    }
-    return { messages: [], nextInMs: nextDueAt === null ? undefined : nextDueAt - nowMs };
-  }
-
-  /** Unanswered messages that are not due yet, and when the first of them is. */
-  #leases(node: string, nowMs: number) {
-    return this.#deps.store.db
-      .selectFrom('inbox_messages')
-      .select(({ fn }) => [
-        fn.countAll<number>().as('leased'),
-        fn.min<number | null>('due_at').as('nextDueAt'),
-      ])
-      .where('node', '=', node)
-      .where('due_at', '>', nowMs)
-      .where('expires_at', '>', nowMs)
-      .executeTakeFirstOrThrow();
-  }
-
-  #listDue(node: string, nowMs: number, limit: number) {
-    return this.#deps.store.db
-      .selectFrom('inbox_messages')
-      .innerJoin('runs', 'runs.run', 'inbox_messages.run')
-      .innerJoin('revisions', 'revisions.digest', 'runs.digest')
-      .select(['inbox_messages.id', 'runs.run', 'attempts', 'envelope'])
-      .where('inbox_messages.node', '=', node)
-      .where('due_at', '<=', nowMs)
-      .where('expires_at', '>', nowMs)
-      .orderBy('inbox_messages.position')
-      .limit(limit)
-      .execute();
-  }
-}
-
-interface Claim {
-  readonly messages: readonly InboxMessage[];
-  readonly nextInMs: number | undefined;
-}
-
-function messageOf(
-  row: { readonly run: string; readonly envelope: string },
-  head: Checkpoint | null,
-): InboxMessage {
-  return submissionMessage(row.run, JSON.parse(row.envelope) as Envelope, head);
 }
 
 export interface InboxDeps {

@@ -6,6 +6,10 @@ export const COORDINATOR_LIMITS = {
   pendingPerNodeMax: 1000,
   /** Messages that wait for all nodes together. */
   pendingMax: 100_000,
+  /** Cancels that are kept for one script envelope. */
+  cancelsPerTargetMax: 16,
+  /** How long a cancel is kept at least: until its target could no longer be admitted, milliseconds (design §8). */
+  cancelsKeptMsMin: 2 * 86_400_000,
   /** Messages sent to one node whose answer is still to come. */
   inFlightPerNodeMax: 64,
   /** Messages read from the store for one node at once. */

@@ -12,6 +12,7 @@ import {
   verifyEnvelope,
   verifyScript,
 } from '@hypha/protocol';
+import { readCancels } from './cancel-memory.ts';
 import type { OutboxDeps } from './outbox-deps.ts';
 import { newRun } from './run-record.ts';
 import { learnedWrites, type SignedScript } from './submission-writes.ts';
@@ -39,7 +40,8 @@ export async function learnRun(
   }
   const nowMs = clock.nowMs();
   const row = newRun({ run: item.run, node, digest, payload, nowMs });
-  const acceptance = { store, changes, script, runs: [row], nowMs };
+  const cancels = await readCancels(store, digest);
+  const acceptance = { store, changes, script, runs: [row], cancels, nowMs };
   await store.write(learnedWrites(acceptance, mayMark(deps, node, item.envelope)));
   changes.ring();
   return { status: 'ok' };

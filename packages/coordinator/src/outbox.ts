@@ -10,11 +10,14 @@ import {
 import { isStoreConflict } from '@hypha/store';
 import { inboxTopic } from './inbox-message.ts';
 import { COORDINATOR_LIMITS as LIMITS } from './limits.ts';
+import { settleCancel } from './outbox-cancel.ts';
 import type { OutboxDeps } from './outbox-deps.ts';
 import { storeEvents, storeReceipt } from './outbox-journal.ts';
 import { learnRun } from './outbox-run.ts';
 import type { RunRow } from './run-record.ts';
 
+/** What a node says of one run, as against of a cancel. */
+type RunItem = Exclude<OutboxItem, { type: 'cancellation' }>;
 type ItemOf<T extends OutboxItem['type']> = Extract<OutboxItem, { type: T }>;
 
 /** Takes what nodes have to say. Every item may come twice; everything answered `ok` is durable. */
@@ -34,7 +37,7 @@ export class Outbox {
    */
   async take(node: string, { items }: OutboxBatch): Promise<OutboxResult[]> {
     const results = new Map<OutboxItem, OutboxResult>();
-    const byRun = Map.groupBy(items, ({ run }) => run);
+    const byRun = Map.groupBy(items, subjectOf);
     const groups = [...byRun.values()];
     const work = async () => {
       for (let group = groups.shift(); group !== undefined; group = groups.shift()) {
@@ -55,12 +58,12 @@ export class Outbox {
         if (isStoreConflict(error)) {
           // Another batch, or the expiry of its message, changed the run since it was read.
           if (attempt < LIMITS.writeAttemptsMax) continue;
-          throw new HyphaError('E_UNAVAILABLE', `run ${item.run} is changed too often`, {
+          throw new HyphaError('E_UNAVAILABLE', `${subjectOf(item)} is changed too often`, {
             cause: error,
           });
         }
         this.#deps.log.warn(
-          { err: error, nodeId: node, run: item.run, item: item.type },
+          { err: error, nodeId: node, about: subjectOf(item), item: item.type },
           'outbox item refused',
         );
         return { status: 'refused', problem: toProblem(error) };
@@ -69,6 +72,17 @@ export class Outbox {
   }
 
   async #takeOnce(node: string, item: OutboxItem): Promise<OutboxResult> {
+    if (item.type === 'cancellation') {
+      const { messageId, problem } = item;
+      return await settleCancel(this.#deps, node, {
+        messageId,
+        problem: problem === null ? null : boundedProblem(problem),
+      });
+    }
+    return await this.#takeOfRun(node, item);
+  }
+
+  async #takeOfRun(node: string, item: RunItem): Promise<OutboxResult> {
     if (item.type === 'run') return await learnRun(this.#deps, node, item);
     const row = await this.#deps.runs.find(item.run);
     if (row === undefined) return { status: 'want-run' };
@@ -119,6 +133,11 @@ export class Outbox {
     await runs.change(row, { guess }, clock.nowMs(), [forget]);
     bell.ring(inboxTopic(row.node));
   }
+}
+
+/** Items of one subject are taken in order. */
+function subjectOf(item: OutboxItem): string {
+  return item.type === 'cancellation' ? item.messageId : item.run;
 }
 
 /** A node's problem document, without its particulars when they are too large to keep. */

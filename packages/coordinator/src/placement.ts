@@ -83,8 +83,8 @@ function refusalOf(candidate: Candidate, ask: PlacementAsk): Refusal | undefined
     case 'pending':
       return { code: 'E_FORBIDDEN', reason: 'it waits for admission: hypha node admit' };
     case 'cordoned':
-      // A cordon keeps new work away; what is there may still be taken away.
-      if (ask.mode !== 'destroy') {
+      // A cordon keeps new work away; what is there may still be worked on and taken away.
+      if (ask.mode !== 'destroy' && ask.mode !== 'task') {
         return { code: 'E_FORBIDDEN', reason: 'it is cordoned: hypha node uncordon' };
       }
       break;
@@ -108,7 +108,7 @@ function refusalOf(candidate: Candidate, ask: PlacementAsk): Refusal | undefined
   if (candidate.waiting >= LIMITS.pendingPerNodeMax) {
     return { code: 'E_RATE', reason: `${candidate.waiting} messages wait for it already` };
   }
-  return ask.mode === 'destroy' ? undefined : shortage(candidate, ask.resources);
+  return ask.mode === 'apply' ? shortage(candidate, ask.resources) : undefined;
 }
 
 function shortage(candidate: Candidate, resources: ResourceLimits): Refusal | undefined {

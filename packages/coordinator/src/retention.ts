@@ -63,3 +63,18 @@ function forgetWrites(store: Store<CoordinatorDb>, digests: readonly string[]): 
     { query: db.deleteFrom('revisions').where('digest', 'in', digests) },
   ];
 }
+
+/**
+ * Forgets cancels accepted before `beforeMs`, with their messages: every script they could be for has expired.
+ */
+export async function forgetOldCancels(
+  store: Store<CoordinatorDb>,
+  beforeMs: number,
+): Promise<void> {
+  const { db } = store;
+  const old = db.selectFrom('cancellations').select('digest').where('accepted_at', '<', beforeMs);
+  await store.write([
+    { query: db.deleteFrom('cancel_messages').where('cancellation', 'in', old) },
+    { query: db.deleteFrom('cancellations').where('accepted_at', '<', beforeMs) },
+  ]);
+}

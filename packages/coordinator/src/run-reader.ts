@@ -131,13 +131,14 @@ export class RunReader implements RunSource {
   ): AsyncGenerator<ServerEvent, void, undefined> {
     const rings = this.#bell.listen(runTopic(run), signal);
     let after = seq;
-    let toldState: string | undefined;
+    let told: string | undefined;
     while (await rings.next()) {
       // The row first: what it counts is then there to be read.
       const row = await this.#row(run);
-      if (row.last_seq === 0 && row.state !== toldState) {
-        toldState = row.state;
-        yield { id: '0', event: 'state', data: JSON.stringify(viewOf(row)) };
+      const view = JSON.stringify(viewOf(row));
+      if (row.last_seq === 0 && view !== told) {
+        told = view;
+        yield { id: '0', event: 'state', data: view };
       }
       while (after < row.last_seq) {
         const events = await this.#eventsAfter(run, after, LIMITS.streamReadRows);

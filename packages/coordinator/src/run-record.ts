@@ -43,9 +43,10 @@ export function viewOf(row: RunRow): RunView {
     acceptedAt: fold.acceptedAt ?? row.submitted_at,
     startedAt: fold.startedAt,
     endedAt: guessed ? row.guessed_at : fold.endedAt,
-    problem: guessed ? problemOf(row) : fold.problem,
+    problem: guessed ? guessOf(row) : fold.problem,
     simulated: fold.simulated,
     message: row.message,
+    ...(row.cancel_requested_at === null ? {} : { cancelRequestedAt: row.cancel_requested_at }),
   };
 }
 
@@ -53,7 +54,7 @@ export function foldOf(row: Pick<RunRow, 'fold'>): RunFold {
   return JSON.parse(row.fold) as RunFold;
 }
 
-function problemOf(row: Pick<RunRow, 'guess'>): Problem | null {
+export function guessOf(row: Pick<RunRow, 'guess'>): Problem | null {
   return row.guess === null ? null : Problem.parse(JSON.parse(row.guess));
 }
 
@@ -83,6 +84,7 @@ export function newRun(fields: {
     head: GENESIS_HASH,
     guess: null,
     guessed_at: null,
+    cancel_requested_at: null,
   };
 }
 

@@ -57,6 +57,8 @@ export interface CoordinatorDb {
     head: string;
     guess: string | null;
     guessed_at: number | null;
+    /** When a cancel of it was accepted here; null: none stands. */
+    cancel_requested_at: number | null;
   };
   /** Messages no node has answered. `due_at`: the lease; not sent again before. */
   inbox_messages: {
@@ -68,12 +70,39 @@ export interface CoordinatorDb {
     attempts: number;
     due_at: number;
     expires_at: number;
+    /** 1: its run is cancelled, and is not sent before its node has taken the cancel. */
+    held: Generated<number>;
+  };
+  /** One signed cancel. `keyids`: JSON; `may_cancel_any`: 1 when it may end what others signed. */
+  cancellations: {
+    digest: string;
+    id: string;
+    target: string;
+    realm: string;
+    keyids: string;
+    may_cancel_any: number;
+    envelope: string;
+    accepted_at: number;
+  };
+  /** A cancel on its way to one node, and kept after that: what a target that arrives later meets. */
+  cancel_messages: {
+    position: Generated<number>;
+    cancellation: string;
+    target: string;
+    node: string;
+    /** How it ended, null while it is sent: `taken` and `refused` by the node, or `expired`. */
+    outcome: CancelOutcome | null;
+    attempts: number;
+    due_at: number;
+    expires_at: number;
   };
   journal_events: { run: string; seq: number; type: string; hash: string; event: string };
   receipts: { run: string; digest: string; envelope: string };
   /** What `GET /v1/events` tells, newest `changesKept`. */
   changes: { id: Generated<number>; at: number; type: string; data: string };
 }
+
+export type CancelOutcome = 'taken' | 'refused' | 'expired';
 
 export const COORDINATOR_MIGRATIONS: readonly Migration[] = [
   {
@@ -121,6 +150,26 @@ export const COORDINATOR_MIGRATIONS: readonly Migration[] = [
       `create table changes (
         id integer primary key autoincrement, at integer not null, type text not null,
         data text not null)`,
+    ],
+  },
+  {
+    name: '0002-cancellations',
+    up: [
+      'alter table runs add column cancel_requested_at integer',
+      'alter table inbox_messages add column held integer not null default 0',
+      `create table cancellations (
+        digest text primary key, id text not null, target text not null, realm text not null,
+        keyids text not null, may_cancel_any integer not null, envelope text not null,
+        accepted_at integer not null)`,
+      'create index cancellations_target on cancellations (target)',
+      'create index cancellations_time on cancellations (accepted_at)',
+      `create table cancel_messages (
+        position integer primary key autoincrement, cancellation text not null, target text not null,
+        node text not null, outcome text, attempts integer not null, due_at integer not null,
+        expires_at integer not null, unique (cancellation, node))`,
+      'create index cancel_messages_node on cancel_messages (node, outcome, due_at)',
+      'create index cancel_messages_target on cancel_messages (target, node)',
+      'create index cancel_messages_expiry on cancel_messages (outcome, expires_at)',
     ],
   },
 ];

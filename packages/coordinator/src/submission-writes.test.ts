@@ -43,7 +43,8 @@ function acceptance(script: SignedScript, node: string) {
   const changes = new ChangeFeed({ store, bell: new Doorbell() });
   const { digest, payload } = script;
   const run = newRun({ run: `run ${digest} ${node}`, node, digest, payload, nowMs: 1 });
-  return { store, changes, script, runs: [run], nowMs: 1 };
+  const cancels = { target: digest, messages: [], cancels: 0, settled: 0 };
+  return { store, changes, script, runs: [run], cancels, nowMs: 1 };
 }
 
 async function count(table: 'runs' | 'revisions' | 'inbox_messages'): Promise<number> {

@@ -1,6 +1,7 @@
 import type { VerifiedScript } from '@hypha/protocol';
 import type { Store, Write } from '@hypha/store';
 import { sql } from 'kysely';
+import { cancelOfRun, cancelsUnchanged, type TargetCancels, withCancel } from './cancel-memory.ts';
 import type { ChangeFeed } from './change-feed.ts';
 import { expiresAt } from './resend-schedule.ts';
 import { type RunRow, spentTokensOf, viewOf } from './run-record.ts';
@@ -15,6 +16,8 @@ interface Acceptance {
   readonly script: SignedScript;
   /** Runs that are new. */
   readonly runs: readonly RunRow[];
+  /** What was there to cancel them before they came. */
+  readonly cancels: TargetCancels;
   readonly nowMs: number;
 }
 
@@ -23,17 +26,21 @@ interface Acceptance {
  * longer holds undoes the whole list (`StoreConflict`), and the reader judges again.
  */
 export function acceptanceWrites(acceptance: Acceptance, graceMs: number): readonly Write[] {
-  const { store, script, runs } = acceptance;
-  const messages = runs.map(({ run, node }) => ({
-    query: store.db.insertInto('inbox_messages').values({
-      id: run,
-      node,
-      run,
-      attempts: 0,
-      due_at: 0,
-      expires_at: expiresAt(script.payload.exp, graceMs),
-    }),
-  }));
+  const { store, script, runs, nowMs } = acceptance;
+  const messages = runs.map(({ run, node }) => {
+    const { delivery } = cancelIn(acceptance, node);
+    return {
+      query: store.db.insertInto('inbox_messages').values({
+        id: run,
+        node,
+        run,
+        attempts: 0,
+        due_at: 0,
+        expires_at: delivery === 'lost' ? nowMs : expiresAt(script.payload.exp, graceMs),
+        held: delivery === 'clear' ? 0 : 1,
+      }),
+    };
+  });
   return [
     ...revisionWrites(acceptance, 'placed'),
     ...generationWrites(store, script),
@@ -54,8 +61,12 @@ export function learnedWrites(acceptance: Acceptance, mark: boolean): readonly W
   ];
 }
 
+function cancelIn({ script, cancels }: Acceptance, node: string) {
+  return cancelOfRun(cancels, { realm: script.payload.realm, keyids: script.keyids }, node);
+}
+
 function revisionWrites(
-  { store, script, nowMs }: Acceptance,
+  { store, script, cancels, nowMs }: Acceptance,
   how: 'placed' | 'learned',
 ): readonly Write[] {
   const { payload, digest, envelope, keyids } = script;
@@ -100,7 +111,7 @@ function revisionWrites(
       expectRows: 1,
     };
   });
-  return [revision, ...tokens];
+  return [revision, cancelsUnchanged(store, cancels), ...tokens];
 }
 
 function generationWrites(
@@ -125,9 +136,12 @@ function generationWrites(
   return [condition === 'if-newer' ? { query } : { query, expectRows: 1 }];
 }
 
-function runWrites({ store, changes, runs, nowMs }: Acceptance): readonly Write[] {
-  return runs.flatMap((row): Write[] => [
-    { query: store.db.insertInto('runs').values(row), expectRows: 1 },
-    changes.record({ type: 'run', view: viewOf(row) }, nowMs),
-  ]);
+function runWrites(acceptance: Acceptance): readonly Write[] {
+  const { store, changes, runs, nowMs } = acceptance;
+  return runs
+    .map((row) => withCancel(row, cancelIn(acceptance, row.node)))
+    .flatMap((row): Write[] => [
+      { query: store.db.insertInto('runs').values(row), expectRows: 1 },
+      changes.record({ type: 'run', view: viewOf(row) }, nowMs),
+    ]);
 }

@@ -12,6 +12,7 @@ import {
 } from '@hypha/protocol';
 import { isStoreConflict, type Store } from '@hypha/store';
 import type { AuthorityMirror } from './authority-mirror.ts';
+import { readCancels } from './cancel-memory.ts';
 import { readCandidates } from './candidates.ts';
 import type { ChangeFeed } from './change-feed.ts';
 import type { Clock } from './clock.ts';
@@ -96,13 +97,14 @@ export class Submissions {
     await checkUnspent(store, script);
     await checkGeneration(store, script);
     await this.#checkRoom(script);
+    const cancels = await readCancels(store, script.digest);
     // Nodes that told us of this revision have it already: they count, and need no message.
     const known = await this.#runsOf(script.digest);
     const chosen = await this.#place(script, known);
     const nowMs = clock.nowMs();
     const runs = chosen.map(({ id }) => this.#newRun(script, id, nowMs));
     await store.write(
-      acceptanceWrites({ store, changes, script, runs, nowMs }, this.#deps.expiryGraceMs),
+      acceptanceWrites({ store, changes, script, runs, cancels, nowMs }, this.#deps.expiryGraceMs),
     );
     changes.ring();
     for (const { node } of runs) bell.ring(inboxTopic(node));

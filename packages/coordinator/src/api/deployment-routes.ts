@@ -1,4 +1,5 @@
 import {
+  CancellationAccepted,
   DeploymentView,
   HyphaError,
   LIMITS,
@@ -18,7 +19,7 @@ import { proposePlacement } from '../proposal.ts';
 const DeploymentParams = z.strictObject({ realm: Name, name: Name });
 
 export function addDeploymentRoutes(server: HyphaServer, coordinator: Coordinator): void {
-  const { submissions, deployments } = coordinator;
+  const { submissions, cancellations, deployments } = coordinator;
   server.route({
     method: 'POST',
     path: '/v1/placements',
@@ -48,6 +49,19 @@ export function addDeploymentRoutes(server: HyphaServer, coordinator: Coordinato
     answer: SubmissionAccepted,
     status: 202,
     handle: ({ body }) => submissions.submit(body),
+  });
+  server.route({
+    method: 'POST',
+    path: '/v1/cancellations',
+    auth: 'public',
+    summary:
+      'Accepts a signed cancel: verified and durable before the answer, also for a target not known yet.',
+    body: Submission,
+    bodyRefusal: 'E_ENVELOPE',
+    bodyBytesMax: LIMITS.submissionBytesMax,
+    answer: CancellationAccepted,
+    status: 202,
+    handle: ({ body }) => cancellations.cancel(body),
   });
   server.route({
     method: 'GET',
