@@ -154,8 +154,7 @@ function demandSupported({ id, mode, secrets, expect }: ScriptPayload): void {
   const refuse = (path: string, what: string) => {
     throw new HyphaError('E_UNSUPPORTED', `cannot accept ${id}: ${what}`, { where: { path } });
   };
-  if (mode !== 'apply' && mode !== 'destroy') refuse('mode', `this version runs no ${mode}`);
   const isUnused = mode === 'destroy' && Object.keys(secrets).length > 0;
   if (isUnused) refuse('secrets', 'a destroy takes no secrets');
-  if (expect !== undefined) refuse('expect', 'this version compares no plans');
+  if (expect !== undefined && mode !== 'apply') refuse('expect', `a ${mode} has no plan to expect`);
 }

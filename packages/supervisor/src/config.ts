@@ -34,6 +34,8 @@ export const SupervisorConfig = z.strictObject({
   redisUsers: z.string().min(1).optional(),
   /** Runner processes. */
   runners: z.int().min(0).max(64).default(1),
+  /** Runs that one of them may hold at once. */
+  runsPerRunner: z.int().min(1).max(64).default(16),
   /** `auto`: the real ones where they work, else simulated. */
   sals: z.enum(['auto', 'real', 'simulated']).default('auto'),
   /** Size of the pool for volumes and images when this node makes its own, bytes. Sparse. */

@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { Dispatcher } from './dispatcher.ts';
 import { HopelessRuns } from './hopeless-runs.ts';
 import type { RunJob } from './run-queue.ts';
@@ -10,6 +10,7 @@ import {
   finished,
   JournalWorld,
   silentLog,
+  started,
 } from './testing/journal-world.ts';
 
 let world: JournalWorld;
@@ -17,16 +18,23 @@ let jobs: RunJob[];
 let isUp: boolean;
 let dispatcher: Dispatcher;
 let resets: RunJob[];
-let runners: number;
+let slots: number;
+let replaced: number;
+let hopeless: HopelessRuns;
+let nowMs: number;
 beforeEach(async () => {
   world = await JournalWorld.open();
   jobs = [];
   isUp = true;
   resets = [];
-  runners = 0;
+  slots = 0;
+  replaced = 0;
+  nowMs = 1_000_000;
+  hopeless = new HopelessRuns({ journal: world.journal, log: silentLog });
   dispatcher = newDispatcher();
 });
 afterEach(async () => {
+  await dispatcher.close();
   await world[Symbol.asyncDispose]();
 });
 
@@ -39,7 +47,14 @@ function newDispatcher(): Dispatcher {
     resets.push(...jobsOf);
   };
   const queue = { add, reset };
-  return new Dispatcher({ journal: world.journal, queue, runners: () => runners, log: silentLog });
+  return new Dispatcher({
+    ...{ journal: world.journal, queue, hopeless, log: silentLog },
+    slots: () => slots,
+    replaceIdle: () => {
+      replaced++;
+    },
+    clock: { nowMs: () => nowMs },
+  });
 }
 
 async function pass(): Promise<string[]> {
@@ -87,7 +102,7 @@ describe('a queue that does not hand out a job', () => {
 
   test('is emptied while a runner is idle, and filled again', async () => {
     const run = await admit();
-    runners = 1;
+    slots = 1;
     expect(await sweepsUntilReset(2 * quiet)).toBe(quiet);
     expect({ resets, jobs }).toEqual({ resets: [{ run, epoch: 1 }], jobs: [{ run, epoch: 1 }] });
     resets = [];
@@ -96,13 +111,89 @@ describe('a queue that does not hand out a job', () => {
 
   test('is given more time while other runs begin', async () => {
     const stuck = await admit();
-    runners = 1;
+    slots = 1;
     let other = 0;
     const others = async () => {
       await world.succeed(await world.commit([], { deployment: `other-${++other}` }));
     };
     expect(await sweepsUntilReset(2 * busy, others)).toBe(busy);
     expect(resets).toEqual([{ run: stuck, epoch: 1 }]);
+  });
+
+  test('is emptied once more, and runners without a run are replaced when that changed nothing', async () => {
+    await admit();
+    slots = 1;
+    await sweepsUntilReset(quiet);
+    expect(replaced).toBe(0);
+    resets = [];
+    await sweepsUntilReset(quiet);
+    expect(replaced).toBe(1);
+  });
+});
+
+describe('a run that waits', () => {
+  const HOUR_MS = 3_600_000;
+  const FREE = { resources: { milliCpus: 0, memoryBytes: 0, storageBytes: 0 } };
+  async function park(change = {}, forMs = HOUR_MS): Promise<string> {
+    const run = await world.begin([], change);
+    const author = { by: 'runner' as const, runner: 'r1', epoch: 1, after: 2 };
+    await world.journal.park(run, author, nowMs + forMs);
+    return run;
+  }
+
+  test('has no job before its time, and one then', async () => {
+    const run = await park();
+    expect(await pass()).toEqual([]);
+    nowMs += HOUR_MS - 1;
+    expect(await pass()).toEqual([]);
+    nowMs += 1;
+    expect(await pass()).toEqual([`${run} 2`]);
+    expect(await pass()).toEqual([]);
+  });
+
+  test('gets its job at its time without being asked, however long others wait', async () => {
+    await park({ deployment: 'later' }, HOUR_MS);
+    const sooner = await park({ deployment: 'sooner' }, 20);
+    await pass();
+    nowMs += 20;
+    await vi.waitFor(() => expect(jobs).toEqual([{ run: sooner, epoch: 2 }]));
+  });
+
+  test('is still waiting after a restart of this process', async () => {
+    const run = await park();
+    await world.restart();
+    await dispatcher.close();
+    dispatcher = newDispatcher();
+    expect(await pass()).toEqual([]);
+    nowMs += HOUR_MS;
+    expect(await pass()).toEqual([`${run} 2`]);
+  });
+
+  test('is cancelled at once, and one that has begun is handed to a runner to be undone', async () => {
+    const run = await park();
+    expect(await pass()).toEqual([]);
+    const { digest, realm } = await world.journal.runs.getRun(run);
+    const signed = {
+      digest: 'c'.repeat(64),
+      target: digest,
+      realm,
+      keyids: [],
+      mayCancelAny: true,
+    };
+    await world.journal.cancel({ ...signed, receivedAtMs: nowMs, forgetAtSeconds: 0 });
+    expect(await pass()).toEqual([`${run} 2`]);
+  });
+
+  test('waits as one of thousands without a timer of its own', async () => {
+    for (let count = 1; count <= 50; count++) {
+      await park({ deployment: `d-${count}`, limits: FREE });
+    }
+    const timers = () => process.getActiveResourcesInfo().filter((name) => name === 'Timeout');
+    const before = timers().length;
+    await pass();
+    expect(timers().length - before).toBeLessThanOrEqual(1);
+    nowMs += HOUR_MS;
+    expect(await pass()).toHaveLength(50);
   });
 });
 
@@ -139,6 +230,17 @@ test('runs that wait behind a newer one are cancelled with a receipt, one that b
   expect((await world.journal.runs.getRun(newest)).state).toBe('accepted');
 });
 
+test('plans and tasks are not replaced by a newer generation, and replace none', async () => {
+  const running = await world.begin([]);
+  const task = await admit({ mode: 'task' });
+  const apply = await admit();
+  const plan = await admit({ mode: 'plan' });
+  await pass();
+  for (const run of [running, task, apply, plan]) {
+    expect((await world.journal.runs.getRun(run)).endedAt).toBeNull();
+  }
+});
+
 test('a run that is held has no job until it is let go', async () => {
   const run = await admit();
   dispatcher.hold(run);
@@ -154,7 +256,7 @@ function newTakeover(): RunTakeover {
     journal: world.journal,
     dispatcher,
     reconciler: world.reconciler,
-    hopeless: new HopelessRuns({ journal: world.journal, log: silentLog }),
+    hopeless,
     bootId: 'boot-2',
     log: silentLog,
   });
@@ -175,6 +277,39 @@ test('after a reboot a run gets its job once what it had made is there again', a
   while (jobs.length === 0) await new Promise((resolve) => setImmediate(resolve));
   expect(jobs).toEqual([{ run, epoch: 2 }]);
   expect(world.sals.effects()).toEqual(['repair web']);
+});
+
+test('runs under which runners die come one at a time, and none is blamed for another', async () => {
+  const innocent = await admit({ deployment: 'innocent' });
+  const fatal = await admit({ deployment: 'fatal' });
+  /** One runner claims all there is, and dies unless it has nothing but the innocent one. */
+  const serve = async () => {
+    jobs = [];
+    dispatcher.refill();
+    await dispatcher.idle();
+    const claimed = [...jobs];
+    for (const { run, epoch } of claimed) {
+      await world.journal.claim(run, { runner: 'r1', epoch, bootId: 'boot-1' });
+    }
+    const [{ run, epoch } = { run: '', epoch: 0 }] = claimed;
+    if (claimed.length > 1 || run === fatal) await newTakeover().takeOverFrom('r1');
+    else
+      await world.fixture.append(run, [started(), finished('failed', 'E_SCRIPT')], {
+        runner: 'r1',
+        epoch,
+      });
+    return claimed.map((job) => (job.run === fatal ? 'fatal' : 'innocent'));
+  };
+  const served: string[][] = [];
+  while (world.journal.findUnfinished(fatal) !== undefined) served.push(await serve());
+  const together = ['innocent', 'fatal'];
+  expect(served.slice(0, LIMITS.suspectEpochs)).toEqual([together, together, together]);
+  expect(served.slice(LIMITS.suspectEpochs)).toEqual([
+    ['innocent'],
+    ...Array.from({ length: LIMITS.fruitlessEpochsMax - LIMITS.suspectEpochs }, () => ['fatal']),
+  ]);
+  expect((await world.journal.runs.getRun(innocent)).problem?.code).toBe('E_SCRIPT');
+  expect((await world.journal.runs.getRun(fatal)).problem?.code).toBe('E_INTERNAL');
 });
 
 test('a run under which every runner dies ends, and what it made is handed on', async () => {

@@ -1,6 +1,8 @@
 import { isClaimable, type Journal, type Lane, type RunEntry } from '@hypha/journal';
 import { HyphaError } from '@hypha/protocol';
 import type { Logger } from '@hypha/service';
+import type { Clock } from './clock.ts';
+import type { HopelessRuns } from './hopeless-runs.ts';
 import { recordedProblem } from './recorded-problem.ts';
 import { jobIdOf, type RunJob } from './run-queue.ts';
 import { LIMITS } from './supervisor-limits.ts';
@@ -11,32 +13,45 @@ interface DispatcherDeps {
     add(jobs: readonly RunJob[]): Promise<boolean>;
     reset(jobs: readonly RunJob[]): Promise<void>;
   };
-  /** How many runners could take a job, were they idle. */
-  readonly runners: () => number;
+  /** How many runs the runners there are could hold at once. */
+  readonly slots: () => number;
+  /** Runners without a run take none, although there are some: others have to be started. */
+  readonly replaceIdle: () => void;
+  readonly hopeless: Pick<HopelessRuns, 'suspicionOf'>;
+  readonly clock: Pick<Clock, 'nowMs'>;
   readonly log: Logger;
 }
 
 /**
  * Gives each deployment's oldest unfinished run its turn by a job in the queue, and cancels runs that a
- * higher generation replaced before they began (design §8). Works from the journal alone, so that it can be
- * repeated at any time and a queue that lost everything is filled again.
+ * higher generation replaced before they began (design §8). A run that waits gets its job when its time has
+ * come. Works from the journal alone, so that it can be repeated at any time and a queue that lost everything
+ * is filled again.
  */
 export class Dispatcher {
   readonly #deps: DispatcherDeps;
   readonly #held = new Set<string>();
   // Jobs the queue was given and has perhaps not lost
   #given = new Set<string>();
-  // Jobs that waited at refills although a runner was idle → how doubtful that makes the queue
+  // Jobs that waited at refills although a runner had room → how doubtful that makes the queue
   #ignored = new Map<string, number>();
   // Runs that began since the last refill
   #begun = 0;
+  // Times in a row that the queue was emptied, with no run begun after it
+  #resets = 0;
   #passes: Promise<void> = Promise.resolve();
   #isWaiting = false;
+  #alarm: NodeJS.Timeout | undefined;
+  // Wall clock at which the alarm is due
+  #alarmAt = Number.POSITIVE_INFINITY;
+  #isClosed = false;
 
   constructor(deps: DispatcherDeps) {
     this.#deps = deps;
     deps.journal.subscribe((_entry, events) => {
-      if (events.some(({ body }) => body.type === 'started')) this.#begun++;
+      if (!events.some(({ body }) => body.type === 'started')) return;
+      this.#begun++;
+      this.#resets = 0;
     });
   }
 
@@ -52,7 +67,7 @@ export class Dispatcher {
 
   /** One more pass soon: one that has not begun yet serves all who ask. */
   kick(): void {
-    if (this.#isWaiting) return;
+    if (this.#isWaiting || this.#isClosed) return;
     this.#isWaiting = true;
     this.#passes = this.#passes.then(() => {
       this.#isWaiting = false;
@@ -67,20 +82,54 @@ export class Dispatcher {
     this.kick();
   }
 
+  /**
+   * A pass at this time, epoch milliseconds: a run has begun to wait until then. Clocks jump, so that one who waits
+   * long looks again every now and then.
+   */
+  wakeAt(timeMs: number): void {
+    if (timeMs >= this.#alarmAt || this.#isClosed) return;
+    clearTimeout(this.#alarm);
+    this.#alarmAt = timeMs;
+    const inMs = Math.max(0, timeMs - this.#deps.clock.nowMs());
+    this.#alarm = setTimeout(
+      () => {
+        this.#alarmAt = Number.POSITIVE_INFINITY;
+        this.kick();
+      },
+      Math.min(inMs, LIMITS.wakeLookMs),
+    );
+  }
+
+  #setAlarm(lanes: readonly Lane[]): void {
+    const now = this.#deps.clock.nowMs();
+    for (const { runs } of lanes) {
+      const wakeAt = runs[0]?.wakeAt ?? null;
+      if (wakeAt !== null && wakeAt > now) this.wakeAt(wakeAt);
+    }
+  }
+
   /** Resolves when every pass asked for is done. */
   async idle(): Promise<void> {
     await this.#passes;
   }
 
+  /** No pass begins after this. */
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    clearTimeout(this.#alarm);
+    await this.idle();
+  }
+
   /**
-   * A job waits for nothing while a runner is idle. When one does, time after time, Redis holds something that
+   * A job waits for nothing while a runner has room. When one does, time after time, Redis holds something that
    * keeps it from being handed out, and adding it again changes nothing: only a fresh queue does. A runner
-   * that is seen idle may only be between two runs, unless fewer began than there are such runners.
+   * that is seen with room may only be between two runs, unless fewer began than there is room for. When a
+   * fresh queue changes nothing either, it is the runners.
    */
   async #doubt(): Promise<void> {
-    const { journal, queue, log, runners } = this.#deps;
+    const { journal, queue, log, slots } = this.#deps;
     const entries = journal.listLanes().flatMap(({ runs }) => runs);
-    const idle = runners() - entries.filter(({ holder }) => holder !== null).length;
+    const idle = slots() - entries.filter(({ holder }) => holder !== null).length;
     const weight = this.#begun < idle ? LIMITS.doubtQuiet : LIMITS.doubtBusy;
     this.#begun = 0;
     const jobs = this.#listWaiting();
@@ -93,23 +142,42 @@ export class Dispatcher {
     if (Math.max(0, ...this.#ignored.values()) < LIMITS.doubtMax) return;
     log.error({ jobs: jobs.slice(0, 10), alarm: true }, 'queue hands out nothing and is emptied');
     this.#ignored = new Map();
+    this.#resets++;
+    if (this.#resets > 1) this.#deps.replaceIdle();
     await queue.reset(jobs);
   }
 
   /** At most as many as one pass gives. */
   #listWaiting(): RunJob[] {
     const turns = this.#deps.journal.listLanes().flatMap(({ runs }) => runs.slice(0, 1));
-    return turns
-      .filter((entry) => isWaiting(entry) && !this.#held.has(entry.run))
-      .filter((entry) => !this.#given.has(jobIdOf(entry)))
+    const now = this.#deps.clock.nowMs();
+    const due = turns.filter((entry) => isUnowned(entry) && isDue(entry, now));
+    const suspect = this.#pickSuspect(turns, due);
+    return due
+      .filter((entry) => !this.#held.has(entry.run) && !this.#given.has(jobIdOf(entry)))
+      .filter((entry) => entry === suspect || this.#deps.hopeless.suspicionOf(entry) === 0)
       .slice(0, LIMITS.jobsPerPass)
       .map(({ run, epoch }) => ({ run, epoch }));
+  }
+
+  /** Of runs under which runners die one at a time is handed out: the least suspicious, then the oldest. */
+  #pickSuspect(turns: readonly RunEntry[], due: readonly RunEntry[]): RunEntry | undefined {
+    const { hopeless } = this.#deps;
+    const isOut = (entry: RunEntry) => entry.holder !== null || this.#given.has(jobIdOf(entry));
+    const suspects = turns.filter((entry) => hopeless.suspicionOf(entry) > 0);
+    if (suspects.some(isOut)) return undefined;
+    const rank = (entry: RunEntry) => hopeless.suspicionOf(entry);
+    return suspects
+      .filter((entry) => due.includes(entry))
+      .sort((a, b) => rank(a) - rank(b) || a.position - b.position)[0];
   }
 
   async #pass(): Promise<void> {
     const { journal, queue, log } = this.#deps;
     try {
-      for (const run of journal.listLanes().flatMap(superseded)) await this.#supersede(run);
+      const lanes = journal.listLanes();
+      for (const run of lanes.flatMap(superseded)) await this.#supersede(run);
+      this.#setAlarm(lanes);
       const jobs = this.#listWaiting();
       if (!(await queue.add(jobs))) return;
       for (const job of jobs) this.#given.add(jobIdOf(job));
@@ -137,11 +205,19 @@ export class Dispatcher {
   }
 }
 
-/** Every run but the newest that no runner has begun. */
+/** Every revision but the newest that no runner has begun. Plans and tasks replace nothing. */
 function superseded({ runs }: Lane): RunEntry[] {
-  return runs.slice(0, -1).filter((entry) => entry.state === 'accepted' && entry.holder === null);
+  const revisions = runs.filter(({ mode }) => mode === 'apply' || mode === 'destroy');
+  return revisions
+    .slice(0, -1)
+    .filter((entry) => entry.state === 'accepted' && entry.holder === null);
 }
 
-function isWaiting(entry: RunEntry): boolean {
+function isUnowned(entry: RunEntry): boolean {
   return isClaimable(entry) && entry.holder === null;
+}
+
+/** A run that waits is due at its time. */
+function isDue({ wakeAt }: RunEntry, nowMs: number): boolean {
+  return wakeAt === null || wakeAt <= nowMs;
 }

@@ -21,6 +21,7 @@ import {
 } from '@hypha/protocol';
 import type { Logger } from '@hypha/service';
 import type { Membership, NodeAdmission } from './admission.ts';
+import type { NodeCancellation } from './cancellation.ts';
 import type { Clock } from './clock.ts';
 import { EventDelivery } from './event-delivery.ts';
 import { FleetLog } from './fleet-log.ts';
@@ -52,6 +53,12 @@ interface FleetLinkDeps {
 }
 
 const CHANGES_CAPACITY: ReadonlySet<JournalType> = new Set(['accepted', 'committed', 'finished']);
+
+/** What comes in from the coordinator goes the way of everything else. */
+interface FleetDoors {
+  readonly admission: NodeAdmission;
+  readonly cancellation: NodeCancellation;
+}
 
 interface CoordinatorLink {
   readonly coordinator: CoordinatorClient;
@@ -103,8 +110,8 @@ export class FleetLink {
   }
 
   /** Joins in the background, then serves until `stop`. */
-  start(admission: NodeAdmission): void {
-    this.#end = this.#run(admission).catch((err: unknown) => {
+  start(doors: FleetDoors): void {
+    this.#end = this.#run(doors).catch((err: unknown) => {
       if (this.#stopping.signal.aborted) return;
       this.#hindrance = err instanceof HyphaError ? err.message : 'internal error';
       this.#deps.log.error({ err }, 'node cannot join');
@@ -129,7 +136,7 @@ export class FleetLink {
     });
   }
 
-  async #run(admission: NodeAdmission): Promise<void> {
+  async #run(doors: FleetDoors): Promise<void> {
     const { folder, log } = this.#deps;
     const { signal } = this.#stopping;
     const joined = await this.#join();
@@ -144,7 +151,7 @@ export class FleetLink {
     await Promise.all([
       this.fleetLog.run(signal),
       this.#reporter(joined, buffer).run(signal),
-      this.#readInbox(joined, { coordinator, acknowledge }, admission),
+      this.#readInbox(joined, { coordinator, acknowledge }, doors),
     ]);
     await coordinator.http.close();
   }
@@ -153,12 +160,14 @@ export class FleetLink {
   async #readInbox(
     { membership }: Joined,
     { coordinator, acknowledge }: CoordinatorLink,
-    admission: NodeAdmission,
+    { admission, cancellation }: FleetDoors,
   ): Promise<void> {
     const { clock, log } = this.#deps;
     const { signal } = this.#stopping;
     const submit = (submission: Submission) => admission.submit(submission, 'inbox');
-    const deps = { client: coordinator.http, node: membership.node, submit, acknowledge, log };
+    const cancel = (submission: Submission) => cancellation.submit(submission);
+    const { node } = membership;
+    const deps = { client: coordinator.http, node, submit, cancel, acknowledge, log };
     while (!signal.aborted) {
       try {
         await readInbox({ ...deps, fleetLog: this.fleetLog }, signal);

@@ -16,6 +16,7 @@ interface InboxReaderDeps {
   readonly submit: (
     submission: Submission,
   ) => Promise<{ readonly entry: { readonly run: string } }>;
+  readonly cancel: (submission: Submission) => Promise<unknown>;
   readonly acknowledge: (item: OutboxItem) => void;
   readonly log: Logger;
 }
@@ -62,15 +63,33 @@ async function take(deps: InboxReaderDeps, message: InboxMessage): Promise<void>
     await fleetLog.offer(message.authority, message.checkpoint);
     return;
   }
-  // Comes again: nothing has promised anything yet.
-  if (message.type === 'cancellation') return;
+  if (message.type === 'cancellation') return await takeCancel(deps, message);
   const { id: messageId, run } = message;
   try {
     const { entry } = await submit(message.submission);
     acknowledge({ type: 'accepted', messageId, run: entry.run });
   } catch (error) {
-    const isFinal = error instanceof HyphaError && !error.retryable && error.code !== 'E_INTERNAL';
+    const isFinal = isFinalRefusal(error);
     log.warn({ err: error, run, isFinal }, 'work from the coordinator refused');
     if (isFinal) acknowledge({ type: 'refused', messageId, run, problem: toProblem(error) });
   }
+}
+
+async function takeCancel(
+  { cancel, acknowledge, log }: InboxReaderDeps,
+  { id: messageId, submission }: Extract<InboxMessage, { type: 'cancellation' }>,
+): Promise<void> {
+  try {
+    await cancel(submission);
+    acknowledge({ type: 'cancellation', messageId, problem: null });
+  } catch (error) {
+    const isFinal = isFinalRefusal(error);
+    log.warn({ err: error, messageId, isFinal }, 'cancel from the coordinator refused');
+    if (isFinal) acknowledge({ type: 'cancellation', messageId, problem: toProblem(error) });
+  }
+}
+
+/** Nothing that sending it again could change. */
+function isFinalRefusal(error: unknown): error is HyphaError {
+  return error instanceof HyphaError && !error.retryable && error.code !== 'E_INTERNAL';
 }

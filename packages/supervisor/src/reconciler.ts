@@ -155,7 +155,9 @@ export class Reconciler {
     await Promise.race([this.#work.interrupt(isOf, reason), aborted(deadline)]);
   }
 
-  #follow({ run }: RunEntry, events: readonly JournalEvent[]): void {
+  #follow({ run, mode }: RunEntry, events: readonly JournalEvent[]): void {
+    // It has no effect, and what it looks at is looked after meanwhile.
+    if (mode === 'plan') return;
     for (const { body } of events) {
       if (body.type === 'step-intent' && body.rid !== null) this.#intents.set(body.rid, run);
       if (body.type !== 'committed' && body.type !== 'finished') continue;

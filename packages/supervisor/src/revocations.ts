@@ -53,6 +53,11 @@ export class Revocations {
     await this.#passes;
   }
 
+  /** Why the run goes no further; undefined when nothing is known against it. */
+  reasonOf(run: string): HyphaError | undefined {
+    return this.#refused.get(run);
+  }
+
   /** Throws why the run goes no further when an append would take it there. Undoing needs no key. */
   checkMayAppend(run: string, bodies: readonly JournalBody[]): void {
     const reason = this.#refused.get(run);

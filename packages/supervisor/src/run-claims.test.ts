@@ -15,9 +15,13 @@ const secrets = [{ secret: 'token', version: VERSION }];
 let world: JournalWorld;
 let claims: RunClaims;
 let asked: string[];
+let wakes: number[];
+let notices: string[];
 beforeEach(async () => {
   world = await JournalWorld.open();
   asked = [];
+  wakes = [];
+  notices = [];
   const files: SecretFiles = {
     provide: async ({ realm, deployment }, refs) => {
       asked.push(`${realm}/${deployment}`);
@@ -28,7 +32,9 @@ beforeEach(async () => {
     journal: world.journal,
     reconciler: world.reconciler,
     secrets: files,
-    revocations: { checkMayAppend: () => undefined },
+    revocations: { checkMayAppend: () => undefined, reasonOf: () => undefined },
+    dispatcher: { wakeAt: (timeMs) => wakes.push(timeMs), kick: () => wakes.push(0) },
+    notify: (runner, notice) => notices.push(`${runner} ${notice.notice}`),
     bootId: 'boot-1',
     self: () => ({ id: 'node', name: 'n', labels: {}, realms: ['*'] }),
     authority: () => [],

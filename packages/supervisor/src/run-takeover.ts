@@ -3,6 +3,8 @@ import type { Logger } from '@hypha/service';
 import type { Dispatcher } from './dispatcher.ts';
 import type { HopelessRuns } from './hopeless-runs.ts';
 import type { Reconciler } from './reconciler.ts';
+import { LIMITS } from './supervisor-limits.ts';
+import { Turns } from './turns.ts';
 
 interface TakeoverDeps {
   readonly journal: Journal;
@@ -16,9 +18,16 @@ interface TakeoverDeps {
 /** Hands runs of the dead to the living. */
 export class RunTakeover {
   readonly #deps: TakeoverDeps;
+  readonly #restores = new Turns(LIMITS.deploymentsAtOnce);
+  #takeovers = 0;
 
   constructor(deps: TakeoverDeps) {
     this.#deps = deps;
+  }
+
+  /** Runs taken over since this process began. */
+  get takeovers(): number {
+    return this.#takeovers;
   }
 
   /**
@@ -34,25 +43,35 @@ export class RunTakeover {
       log.info({ run }, 'resources of the run are restored after a reboot');
       dispatcher.hold(run);
       // `restore` never rejects.
-      void reconciler.restore(entry).then(() => dispatcher.letGo(run));
+      void this.#restores
+        .take(run, () => reconciler.restore(entry))
+        .then(() => dispatcher.letGo(run));
     }
   }
 
   /** Everything this runner started is dead. Its runs get their next epoch and a new job at once. */
   async takeOverFrom(runner: string): Promise<void> {
     const owned = this.#list((entry) => isClaimable(entry) && entry.holder === runner);
-    for (const entry of owned) await this.#takeOver(entry);
+    const taken = await Promise.allSettled(owned.map((entry) => this.#takeOver(entry)));
+    await this.#deps.hopeless.judge(taken.flatMap(fulfilled).filter(isClaimable));
     this.#deps.dispatcher.kick();
+    const failed = taken.find(({ status }) => status === 'rejected');
+    if (failed?.status === 'rejected') throw failed.reason;
   }
 
-  async #takeOver({ run, holder }: RunEntry): Promise<void> {
-    const { journal, hopeless, log } = this.#deps;
+  async #takeOver({ run, holder }: RunEntry): Promise<RunEntry> {
+    const { journal, log } = this.#deps;
     const entry = await journal.takeOver(run);
+    this.#takeovers++;
     log.warn({ run, epoch: entry.epoch, runner: holder }, 'run taken over');
-    await hopeless.judge(entry);
+    return entry;
   }
 
   #list(wanted: (entry: RunEntry) => boolean): RunEntry[] {
     return this.#deps.journal.listLanes().flatMap(({ runs }) => runs.filter(wanted));
   }
+}
+
+function fulfilled<T>(settled: PromiseSettledResult<T>): T[] {
+  return settled.status === 'fulfilled' ? [settled.value] : [];
 }

@@ -65,6 +65,7 @@ class RunnerGuest {
   }
 
   receive(channel: LineChannel, value: unknown): void {
+    if (this.#runner !== undefined) this.#deps.pool.hear(this.#runner);
     const parsed = NumberedRequest.safeParse(value);
     if (!parsed.success) {
       this.#deps.log.error({ runner: this.#runner, err: parsed.error }, 'runner spoke nonsense');
@@ -101,9 +102,11 @@ class RunnerGuest {
     }
     if (request.method === 'claim') return await claims.claim(this.#runner, request);
     if (request.method === 'secrets') return await claims.provideSecrets(this.#runner, request);
-    if (request.method === 'append') return await claims.append(this.#runner, request);
+    if (request.method === 'park') return await claims.park(this.#runner, request);
+    if (request.method === 'read-kept') return await claims.readKept(this.#runner, request);
+    // That it came is all it says.
     if (request.method === 'beat') return {};
-    throw new HyphaError('E_UNSUPPORTED', `this version has no ${request.method}`);
+    return await claims.append(this.#runner, request);
   }
 
   #problemOf(error: unknown, { method }: RunnerRequest) {

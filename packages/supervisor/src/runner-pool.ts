@@ -4,6 +4,7 @@ import { HyphaError } from '@hypha/protocol';
 import { type Fence, listFences, openFence } from '@hypha/sal';
 import type { Logger } from '@hypha/service';
 import type { Clock } from './clock.ts';
+import { ListeningClock } from './listening-clock.ts';
 import { type RunnerCommand, spawnRunner } from './runner-process.ts';
 import { type RunnerRecord, type RunnerRecords, readPidStart } from './runner-record.ts';
 import { backoffMs, LIMITS } from './supervisor-limits.ts';
@@ -24,6 +25,10 @@ interface Runner {
   readonly startedMs: number;
   line: RunnerLine | undefined;
   isDying: boolean;
+  /** Listening time at which something was heard of it last, its start included. */
+  heardMs: number;
+  /** How long it may stay away before it says hello. */
+  helloMs: number;
 }
 
 interface RunnerPoolDeps {
@@ -36,6 +41,8 @@ interface RunnerPoolDeps {
   readonly group: string;
   readonly log: Logger;
   readonly clock: Clock;
+  /** Runs are held by this runner. */
+  readonly isHolding: (runner: string) => boolean;
   /** Everything the runner started is dead: what it owned may go to another. */
   readonly onDead: (runner: string) => Promise<void>;
 }
@@ -43,7 +50,8 @@ interface RunnerPoolDeps {
 /**
  * The runner processes of this node, each in a fence of its own (design §7). A runner whose connection ended is
  * dead to us: its fence is killed and seen empty before anything it owned is given away, and only then is
- * a new one started in its place.
+ * a new one started in its place. So is one that holds runs and says nothing: it may be stopped, and would go
+ * on in the middle of a step whenever somebody lets it.
  */
 export class RunnerPool {
   readonly #deps: RunnerPoolDeps;
@@ -54,9 +62,18 @@ export class RunnerPool {
   #count = 0;
   /** Starts in a row that did not last. */
   #shortLives = 0;
+  readonly #listening: ListeningClock;
+  #watch: NodeJS.Timeout | undefined;
+  #fenced = 0;
 
   constructor(deps: RunnerPoolDeps) {
     this.#deps = deps;
+    this.#listening = new ListeningClock(deps.clock.monotonicMs(), LIMITS.listenMs);
+  }
+
+  /** Runners that were killed for their silence, since this process began. */
+  get fenced(): number {
+    return this.#fenced;
   }
 
   get connected(): number {
@@ -94,7 +111,11 @@ export class RunnerPool {
    */
   async start(count: number): Promise<void> {
     this.#count = count;
-    for (const runner of this.#runners.values()) this.#expectHello(runner, LIMITS.reattachMs);
+    for (const runner of this.#runners.values()) {
+      runner.helloMs = LIMITS.reattachMs;
+      runner.heardMs = this.#listening.elapsedMs;
+    }
+    this.#watch = setInterval(() => this.#fenceSilent(), LIMITS.listenMs);
     while (this.#runners.size < count) await this.#spawn();
   }
 
@@ -109,8 +130,22 @@ export class RunnerPool {
       throw new HyphaError('E_STALE_EPOCH', `${id} was replaced`);
     }
     runner.line = line;
+    runner.heardMs = this.#listening.elapsedMs;
     runner.fence.adopt(pid);
     this.#deps.log.info({ runner: id }, 'runner connected');
+  }
+
+  /** Something came from it. */
+  hear(id: string): void {
+    const runner = this.#runners.get(id);
+    if (runner !== undefined) runner.heardMs = this.#listening.elapsedMs;
+  }
+
+  /** Ends runners that own nothing: they take no work, and nobody sees why. Others start in their place. */
+  replaceIdle(): void {
+    for (const runner of this.#runners.values()) {
+      if (!this.#deps.isHolding(runner.id)) this.#bury(runner, 'took no work');
+    }
   }
 
   /** One that is not connected is not told; it learns it when it asks. */
@@ -130,6 +165,7 @@ export class RunnerPool {
     for (const { line } of this.#runners.values()) line?.notify({ notice: 'drain' });
     const over = AbortSignal.timeout(LIMITS.drainMs);
     while (this.connected > 0 && !over.aborted) await this.#deps.clock.sleep(20, over);
+    clearInterval(this.#watch);
     for (const runner of this.#runners.values()) this.#bury(runner, 'supervisor stops');
     await Promise.all(this.#burials);
   }
@@ -139,22 +175,18 @@ export class RunnerPool {
     const isAlive = pid !== null && pidStart !== null && (await readPidStart(pid)) === pidStart;
     // Without cgroups a pid is all there is, and it may be another's by now.
     if (isAlive) fence.adopt(pid);
-    const startedMs = this.#deps.clock.monotonicMs();
-    const runner = { id, token, fence, startedMs, line: undefined, isDying: false };
-    this.#runners.set(id, runner);
+    const runner = this.#add(id, token, fence);
     // One that was never written down, or cannot be told here, may still live.
     if (!isAlive && pidStart !== null) this.#bury(runner, 'ended while no supervisor looked');
   }
 
   async #spawn(): Promise<void> {
-    const { records, command, bootId, clock, log } = this.#deps;
+    const { records, command, bootId, log } = this.#deps;
     const id = randomBytes(4).toString('hex');
     const token = randomBytes(32).toString('base64url');
     const fence = await this.#openFence(id);
     await records.save({ id, token, bootId, pid: null, pidStart: null });
-    const startedMs = clock.monotonicMs();
-    const runner: Runner = { id, token, fence, startedMs, line: undefined, isDying: false };
-    this.#runners.set(id, runner);
+    const runner = this.#add(id, token, fence);
     const child = spawnRunner(command, fence, { id, token });
     child.once('error', (err) => {
       log.error({ err, runner: id }, 'runner cannot be started');
@@ -167,14 +199,31 @@ export class RunnerPool {
     await records.save({ id, token, bootId, pid, pidStart: await readPidStart(pid) });
     // It ended while that was written: then the record is dropped by its burial, or here.
     if (!this.#runners.has(id)) await records.drop(id);
-    else this.#expectHello(runner, LIMITS.helloMs);
   }
 
-  #expectHello(runner: Runner, ms: number): void {
-    const timer = setTimeout(() => {
-      if (runner.line === undefined) this.#bury(runner, 'did not say hello');
-    }, ms);
-    timer.unref();
+  #add(id: string, token: string, fence: Fence): Runner {
+    const runner: Runner = {
+      ...{ id, token, fence, line: undefined, isDying: false },
+      startedMs: this.#deps.clock.monotonicMs(),
+      heardMs: this.#listening.elapsedMs,
+      helloMs: LIMITS.helloMs,
+    };
+    this.#runners.set(id, runner);
+    return runner;
+  }
+
+  #fenceSilent(): void {
+    this.#listening.tick(this.#deps.clock.monotonicMs());
+    for (const runner of this.#runners.values()) {
+      const silentMs = this.#listening.elapsedMs - runner.heardMs;
+      if (runner.isDying) continue;
+      if (runner.line === undefined) {
+        if (silentMs > runner.helloMs) this.#bury(runner, 'did not say hello');
+      } else if (silentMs > LIMITS.silenceMsMax && this.#deps.isHolding(runner.id)) {
+        this.#fenced++;
+        this.#bury(runner, `silent for ${LIMITS.silenceMsMax} ms with runs in hand`);
+      }
+    }
   }
 
   #bury(runner: Runner, reason: string): void {

@@ -48,9 +48,11 @@ export class Settlement {
 
   async #settle(entry: RunEntry): Promise<void> {
     const { journal, reconciler, log } = this.#deps;
-    const { run, deployment, generation } = entry;
+    const { run, deployment, generation, mode } = entry;
     try {
-      const leftovers = await reconciler.settle(entry);
+      // Plans and tasks leave nothing undeclared: what others did is not theirs to wait for.
+      const isRevision = mode === 'apply' || mode === 'destroy';
+      const leftovers = isRevision ? await reconciler.settle(entry) : [];
       // The next start finds it committed and settles it again.
       if (this.#isStopping) return;
       await journal.append(run, { by: 'supervisor' }, [

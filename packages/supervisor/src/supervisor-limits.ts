@@ -4,8 +4,10 @@ export const LIMITS = {
   sweepMs: 2_000,
   /** Jobs given to the queue at once; the rest follows as those are taken. */
   jobsPerPass: 500,
+  /** One who waits for a time looks at the wall clock this often: it may have jumped. */
+  wakeLookMs: 30_000,
   /**
-   * How much one sweep at which a job waits beside an idle runner adds to the doubt about the queue: while
+   * How much one sweep at which a job waits beside a runner with room adds to the doubt about the queue: while
    * nothing begins, and while other runs come and go. At `doubtMax` the queue is emptied.
    */
   doubtQuiet: 15,
@@ -15,8 +17,14 @@ export const LIMITS = {
   reattachMs: 5_000,
   /** How long a new runner may take to say hello; one that ended is seen at once. */
   helloMs: 60_000,
+  /** Between two looks at whether runners that hold runs are heard of; they beat every 2 s. */
+  listenMs: 500,
+  /** A runner with runs in hand that says nothing for this long is killed. */
+  silenceMsMax: 10_000,
   /** Runners that may die under a run in a row without one new event in its journal. */
   fruitlessEpochsMax: 10,
+  /** From here on a run may be the one that kills them: no two such runs are handed out at once. */
+  suspectEpochs: 3,
   /** A runner that ended is started again after this, doubled each time it does not last. */
   respawnMsMin: 100,
   respawnMsMax: 10_000,

@@ -90,7 +90,6 @@ test('a script that throws is undone, and its problem names the place', async ()
 });
 
 const REFUSED: readonly [string, string, () => Parameters<NodeFixture['sign']>][] = [
-  ['E_UNSUPPORTED', 'a mode it cannot run', () => ['return 1;', { mode: 'task' }]],
   [
     'E_SECRET',
     'a box that does not open',
@@ -98,8 +97,8 @@ const REFUSED: readonly [string, string, () => Parameters<NodeFixture['sign']>][
   ],
   [
     'E_UNSUPPORTED',
-    'a plan to compare with',
-    () => ['return 1;', { expect: { [fixture.node]: '0'.repeat(64) } }],
+    'a task that expects a plan',
+    () => ['return 1;', { mode: 'task', expect: { [fixture.node]: '0'.repeat(64) } }],
   ],
   ['E_SCRIPT_SYNTAX', 'a script that does not parse', () => ['return (;', {}]],
   ['E_AUDIENCE', 'work for another node', () => ['', { nodes: [`node_${'a'.repeat(32)}`] }]],

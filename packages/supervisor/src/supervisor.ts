@@ -1,6 +1,6 @@
 import { getCompileCacheDir } from 'node:module';
 import type { Boot, NodeKeys } from '@hypha/identity';
-import { type Journal, openJournal } from '@hypha/journal';
+import { isClaimable, type Journal, openJournal } from '@hypha/journal';
 import {
   HyphaError,
   isTerminal,
@@ -23,6 +23,7 @@ import { NodeAdmission } from './admission.ts';
 import { addNodeRoutes } from './api/node-routes.ts';
 import { runSource } from './api/run-source.ts';
 import { addSecretRoutes } from './api/secret-routes.ts';
+import { NodeCancellation } from './cancellation.ts';
 import type { Clock } from './clock.ts';
 import type { SupervisorConfig } from './config.ts';
 import { Dispatcher } from './dispatcher.ts';
@@ -81,6 +82,7 @@ export class Supervisor {
   readonly #takeover: RunTakeover;
   readonly #pool: RunnerPool;
   readonly #gate: RunnerGate;
+  readonly #cancellation: NodeCancellation;
   readonly #sweep: Sweep;
   readonly #server: HyphaServer;
   readonly #cgroup2: string | undefined;
@@ -123,11 +125,11 @@ export class Supervisor {
     secrets.attach(journal);
     const user = parts.redisUsers?.supervisor;
     this.#queue = new RunQueue({ redis: config.redis, user, node, log });
+    const hopeless = new HopelessRuns({ journal, log });
     this.#dispatcher = new Dispatcher({
-      journal,
-      queue: this.#queue,
-      runners: () => this.#pool.connected,
-      log,
+      ...{ journal, queue: this.#queue, hopeless, clock, log },
+      slots: () => this.#pool.connected * config.runsPerRunner,
+      replaceIdle: () => this.#pool.replaceIdle(),
     });
     this.#reconciler = new Reconciler({ journal, sals, log, clock, pace: LIMITS });
     this.#settlement = new Settlement({ journal, reconciler: this.#reconciler, log });
@@ -136,7 +138,7 @@ export class Supervisor {
       journal,
       dispatcher: this.#dispatcher,
       reconciler: this.#reconciler,
-      hopeless: new HopelessRuns({ journal, log }),
+      hopeless,
       bootId: boot.bootId,
       log,
     });
@@ -169,6 +171,7 @@ export class Supervisor {
       group: folder.fenceGroup,
       log,
       clock,
+      isHolding: (runner) => holdsRuns(journal, runner),
       onDead: (runner) => this.#takeover.takeOverFrom(runner),
     });
     this.#gate = new RunnerGate({
@@ -180,11 +183,19 @@ export class Supervisor {
         reconciler: this.#reconciler,
         secrets,
         revocations: this.#revocations,
+        dispatcher: this.#dispatcher,
+        notify: (runner, notice) => this.#pool.notify(runner, notice),
         bootId: boot.bootId,
         self: () => this.#fleet.getMembership(),
         authority: () => this.#fleet.current().updates,
         log,
       }),
+    });
+    this.#cancellation = new NodeCancellation({
+      ...{ journal, verifier, clock, log, fleetLog: this.#fleet.fleetLog },
+      membership: () => this.#fleet.getMembership(),
+      notify: (runner, notice) => this.#pool.notify(runner, notice),
+      kick: () => this.#dispatcher.kick(),
     });
     this.#sweep = new Sweep({
       journal,
@@ -234,7 +245,7 @@ export class Supervisor {
     await secrets.close(config.onStop);
     await this.#fleet.stop();
     await this.#gate.close();
-    await this.#dispatcher.idle();
+    await this.#dispatcher.close();
     await this.#revocations.idle();
     await this.#queue.close();
     await this.#journal.close();
@@ -256,7 +267,7 @@ export class Supervisor {
       if (isNew || isTerminal(entry.state)) this.#dispatcher.kick();
       this.#fleet.kick();
     });
-    this.#fleet.start(admission);
+    this.#fleet.start({ admission, cancellation: this.#cancellation });
     await this.#pool.recover();
     await this.#takeover.recover(this.#pool.ids);
     await this.#reconciler.start();
@@ -296,6 +307,7 @@ export class Supervisor {
     addNodeRoutes(this.#server, {
       node: keys.nodeId,
       admission,
+      cancellation: this.#cancellation,
       resources: new ResourceReader({ journal, sals: host.sals, reconciler: this.#reconciler }),
       facts: async () => ({
         ...(await this.#facts()),
@@ -341,9 +353,16 @@ export class Supervisor {
         HYPHA_RUNNER_QUEUE_NAME: QUEUE_NAME,
         HYPHA_RUNNER_QUEUE_PREFIX: queuePrefix(keys.origin),
         HYPHA_RUNNER_NODE: keys.nodeId,
+        HYPHA_RUNNER_CONCURRENCY: String(config.runsPerRunner),
         HYPHA_RUNNER_SALS: JSON.stringify(host.runnerConfig),
         HYPHA_RUNNER_LOG_LEVEL: config.logLevel,
       },
     };
   }
+}
+
+function holdsRuns(journal: Journal, runner: string): boolean {
+  return journal
+    .listLanes()
+    .some(({ runs }) => runs.some((entry) => entry.holder === runner && isClaimable(entry)));
 }

@@ -1,4 +1,5 @@
 import {
+  CancellationAccepted,
   LIMITS,
   Name,
   NodeFactsView,
@@ -19,6 +20,7 @@ import {
 } from '@hypha/service';
 import { z } from 'zod';
 import type { NodeAdmission } from '../admission.ts';
+import type { NodeCancellation } from '../cancellation.ts';
 import { type ResourceName, type ResourceReader, unknownResource } from '../resource-reader.ts';
 
 const ResourceParams = z.strictObject({
@@ -31,13 +33,14 @@ const ResourceParams = z.strictObject({
 interface NodeRoutesDeps {
   readonly node: string;
   readonly admission: NodeAdmission;
+  readonly cancellation: NodeCancellation;
   readonly resources: ResourceReader;
   readonly facts: () => Promise<NodeFactsView>;
 }
 
 /** What only a node serves, and submissions (design §9). */
 export function addNodeRoutes(server: HyphaServer, deps: NodeRoutesDeps): void {
-  const { node, admission, resources, facts } = deps;
+  const { node, admission, cancellation, resources, facts } = deps;
   server.route({
     method: 'POST',
     path: '/v1/deployments',
@@ -54,6 +57,18 @@ export function addNodeRoutes(server: HyphaServer, deps: NodeRoutesDeps): void {
       const { run, revision } = entry;
       return { revision, runs: [{ run, node }], ...(existing ? { existing } : {}) };
     },
+  });
+  server.route({
+    method: 'POST',
+    path: '/v1/cancellations',
+    auth: 'public',
+    summary: 'Accepts a signed cancel; durable when it is answered.',
+    body: Submission,
+    bodyRefusal: 'E_ENVELOPE',
+    bodyBytesMax: LIMITS.submissionBytesMax,
+    answer: CancellationAccepted,
+    status: 202,
+    handle: ({ body }) => cancellation.submit(body),
   });
   server.route({
     method: 'GET',

@@ -56,10 +56,13 @@ async function listRuns(
 function viewOf(entry: RunEntry, node: string): RunView {
   const { run, revision, realm, deployment, generation, mode, state, steps } = entry;
   const { acceptedAt, startedAt, endedAt, problem, simulated, message } = entry;
+  const { wakeAt, cancelRequestedAt } = entry;
   return {
     ...{ run, revision, node, realm, deployment, generation, mode, state, steps },
     ...{ acceptedAt, startedAt, endedAt, problem, simulated, message },
     envelopeDigest: entry.digest,
+    ...(wakeAt === null ? {} : { waitingUntil: wakeAt }),
+    ...(cancelRequestedAt === null ? {} : { cancelRequestedAt }),
   };
 }
 
