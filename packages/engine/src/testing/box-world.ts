@@ -1,6 +1,14 @@
 /** A tiny world of boxes with verbs of every class, which counts what is done to it and dies on demand. */
 import { HyphaError, type Json } from '@hypha/protocol';
-import { composeSals, defineVerb, NO_USE, Ref, type Sals, type StepContext } from '@hypha/sal';
+import {
+  composeSals,
+  defineVerb,
+  NO_USE,
+  Ref,
+  type Sals,
+  SecretRef,
+  type StepContext,
+} from '@hypha/sal';
 import { z } from 'zod';
 import type { Fuse } from './fuse.ts';
 
@@ -28,6 +36,7 @@ const BoxArgs = z.strictObject({
   inside: z.unknown().optional(),
   /** A box that has to be there. */
   on: Ref.optional(),
+  sealed: SecretRef.optional(),
   /** Fail before any effect. */
   blind: z.boolean().default(false),
   /** Fail to be undone for good. */
@@ -110,7 +119,10 @@ export class BoxWorld {
       capability: this.#kind,
       kind: this.#kind,
       parse: parser(BoxArgs),
-      spec: ({ size }) => ({ spec: { size }, uses: { ...NO_USE, storageBytes: size } }),
+      spec: ({ size, sealed }) => ({
+        spec: sealed === undefined ? { size } : { size, sealed },
+        uses: { ...NO_USE, storageBytes: size },
+      }),
       plan: async ({ name, rid, planned }, { size, blind, on }) => {
         await fuse.pass(`plan ${name}`);
         this.onPlan?.();
