@@ -10,6 +10,7 @@ import { expect, test } from 'vitest';
 import {
   change,
   createFleet,
+  entropyOf,
   FACTS,
   grantOf,
   keyOf,
@@ -20,6 +21,7 @@ import {
 import { bundleOf } from '../test/run.ts';
 import {
   base64,
+  buildCancelPayload,
   type Envelope,
   fromBase64,
   fromUtf8,
@@ -30,6 +32,7 @@ import {
   preAuthEncoding,
   ridOf,
   runIdOf,
+  signCancel,
   signReport,
   verifyBundle,
   verifyScript,
@@ -57,8 +60,23 @@ const report = signReport(
   fleet.node,
 );
 
+const script = scriptOf(fleet);
+const cancel = signCancel(
+  buildCancelPayload(
+    {
+      realm: 'default',
+      nodes: [fleet.nodeId],
+      target: envelopeDigest(nodeVerifier, script, 'script'),
+      authority: fleet.authority,
+    },
+    entropyOf('cancel'),
+  ),
+  [fleet.operator],
+);
+
 const envelopes = {
-  script: scriptOf(fleet),
+  script,
+  cancel,
   authority: fleet.authority.updates[2],
   admission,
   enrol: enrolment,
