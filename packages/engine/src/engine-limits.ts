@@ -31,8 +31,22 @@ export const ENGINE_LIMITS = {
   /** Events that wait for the next append, and their bytes of JSON. */
   bufferedBodiesMax: 200,
   bufferedBytesMax: 2 * 1024 * 1024,
-  /** Guests of one epoch: the first, and a fresh one when its host died. */
-  guestsMax: 2,
+  /** What waits for the next append gets one of its own after this long. */
+  bufferedMsMax: 200,
+  /** Guests of one epoch that may be lost in their own turn; the last loss ends the run. */
+  guestDeathsMax: 2,
+  /** How often the guest of one epoch may be lost for what another script did. */
+  guestDisplacementsMax: 50,
+  /** Calls of one run that are under way at once. Those that only wait do not count. */
+  stepsAtOnceMax: 16,
+  /** Longest that a SAL call may take, with its repetitions, unless its verb says otherwise. */
+  stepMsMax: 600_000,
+  /** Longest that fetching what a step needs may take, with its repetitions. */
+  prepareMsMax: 30 * 60_000,
+  /** A run that only waits is let go when it waits for at least this long. */
+  parkMsMin: 2_000,
+  /** A wait is made of parts, so that a wall clock that is set is noticed. */
+  sleepPartMsMax: 60 * 60_000,
 } as const;
 
 /**

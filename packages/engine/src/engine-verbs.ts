@@ -25,6 +25,8 @@ export interface EngineStep extends StepContext {
 export interface EngineVerb<Args = unknown> {
   readonly verb: string;
   readonly class: VerbClass;
+  /** It only waits for a time of day, for as long as it takes. */
+  readonly isWait?: true;
   /** Throws `E_ARGUMENT`. Pure. */
   parse(args: Json): Args;
   plan?(context: SagaContext, step: EngineStep, args: Args): Promise<EnginePlan>;
@@ -58,6 +60,7 @@ const SleepBefore = z.strictObject({ untilMs: EpochMs });
 const sleep: EngineVerb<z.infer<typeof SleepArgs>> = {
   verb: 'sleep',
   class: 'read',
+  isWait: true,
   parse: (args) => parseArguments('sleep', SleepArgs, args),
   predict: () => null,
   // From what the script was told the time is, so that a crash makes no sleep longer.
@@ -65,10 +68,8 @@ const sleep: EngineVerb<z.infer<typeof SleepArgs>> = {
     const untilMs = 'untilMs' in args ? args.untilMs : madeAtMs + args.duration;
     return { action: 'run', before: { untilMs } };
   },
-  apply: async ({ clock }, { signal }, _args, before) => {
-    const { untilMs } = SleepBefore.parse(before);
-    const leftMs = untilMs - clock.nowMs();
-    if (leftMs > 0) await clock.sleep(leftMs, signal);
+  apply: async ({ wakeTimes }, { step, signal }, _args, before) => {
+    await wakeTimes.wait(step, SleepBefore.parse(before).untilMs, signal);
     return null;
   },
 };
@@ -104,6 +105,11 @@ const ENGINE_VERBS = new Map(
   ].map((verb) => [verb.verb, verb] as const),
 );
 
+/** True for an engine verb that only waits for a time of day. */
+export function isWaitVerb(name: string): boolean {
+  return ENGINE_VERBS.get(name)?.isWait === true;
+}
+
 /** The engine's own verb of this name, for a call made at this time of the script. */
 export function findEngineVerb(
   context: SagaContext,
@@ -118,6 +124,7 @@ export function findEngineVerb(
     class: own.class,
     capability: null,
     kind: null,
+    ...(own.isWait === true ? { deadlineMs: () => Number.POSITIVE_INFINITY } : {}),
     parse: (args) => own.parse(args),
     plan: async (step, args) =>
       (await plan?.(context, { ...step, madeAtMs }, args)) ?? { action: 'run', before: null },

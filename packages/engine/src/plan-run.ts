@@ -27,8 +27,8 @@ export async function planScript(
   program: GuestProgram,
 ): Promise<Planned> {
   let steps = new PlanSteps(context);
-  const openRunner = () => {
-    steps = new PlanSteps(context);
+  const openRunner = (ofGuest: SagaContext) => {
+    steps = new PlanSteps(ofGuest);
     return steps;
   };
   try {

@@ -3,10 +3,11 @@ import type { PlannedStep } from '@hypha/sal';
 import { PredictedWorld } from './predicted-world.ts';
 import { ResourceAccount } from './resource-account.ts';
 import type { StepIntent, StepOutcome } from './run-record.ts';
-import { type SagaContext, stepContextOf } from './saga-context.ts';
+import type { SagaContext } from './saga-context.ts';
 import { PlanEnd, RunFailure } from './saga-error.ts';
-import { attempt, checkResult, runStep, type StepMaking } from './step.ts';
+import { checkResult, runStep, type StepMaking } from './step.ts';
 import { parseCall, type StepCall } from './step-call.ts';
+import { attempt } from './step-effect.ts';
 import type { ScriptCall, StepRunner } from './step-runner.ts';
 
 /**
@@ -92,9 +93,13 @@ export class PlanSteps implements StepRunner {
     const predict = verb.class === 'once' ? undefined : verb.predict?.bind(verb);
     if (predict === undefined) throw planEndAt(call);
     const context = this.#context;
-    const step = { ...stepContextOf(context, call, context.stop), planned: this.#world };
-    const plan = await attempt(context, call, 'plan', () => verb.plan(step, args));
-    const found = await attempt(context, call, 'plan', () => predict(step, args, plan));
+    const planned = this.#world;
+    const plan = await attempt(context, call, 'plan', (step) =>
+      verb.plan({ ...step, planned }, args),
+    );
+    const found = await attempt(context, call, 'plan', (step) =>
+      predict({ ...step, planned }, args, plan),
+    );
     if (found === undefined) throw planEndAt(call);
     const isOwn = verb.capability === null;
     const action = isOwn ? 'wait' : verb.class === 'read' ? 'read' : plan.action;

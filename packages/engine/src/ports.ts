@@ -78,7 +78,7 @@ export interface RunGrant {
 
 /** Something went wrong and the engine coped: for the log of whoever composed it, never for a script. */
 export interface Fault {
-  readonly phase: 'plan' | 'probe' | 'apply' | 'undo' | 'guest' | 'engine';
+  readonly phase: 'prepare' | 'plan' | 'probe' | 'apply' | 'undo' | 'guest' | 'engine';
   /** 0 for the guest and the engine itself. */
   readonly step: number;
   readonly verb: string | null;

@@ -34,14 +34,14 @@ function rigFor(input: { busy: number; fails: boolean }): SagaRig {
   return rig;
 }
 
-/** All but durations and times of day. */
+/** All but durations, times of day and the order of what happens at once. */
 function endOf(rig: SagaRig, outcome: unknown) {
   return {
     outcome,
     world: rig.world.snapshot(),
-    effects: rig.world.effects,
+    effects: rig.world.effects.toSorted(),
     violations: rig.world.violations,
-    intents: rig.bodiesOf('step-intent'),
+    intents: rig.bodiesOf('step-intent').toSorted((left, right) => left.step - right.step),
     logs: rig.bodiesOf('log'),
     finished: rig.bodiesOf('finished'),
   };

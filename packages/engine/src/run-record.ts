@@ -27,15 +27,19 @@ export class RunRecord {
   finished: BodyOf<'finished'> | undefined;
   // rid → what this run ensured, as last declared, in the order first declared
   readonly declared = new Map<Rid, DesiredResource>();
-  // step → its intent, in the order of the steps
+  // step → its intent, in the order they were recorded
   readonly intents = new Map<number, StepIntent>();
-  // step → its outcome, in the order they were recorded: the order replay delivers them in
+  // step → its outcome
   readonly outcomes = new Map<number, StepOutcome>();
+  /** The same in the order they were recorded, which is the order the script gets them in. */
+  readonly completions: StepOutcome[] = [];
   readonly undoIntents = new Set<number>();
   // step → null when undone, otherwise why something is left over
   readonly undoResults = new Map<number, string | null>();
   /** Why the run is being undone, from its first `undo-intent`. */
   undoProblem: Json | undefined;
+  /** How long fetching took in all, milliseconds. */
+  preparedMs = 0;
   logLines = 0;
   /** The latest time that the script was or will be told, epoch milliseconds. */
   nowMs = 0;
@@ -57,6 +61,7 @@ export class RunRecord {
         return;
       case 'step-intent':
         this.intents.set(body.step, body);
+        this.preparedMs += body.preparedMs ?? 0;
         return;
       case 'step-result': {
         const desired = this.intents.get(body.step)?.desired ?? null;
@@ -91,7 +96,14 @@ export class RunRecord {
 
   #addOutcome(outcome: StepOutcome): void {
     this.outcomes.set(outcome.step, outcome);
+    this.completions.push(outcome);
     this.nowMs = Math.max(this.nowMs, outcome.nowMs ?? 0);
+  }
+
+  /** Steps that were begun and have no outcome, in the order of the steps. */
+  get openSteps(): number[] {
+    const open = [...this.intents.keys()].filter((step) => !this.outcomes.has(step));
+    return open.sort((left, right) => left - right);
   }
 
   /** True for a step that can have changed the world in a way that can be undone. */

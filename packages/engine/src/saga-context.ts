@@ -3,8 +3,10 @@ import type { Sals, StepContext } from '@hypha/sal';
 import type { JournalWriter } from './journal-writer.ts';
 import type { KeptRuns } from './kept-runs.ts';
 import type { Clock, Fault, RunGrant } from './ports.ts';
+import type { RunDeadline } from './run-deadline.ts';
 import type { RunRecord } from './run-record.ts';
 import { RunFailure } from './saga-error.ts';
+import type { WakeTimes } from './wake-times.ts';
 
 /** What every part of one run's engine shares. */
 export interface SagaContext {
@@ -16,11 +18,14 @@ export interface SagaContext {
   readonly clock: Clock;
   readonly verifier: Verifier;
   /**
-   * Cancelled, or past the deadline: aborts the call in flight. Its reason is the `HyphaError` the run
-   * ends with.
+   * Cancelled, past the deadline, or failing already: aborts the calls in flight. Its reason is the `HyphaError`
+   * the run ends with.
    */
   readonly stop: AbortSignal;
-  /** Finish the call in flight, start no other, let another runner take over. */
+  readonly deadline: RunDeadline;
+  /** Steps that wait for a time of day. */
+  readonly wakeTimes: WakeTimes;
+  /** Finish the calls in flight, start no other, let another runner take over. */
   readonly drain: AbortSignal;
   readonly onFault: (fault: Fault) => void;
 }

@@ -44,7 +44,15 @@ export class PlanEnd extends Error {
   }
 }
 
-const WAYS_OUT = [RunFailure, EngineHalt, GuestLost, PlanEnd];
+/** A step that only waited was left as it is: another guest or runner waits on. */
+export class StepLeft extends Error {
+  constructor() {
+    super('step is left');
+    this.name = 'StepLeft';
+  }
+}
+
+const WAYS_OUT = [RunFailure, EngineHalt, GuestLost, PlanEnd, StepLeft];
 
 export function isWayOut(error: unknown): boolean {
   return WAYS_OUT.some((way) => error instanceof way);

@@ -43,7 +43,7 @@ describe('a run that succeeds', () => {
     expect(seen).toEqual([1, 2]);
   });
 
-  test('executes calls made together one after another, in the order made', async () => {
+  test('begins calls made together in the order made', async () => {
     const rig = new SagaRig(async ({ call }) => {
       const names = ['c', 'a', 'b'];
       await Promise.all(names.map((name) => call('box.ensure', name)));

@@ -16,12 +16,14 @@ import { jsonBytes } from './json-bounds.ts';
 import { KeptRuns } from './kept-runs.ts';
 import { planScript } from './plan-run.ts';
 import type { Clock, Fault, Guest, RunGrant, RunJournal } from './ports.ts';
+import { RunDeadline } from './run-deadline.ts';
 import { RunRecord } from './run-record.ts';
 import { assertGoingOn, type SagaContext } from './saga-context.ts';
 import { EngineHalt, RunFailure } from './saga-error.ts';
 import { programOf, runScript, type ScriptEnd } from './script-run.ts';
-import { openStepRunner } from './step.ts';
+import { openStepRunner } from './step-effect.ts';
 import { undoFailedSteps, unwindRun } from './unwind.ts';
+import { WakeTimes } from './wake-times.ts';
 
 export interface SagaInput {
   readonly grant: RunGrant;
@@ -64,16 +66,27 @@ export async function runSaga(input: SagaInput): Promise<SagaOutcome> {
   const { committed, finished } = record;
   if (finished !== undefined) return endOf(finished);
   if (committed !== undefined) return { state: 'committed', output: committed.output };
+  const { clock, grant } = input;
   const over = new AbortController();
+  const deadline = new RunDeadline({
+    clock,
+    run: grant.run,
+    wallMs: grant.payload.limits.wallMs,
+    startedAtMs: record.startedAtMs,
+    preparedMs: record.preparedMs,
+  });
+  const writer = new JournalWriter(input.journal, record, clock);
   const context: SagaContext = {
-    grant: input.grant,
+    grant,
     record,
-    writer: new JournalWriter(input.journal, record, input.clock),
+    writer,
     kept: new KeptRuns(input.journal),
     sals: input.sals,
-    clock: input.clock,
+    clock,
     verifier: input.verifier,
-    stop: stopSignal(input, record, over.signal),
+    stop: stopSignal(input, deadline, over.signal),
+    deadline,
+    wakeTimes: new WakeTimes(clock, () => undefined),
     drain: input.drain,
     onFault: input.onFault ?? (() => undefined),
   };
@@ -83,6 +96,7 @@ export async function runSaga(input: SagaInput): Promise<SagaOutcome> {
     throw error instanceof EngineHalt ? error.cause : error;
   } finally {
     over.abort();
+    writer.close();
   }
 }
 
@@ -140,7 +154,8 @@ async function runForward(context: SagaContext, input: SagaInput): Promise<SagaO
   const end = await runMode(context, input.openGuest, program);
   if (end.ended) return await commit(context, end.output);
   await writer.flush();
-  return { state: 'released' };
+  const { wakeAtMs } = end;
+  return wakeAtMs === undefined ? { state: 'released' } : { state: 'waiting', wakeAtMs };
 }
 
 async function runMode(
@@ -154,11 +169,7 @@ async function runMode(
   }
   const held = await holdToPlan(context, openGuest, program);
   if (!held.ended) return held;
-  return await runScript(
-    context,
-    { openGuest, openRunner: () => openStepRunner(context) },
-    program,
-  );
+  return await runScript(context, { openGuest, openRunner: openStepRunner }, program);
 }
 
 /** The commit point: one append, all or nothing. After it the run only goes forward, by the supervisor. */
@@ -180,11 +191,10 @@ async function commit(context: SagaContext, output: string): Promise<SagaOutcome
   return { state: 'committed', output };
 }
 
-/** Aborts at a cancel and at the deadline, counted from the run's first start whoever ran it. */
-function stopSignal(input: SagaInput, record: RunRecord, over: AbortSignal): AbortSignal {
-  const { clock, grant, cancel } = input;
+/** Aborts at a cancel and at the deadline. */
+function stopSignal(input: SagaInput, deadline: RunDeadline, over: AbortSignal): AbortSignal {
+  const { grant, cancel } = input;
   const stop = new AbortController();
-  const { wallMs } = grant.payload.limits;
   const onCancel = () => {
     const cancelled = () =>
       new HyphaError('E_CANCELLED', `${grant.run} was cancelled before its commit`);
@@ -192,13 +202,7 @@ function stopSignal(input: SagaInput, record: RunRecord, over: AbortSignal): Abo
   };
   if (cancel.aborted) onCancel();
   else cancel.addEventListener('abort', onCancel, { once: true, signal: over });
-  const nowMs = clock.nowMs();
-  // A wall clock that was set back does not lengthen a run.
-  const leftMs = Math.min(wallMs, (record.startedAtMs ?? nowMs) + wallMs - nowMs);
-  const onDeadline = () =>
-    stop.abort(new HyphaError('E_DEADLINE', `${grant.run} took longer than ${wallMs} ms`));
-  if (leftMs <= 0) onDeadline();
-  else clock.sleep(leftMs, over).then(onDeadline, () => undefined);
+  deadline.watch(over, (error) => stop.abort(error));
   return stop.signal;
 }
 

@@ -1,6 +1,7 @@
 import {
   canonicalBytes,
   type ErrorCode,
+  GuestDisplaced,
   type GuestProgram,
   type GuestRequest,
   type GuestTurn,
@@ -22,8 +23,11 @@ const DELIBERATE_ENDS: readonly ErrorCode[] = ['E_CPU', 'E_MEMORY', 'E_OUTPUT', 
 
 export type ScriptEnd =
   | { readonly ended: true; readonly output: string }
-  /** Drained: another runner takes over. */
-  | { readonly ended: false };
+  /**
+   * Another runner takes over: drained, or with nothing to do before `wakeAtMs`, epoch milliseconds. What is
+   * recorded may not be durable yet.
+   */
+  | { readonly ended: false; readonly wakeAtMs?: number };
 
 export interface ScriptSources {
   readonly openGuest: (request: GuestRequest) => Promise<Guest>;
@@ -31,22 +35,30 @@ export interface ScriptSources {
 }
 
 /**
- * Runs the script to its end. A guest whose host died is replaced once, led through the record by
- * replay. Throws `RunFailure` when the run fails.
+ * Runs the script to its end. A guest that is lost is replaced by a fresh one, led through the record by replay:
+ * once, in a host that nobody shares, when it was lost in its own turn, and as often as other scripts take its
+ * host away. Throws `RunFailure` when the run fails.
  */
 export async function runScript(
   context: SagaContext,
   sources: ScriptSources,
   program: GuestProgram,
 ): Promise<ScriptEnd> {
-  for (let attempt = 1; ; attempt++) {
+  let deaths = 0;
+  let displacements = 0;
+  for (;;) {
     try {
-      return await runGuest(context, sources, program);
+      return await runGuest(context, sources, program, deaths > 0);
     } catch (error) {
       if (!(error instanceof GuestLost)) throw error;
+      const isDisplaced = error.cause instanceof GuestDisplaced;
+      if (isDisplaced) displacements += 1;
+      else deaths += 1;
+      const attempt = deaths + displacements;
       context.onFault({ phase: 'guest', step: 0, verb: null, attempt, error: error.cause });
-      if (attempt < ENGINE_LIMITS.guestsMax) continue;
-      const times = ENGINE_LIMITS.guestsMax;
+      const { guestDeathsMax, guestDisplacementsMax } = ENGINE_LIMITS;
+      if (deaths < guestDeathsMax && displacements <= guestDisplacementsMax) continue;
+      const times = isDisplaced ? displacements : deaths;
       throw new RunFailure(
         new HyphaError('E_SANDBOX', `the host of the script died ${times} times`, { cause: error }),
       );
@@ -58,24 +70,28 @@ async function runGuest(
   context: SagaContext,
   { openGuest, openRunner }: ScriptSources,
   program: GuestProgram,
+  alone: boolean,
 ): Promise<ScriptEnd> {
-  const { stop, drain, grant } = context;
-  const { realm } = grant.payload;
-  const session = new ScriptSession(context, openRunner(), program.nowMs);
+  const { grant, stop } = context;
+  const request = { run: grant.run, realm: grant.payload.realm, alone };
+  const session = new ScriptSession(context, openRunner, program.nowMs);
   let guest: Guest | undefined;
   try {
-    const opened = await openWithRetries(context, () =>
-      openGuest({ run: grant.run, realm, alone: false }),
-    );
+    const opened = await openWithRetries(context, () => openGuest(request));
     guest = opened;
     await session.absorb(await inGuest(context, () => opened.start(program, stop)));
     for (;;) {
-      if (drain.aborted && session.isAtNewStep) return { ended: false };
-      const outcome = await session.nextOutcome();
-      if (outcome === undefined) return { ended: true, output: outputOf(session) };
+      const step = await session.next();
+      if (step.next === 'end') return { ended: true, output: outputOf(session) };
+      if (step.next === 'drained') return { ended: false };
+      if (step.next === 'park') return { ended: false, wakeAtMs: step.wakeAtMs };
+      const { outcome } = step;
       await session.absorb(await inGuest(context, () => opened.deliver(outcome, stop)));
     }
+  } catch (error) {
+    throw await session.abandon(error);
   } finally {
+    session.close();
     await guest?.close();
   }
 }

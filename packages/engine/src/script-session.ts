@@ -1,84 +1,133 @@
-import {
-  type GuestCall,
-  type GuestLog,
-  type GuestOutcome,
-  type GuestTurn,
-  HyphaError,
-  utf8,
-} from '@hypha/protocol';
+import { type GuestCall, type GuestOutcome, type GuestTurn, HyphaError } from '@hypha/protocol';
 import { ENGINE_LIMITS } from './engine-limits.ts';
-import { jsonBytes, wellFormed } from './json-bounds.ts';
 import type { StepOutcome } from './run-record.ts';
-import type { SagaContext } from './saga-context.ts';
-import { RunFailure } from './saga-error.ts';
+import { assertGoingOn, type SagaContext } from './saga-context.ts';
+import { EngineHalt, GuestLost, RunFailure } from './saga-error.ts';
 import { assertSameCall, scriptFailure } from './script-failure.ts';
-import type { ScriptCall, StepRunner } from './step-runner.ts';
+import { ScriptOutput } from './script-output.ts';
+import type { OpenStepRunner, ScriptCall, StepRunner } from './step-runner.ts';
+import { StepScheduler } from './step-scheduler.ts';
+import { WakeTimes } from './wake-times.ts';
+
+/** What a session does next. */
+export type SessionNext =
+  | { readonly next: 'deliver'; readonly outcome: GuestOutcome }
+  /** No call is left without outcome. */
+  | { readonly next: 'end' }
+  /** Drained: what was under way has its outcome, and nothing else is begun. */
+  | { readonly next: 'drained' }
+  /** All there is to do is to wait up to this time, epoch milliseconds. */
+  | { readonly next: 'park'; readonly wakeAtMs: number };
 
 /**
- * One guest's way through the script: which calls it made, which outcomes it has. Recorded outcomes are
- * delivered in the order they were recorded, then new ones are made, by one loop (design §10).
+ * One guest's way through the script: which calls it made, which outcomes it has. Live and in replay the order in
+ * which outcomes were recorded is the order they are delivered in (design §10). Only after the last recorded one
+ * is any call begun.
  */
 export class ScriptSession {
   readonly #context: SagaContext;
   readonly #runner: StepRunner;
+  readonly #scheduler: StepScheduler;
+  readonly #wakeTimes: WakeTimes;
+  /** Ends the steps of this guest. */
+  readonly #stop = new AbortController();
+  readonly #over = new AbortController();
   // call number → call without outcome, in the order they were made
   readonly #pending = new Map<number, ScriptCall>();
-  readonly #recorded: readonly StepOutcome[];
+  /** Calls to be begun. */
+  #fresh: ScriptCall[] = [];
+  /** How many outcomes were on record when this guest began. */
+  readonly #recorded: number;
   #delivered = 0;
+  #changed = Promise.withResolvers<void>();
   /** What `now()` answers in the guest, epoch milliseconds. */
   #nowMs: number;
   #calls = 0;
-  #logLines = 0;
-  #outputBytes = 0;
-  /** JSON text of what the script returned; undefined while it runs. */
-  output: string | undefined;
+  readonly #output: ScriptOutput;
 
   /** @param nowMs what `now()` answers at the start, epoch milliseconds */
-  constructor(context: SagaContext, runner: StepRunner, nowMs: number) {
-    this.#context = context;
-    this.#runner = runner;
+  constructor(run: SagaContext, openRunner: OpenStepRunner, nowMs: number) {
+    const notify = () => this.#changed.resolve();
+    this.#wakeTimes = new WakeTimes(run.clock, notify);
+    this.#context = { ...run, stop: this.#stop.signal, wakeTimes: this.#wakeTimes };
+    this.#runner = openRunner(this.#context);
+    this.#scheduler = new StepScheduler(this.#runner, notify);
+    this.#recorded = run.record.completions.length;
+    this.#output = new ScriptOutput(this.#context);
     this.#nowMs = nowMs;
-    this.#recorded = [...context.record.outcomes.values()];
+    const { signal } = this.#over;
+    const onStop = () => {
+      this.#stop.abort(run.stop.reason);
+      notify();
+    };
+    if (run.stop.aborted) onStop();
+    else run.stop.addEventListener('abort', onStop, { once: true, signal });
+    run.drain.addEventListener('abort', notify, { once: true, signal });
+  }
+
+  /** JSON text of what the script returned; undefined while it runs. */
+  get output(): string | undefined {
+    return this.#output.returned;
   }
 
   /** Takes over what the guest did in one turn. Throws `RunFailure` when the script failed in it. */
   async absorb(turn: GuestTurn): Promise<void> {
     for (const call of turn.calls) this.#take(call);
-    for (const log of turn.logs) await this.#log(log);
+    for (const log of turn.logs) await this.#output.log(log);
     if (turn.end === null) return;
     if (!turn.end.ok) this.#fail(turn.end.failure);
-    if (this.output !== undefined) return;
-    this.#countOutput(utf8(turn.end.output).length);
-    this.output = turn.end.output;
+    this.#output.end(turn.end.output);
   }
 
-  /** True when the next outcome has to be made, not replayed. */
-  get isAtNewStep(): boolean {
-    return !this.#isReplaying && this.#pending.size > 0;
-  }
-
-  get #isReplaying(): boolean {
-    return this.#delivered < this.#recorded.length;
-  }
-
-  /** The next outcome to deliver, or undefined when no call waits for one. */
-  async nextOutcome(): Promise<GuestOutcome | undefined> {
-    const outcome = this.#isReplaying ? this.#replayOutcome() : await this.#makeOutcome();
-    if (outcome === undefined) return undefined;
-    this.#pending.delete(outcome.step);
-    this.#nowMs = Math.max(this.#nowMs, outcome.nowMs ?? 0);
-    const nowMs = this.#nowMs;
-    if (outcome.type === 'step-result') {
-      return { call: outcome.step, ok: true, value: outcome.result, nowMs };
+  /** Waits until there is something to do. Throws `RunFailure` when the run was stopped or a call says so. */
+  async next(): Promise<SessionNext> {
+    for (;;) {
+      this.#changed = Promise.withResolvers();
+      if (this.#scheduler.failure !== undefined) throw this.#scheduler.failure;
+      assertGoingOn(this.#context);
+      const { aborted: isDraining } = this.#context.drain;
+      if (isDraining) this.#scheduler.close();
+      if (!this.#isReplaying) this.#begin();
+      const outcome = this.#takeOutcome();
+      if (outcome !== undefined) return { next: 'deliver', outcome };
+      if (this.#pending.size === 0) return { next: 'end' };
+      if (isDraining && this.#scheduler.working === 0) return { next: 'drained' };
+      const wakeAtMs = isDraining ? undefined : this.#findWakeTime();
+      if (wakeAtMs !== undefined) return { next: 'park', wakeAtMs };
+      await this.#changed.promise;
     }
-    const { code, message } = outcome.error;
-    return { call: outcome.step, ok: false, error: { code, message }, nowMs };
+  }
+
+  /** Nothing is left to do for this guest but what may be left as it is. Idempotent. */
+  close(): void {
+    this.#over.abort();
+    this.#scheduler.close();
+    this.#wakeTimes.close();
+  }
+
+  /**
+   * Ends what is under way: at once, but after a lost guest by waiting for its outcome, which the next guest is
+   * told. Resolves once all of it ended, to the error that the run then goes on with.
+   */
+  async abandon(error: unknown): Promise<unknown> {
+    this.close();
+    if (!(error instanceof GuestLost)) this.#stop.abort(reasonOf(error));
+    if (error instanceof EngineHalt) return error;
+    await this.#scheduler.whenIdle();
+    const { failure } = this.#scheduler;
+    const isGraver =
+      failure instanceof EngineHalt || (error instanceof GuestLost && failure !== undefined);
+    return isGraver ? failure : error;
   }
 
   /** A script that returned must have come by every step that was begun. */
   assertNothingMissed(): void {
-    const { intents, outcomes } = this.#context.record;
-    for (const step of intents.keys()) if (!outcomes.has(step)) throw this.#missed(step);
+    const [missed] = this.#context.record.openSteps;
+    if (missed !== undefined) throw this.#missed(missed);
+  }
+
+  get #isReplaying(): boolean {
+    return this.#delivered < this.#recorded;
   }
 
   #take(call: GuestCall): void {
@@ -95,18 +144,45 @@ export class ScriptSession {
         new HyphaError('E_HOST_CALLS', `the script made more than ${hostCalls} calls`),
       );
     }
-    this.#pending.set(call.call, { ...call, madeAtMs: this.#nowMs });
+    this.#assertSame(call);
+    const made = { ...call, madeAtMs: this.#nowMs };
+    this.#pending.set(call.call, made);
+    if (!this.#isReplaying) this.#fresh.push(made);
   }
 
-  #replayOutcome(): StepOutcome | undefined {
-    const outcome = this.#recorded[this.#delivered];
+  /** Gives the scheduler what was made since. After a replay that is every call without outcome. */
+  #begin(): void {
+    const { intents } = this.#context.record;
+    // What is under way already has what it needs, so it comes first.
+    const [open, others] = partition(this.#fresh, ({ call }) => intents.has(call));
+    this.#fresh = [];
+    for (const call of [...open, ...others]) this.#scheduler.add(call);
+  }
+
+  /** The next outcome in the order of the record, once there is one. */
+  #takeOutcome(): GuestOutcome | undefined {
+    const outcome = this.#context.record.completions[this.#delivered];
     if (outcome === undefined) return undefined;
     const call = this.#pending.get(outcome.step);
-    if (call === undefined) throw this.#missed(outcome.step);
-    this.#assertSame(call);
+    if (this.#isReplaying) {
+      if (call === undefined) throw this.#missed(outcome.step);
+      this.#runner.replay(call, outcome);
+    } else if (!this.#scheduler.takeSettled(outcome.step)) return undefined;
     this.#delivered += 1;
-    this.#runner.replay(call, outcome);
-    return outcome;
+    this.#pending.delete(outcome.step);
+    if (this.#delivered === this.#recorded) this.#fresh = [...this.#pending.values()];
+    this.#nowMs = Math.max(this.#nowMs, outcome.nowMs ?? 0);
+    return outcomeFor(outcome, this.#nowMs);
+  }
+
+  /** When the run may be let go until then: every call waits, and for long enough. */
+  #findWakeTime(): number | undefined {
+    const { working, waiting, queued } = this.#scheduler;
+    const isIdle = working === 0 && queued === 0 && waiting === this.#wakeTimes.count;
+    if (!isIdle || this.#isReplaying) return undefined;
+    const { clock, deadline } = this.#context;
+    const wakeAtMs = Math.min(this.#wakeTimes.earliestMs, deadline.endsAtMs);
+    return wakeAtMs - clock.nowMs() < ENGINE_LIMITS.parkMsMin ? undefined : wakeAtMs;
   }
 
   /** The script did not come by a step that is on record. */
@@ -120,13 +196,6 @@ export class ScriptSession {
     );
   }
 
-  async #makeOutcome(): Promise<StepOutcome | undefined> {
-    const [call] = this.#pending.values();
-    if (call === undefined) return undefined;
-    this.#assertSame(call);
-    return await this.#runner.run(call);
-  }
-
   #assertSame(call: GuestCall): void {
     const intent = this.#context.record.intents.get(call.call);
     if (intent === undefined) return;
@@ -137,46 +206,28 @@ export class ScriptSession {
     }
   }
 
-  async #log(log: GuestLog): Promise<void> {
-    this.#logLines += 1;
-    const line = this.#logLines;
-    const message = log.message.toWellFormed();
-    let fields = null;
-    try {
-      fields = wellFormed(log.fields);
-    } catch (error) {
-      throw error instanceof HyphaError ? new RunFailure(error) : error;
-    }
-    const bytes = jsonBytes({ message, fields });
-    if (bytes > ENGINE_LIMITS.logBytesMax) {
-      throw new RunFailure(
-        new HyphaError('E_OUTPUT', `log line ${line} takes ${bytes} bytes`, {
-          hint: `a log line holds at most ${ENGINE_LIMITS.logBytesMax} bytes`,
-        }),
-      );
-    }
-    this.#countOutput(bytes);
-    if (line <= this.#context.record.logLines) return;
-    await this.#context.writer.buffer({ type: 'log', line, message, fields });
-  }
-
-  #countOutput(bytes: number): void {
-    this.#outputBytes += bytes;
-    const { outputBytes } = this.#context.grant.payload.limits;
-    if (this.#outputBytes <= outputBytes) return;
-    throw new RunFailure(
-      new HyphaError(
-        'E_OUTPUT',
-        `log and output take ${this.#outputBytes} bytes, ${this.#outputBytes - outputBytes} more ` +
-          `than limits.outputBytes of ${outputBytes}`,
-      ),
-    );
-  }
-
   #fail(failure: Parameters<typeof scriptFailure>[1]): never {
     // A script that fails where it once went on took another path, unless a limit struck.
-    const recorded = this.#recorded[this.#delivered];
+    const recorded = this.#isReplaying
+      ? this.#context.record.completions[this.#delivered]
+      : undefined;
     if (failure.code === 'E_SCRIPT' && recorded !== undefined) throw this.#missed(recorded.step);
     throw new RunFailure(scriptFailure(this.#context.record, failure));
   }
+}
+
+function outcomeFor(outcome: StepOutcome, nowMs: number): GuestOutcome {
+  const { step: call } = outcome;
+  if (outcome.type === 'step-result') return { call, ok: true, value: outcome.result, nowMs };
+  const { code, message } = outcome.error;
+  return { call, ok: false, error: { code, message }, nowMs };
+}
+
+function reasonOf(error: unknown): HyphaError {
+  if (error instanceof RunFailure) return error.problem;
+  return new HyphaError('E_INTERNAL', 'the script goes no further', { cause: error });
+}
+
+function partition<T>(items: readonly T[], isFirst: (item: T) => boolean): [T[], T[]] {
+  return [items.filter((item) => isFirst(item)), items.filter((item) => !isFirst(item))];
 }

@@ -1,5 +1,7 @@
 import type { GuestCall } from '@hypha/protocol';
+import type { RidLock } from './rid-locks.ts';
 import type { StepOutcome } from './run-record.ts';
+import type { SagaContext } from './saga-context.ts';
 
 /** A call as the script made it, with what `now()` answered it at that moment, epoch milliseconds. */
 export interface ScriptCall extends GuestCall {
@@ -13,6 +15,10 @@ export interface ScriptCall extends GuestCall {
 export interface StepRunner {
   /** Calls that may run at once. One makes the order of outcomes that of the calls. */
   readonly concurrencyMax: number;
+  /** What the call must have before it may run; absent: nothing. */
+  locksOf?(call: ScriptCall): readonly RidLock[];
+  /** True for a call that only waits for a time of day: it takes no place among those that run. */
+  isWait?(call: ScriptCall): boolean;
   /**
    * Makes the outcome of a call that has none. It is recorded when this resolves. Throws only the ways out of
    * `saga-error.ts`.
@@ -22,4 +28,5 @@ export interface StepRunner {
   replay(call: ScriptCall, outcome: StepOutcome): void;
 }
 
-export type OpenStepRunner = () => StepRunner;
+/** @param context of this guest: its `stop` ends the steps of the guest, not only those of the run */
+export type OpenStepRunner = (context: SagaContext) => StepRunner;

@@ -11,12 +11,14 @@ export type Unwound =
   | { readonly state: 'released' };
 
 /**
- * Ends a run that does not commit: undoes its steps, newest first, then records `finished` (design §10, G5).
+ * Ends a run that does not commit: undoes its steps, those that were under way first and then the
+ * newest outcome first, then records `finished` (design §10, G5).
  * Resumes an undo that was begun: what has a result is not undone again, and the problem stays the first.
  * If we die in it, the run is taken over and undone by the next runner.
  */
 export async function unwindRun(context: SagaContext, failure: HyphaError): Promise<Unwound> {
   const { record, writer } = context;
+  writer.turnBack();
   const problem = record.undoProblem ?? recordedProblem(failure);
   const isKept = context.grant.payload.onFailure === 'keep' && !record.isUndoing;
   const steps = isKept ? [] : stepsToUndo(record);
@@ -58,9 +60,12 @@ export async function undoFailedSteps(context: SagaContext): Promise<void> {
 
 /** What is left to undo, in the order to undo it. */
 export function stepsToUndo(record: RunRecord): StepIntent[] {
-  return [...record.intents.values()]
-    .filter((intent) => RunRecord.isUndoable(intent) && !record.undoResults.has(intent.step))
-    .sort((left, right) => right.step - left.step);
+  const ended = record.completions.map(({ step }) => step);
+  return [...ended, ...record.openSteps]
+    .reverse()
+    .map((step) => record.intents.get(step))
+    .filter((intent) => intent !== undefined)
+    .filter((intent) => RunRecord.isUndoable(intent) && !record.undoResults.has(intent.step));
 }
 
 function endState(record: RunRecord, code: string): 'failed' | 'cancelled' | 'rejected' {

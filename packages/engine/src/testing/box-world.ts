@@ -10,7 +10,7 @@ import {
   type StepContext,
 } from '@hypha/sal';
 import { z } from 'zod';
-import type { Fuse } from './fuse.ts';
+import { Fuse } from './fuse.ts';
 
 interface Box {
   readonly size: number;
@@ -41,6 +41,8 @@ const BoxArgs = z.strictObject({
   blind: z.boolean().default(false),
   /** Fail to be undone for good. */
   sticky: z.boolean().default(false),
+  /** Longest that making it may take, milliseconds. */
+  within: z.int().default(600_000),
 });
 type BoxArgs = z.infer<typeof BoxArgs>;
 
@@ -65,12 +67,14 @@ export class BoxWorld {
   readonly effects: string[] = [];
   /** Everything that must never happen. */
   readonly violations: string[] = [];
-  /** Calls now running: two at once is a violation. */
-  #running = 0;
-  // step → tries so far, of this process only
-  readonly #tries = new Map<string, number>();
+  /** What the engine's process does now; a crash ends it. */
+  #process = new BoxProcess(new Fuse(Number.POSITIVE_INFINITY));
+  /** Most calls that were under way at once. */
+  atOnceMax = 0;
   /** Ignores its abort signal for ever. */
   deaf = false;
+  /** Called when what a box needs is fetched. */
+  onPrepare: ((context: StepContext) => void | Promise<void>) | undefined;
   onPlan: (() => void) | undefined;
   onUndo: ((context: StepContext) => void) | undefined;
   /** Called when an apply has begun. */
@@ -93,9 +97,9 @@ export class BoxWorld {
   }
 
   sals(fuse: Fuse): Sals {
-    this.#running = 0;
-    this.#tries.clear();
-    const verbs = [this.#ensure(fuse), this.#paint(fuse), this.#run(fuse), this.#peek()];
+    this.#process = new BoxProcess(fuse);
+    const own = this.#process;
+    const verbs = [this.#ensure(own), this.#paint(own), this.#run(own), this.#peek(own)];
     const never = async () => Promise.reject(new Error('not for the engine'));
     const resource = {
       kind: this.#kind,
@@ -112,7 +116,8 @@ export class BoxWorld {
     ]);
   }
 
-  #ensure(fuse: Fuse) {
+  #ensure(process: BoxProcess) {
+    const { fuse } = process;
     return defineVerb<BoxArgs>({
       verb: `${this.#kind}.ensure`,
       class: 'ensure',
@@ -139,31 +144,13 @@ export class BoxWorld {
         return { action: 'update', before, differs: ['size'] };
       },
       predict: async ({ rid, name }) => ({ $rid: rid ?? '', kind: this.#kind, name }),
-      apply: async (context, args) => {
-        const name = context.name ?? '';
-        await this.#enter(context);
-        await fuse.pass(`apply begins ${name}`);
-        const tries = (this.#tries.get(context.op) ?? 0) + 1;
-        this.#tries.set(context.op, tries);
-        if (tries <= args.busy) {
-          this.#running -= 1;
-          throw new HyphaError('E_UNAVAILABLE', `box ${name} is busy`);
-        }
-        const box = this.boxes.get(name);
-        if (box === undefined) {
-          this.effects.push(`create ${name}`);
-          this.boxes.set(name, { size: 0, colour: 'plain', whole: false, lastOp: context.op });
-          await fuse.pass(`apply half done ${name}`);
-        }
-        const colour = this.boxes.get(name)?.colour ?? 'plain';
-        if (box?.size !== args.size) this.effects.push(`size ${name} ${args.size}`);
-        const whole = !args.broken;
-        this.boxes.set(name, { size: args.size, colour, whole, lastOp: context.op });
-        await fuse.pass(`apply done ${name}`);
-        this.#running -= 1;
-        if (args.broken) throw new HyphaError('E_HEALTH', `box ${name} fell apart`);
-        return { $rid: context.rid ?? '', kind: this.#kind, name };
+      deadlineMs: ({ within }) => within,
+      prepare: async (context) => {
+        await fuse.live();
+        await this.onPrepare?.(context);
       },
+      apply: (context, args) =>
+        this.#during(process, context, true, () => this.#make(fuse, context, args)),
       probe: async (context, args) => {
         const box = this.boxes.get(context.name ?? '');
         const isDone = box?.whole === true && box.size === args.size && box.lastOp === context.op;
@@ -189,7 +176,8 @@ export class BoxWorld {
     });
   }
 
-  #paint(fuse: Fuse) {
+  #paint(process: BoxProcess) {
+    const { fuse } = process;
     return defineVerb<z.infer<typeof PaintArgs>>({
       verb: `${this.#kind}.paint`,
       class: 'transition',
@@ -200,14 +188,13 @@ export class BoxWorld {
         return { action: 'update', before: this.boxes.get(name ?? '')?.colour ?? null };
       },
       predict: async (_context, { colour }) => colour,
-      apply: async (context, { colour }) => {
-        await this.#enter(context);
-        await fuse.pass(`paint begins ${context.name}`);
-        this.#setColour(context.name ?? '', colour, context.op);
-        await fuse.pass(`paint done ${context.name}`);
-        this.#running -= 1;
-        return colour;
-      },
+      apply: (context, { colour }) =>
+        this.#during(process, context, true, async () => {
+          await fuse.pass(`paint begins ${context.name}`);
+          this.#setColour(context.name ?? '', colour, context.op);
+          await fuse.pass(`paint done ${context.name}`);
+          return colour;
+        }),
       probe: async ({ name, op }, { colour }) => {
         const box = this.boxes.get(name ?? '');
         if (box?.colour !== colour || box.lastOp !== op) return { state: 'absent' };
@@ -221,7 +208,8 @@ export class BoxWorld {
     });
   }
 
-  #run(fuse: Fuse) {
+  #run(process: BoxProcess) {
+    const { fuse } = process;
     return defineVerb<z.infer<typeof RunArgs>>({
       verb: `${this.#kind}.run`,
       class: 'once',
@@ -229,18 +217,17 @@ export class BoxWorld {
       kind: this.#kind,
       parse: parser(RunArgs),
       plan: async () => ({ action: 'run', before: null }),
-      apply: async (context) => {
-        await this.#enter(context);
-        await fuse.pass(`run begins ${context.name}`);
-        this.effects.push(`run ${context.name}`);
-        await fuse.pass(`run done ${context.name}`);
-        this.#running -= 1;
-        return this.count(`run ${context.name}`);
-      },
+      apply: (context) =>
+        this.#during(process, context, false, async () => {
+          await fuse.pass(`run begins ${context.name}`);
+          this.effects.push(`run ${context.name}`);
+          await fuse.pass(`run done ${context.name}`);
+          return this.count(`run ${context.name}`);
+        }),
     });
   }
 
-  #peek() {
+  #peek(process: BoxProcess) {
     return defineVerb<unknown>({
       verb: `${this.#kind}.peek`,
       class: 'read',
@@ -253,7 +240,10 @@ export class BoxWorld {
         if (planned !== undefined && planned.stepsOn(rid ?? '').length > 0) return undefined;
         return this.boxes.get(name ?? '')?.colour ?? null;
       },
-      apply: async ({ name }) => this.boxes.get(name ?? '')?.colour ?? null,
+      apply: (context) =>
+        this.#during(process, context, false, async () => {
+          return this.boxes.get(context.name ?? '')?.colour ?? null;
+        }),
     });
   }
 
@@ -264,18 +254,67 @@ export class BoxWorld {
     this.boxes.set(name, { ...box, colour, lastOp });
   }
 
-  async #enter(context: StepContext): Promise<void> {
-    this.#running += 1;
-    if (this.#running > 1) this.violations.push(`two calls at once at ${context.op}`);
+  async #make(fuse: Fuse, context: StepContext, args: BoxArgs): Promise<Json> {
+    const name = context.name ?? '';
+    await fuse.pass(`apply begins ${name}`);
+    const tries = (this.#process.tries.get(context.op) ?? 0) + 1;
+    this.#process.tries.set(context.op, tries);
+    if (tries <= args.busy) throw new HyphaError('E_UNAVAILABLE', `box ${name} is busy`);
+    const box = this.boxes.get(name);
+    if (box === undefined) {
+      this.effects.push(`create ${name}`);
+      this.boxes.set(name, { size: 0, colour: 'plain', whole: false, lastOp: context.op });
+      await fuse.pass(`apply half done ${name}`);
+    }
+    const colour = this.boxes.get(name)?.colour ?? 'plain';
+    if (box?.size !== args.size) this.effects.push(`size ${name} ${args.size}`);
+    const whole = !args.broken;
+    this.boxes.set(name, { size: args.size, colour, whole, lastOp: context.op });
+    await fuse.pass(`apply done ${name}`);
+    if (args.broken) throw new HyphaError('E_HEALTH', `box ${name} fell apart`);
+    return { $rid: context.rid ?? '', kind: this.#kind, name };
+  }
+
+  /** One call at a time may change a box, and nobody looks at it meanwhile. */
+  async #during<T>(
+    process: BoxProcess,
+    context: StepContext,
+    changes: boolean,
+    work: () => Promise<T>,
+  ): Promise<T> {
+    await process.fuse.live();
+    const name = context.name ?? '';
+    const others = process.calls.get(name) ?? [];
+    if (others.some((other) => other || changes)) {
+      this.violations.push(`two calls at once on ${name} at ${context.op}`);
+    }
+    process.calls.set(name, [...others, changes]);
+    process.atOnce += 1;
+    this.atOnceMax = Math.max(this.atOnceMax, process.atOnce);
     try {
       await this.onApply?.(context);
-    } catch (error) {
-      this.#running -= 1;
-      throw error;
+      if (this.deaf) await new Promise<never>(() => undefined);
+      context.signal.throwIfAborted();
+      return await work();
+    } finally {
+      process.atOnce -= 1;
+      const left = [...(process.calls.get(name) ?? [])];
+      left.splice(left.indexOf(changes), 1);
+      process.calls.set(name, left);
     }
-    if (this.deaf) await new Promise<never>(() => undefined);
-    if (!context.signal.aborted) return;
-    this.#running -= 1;
-    context.signal.throwIfAborted();
+  }
+}
+
+/** What one process of the engine is about to do: gone when it dies. */
+class BoxProcess {
+  readonly fuse: Fuse;
+  // op → tries so far
+  readonly tries = new Map<string, number>();
+  // box → of every call under way, whether it changes the box
+  readonly calls = new Map<string, readonly boolean[]>();
+  atOnce = 0;
+
+  constructor(fuse: Fuse) {
+    this.fuse = fuse;
   }
 }

@@ -16,8 +16,13 @@ export class Fuse {
     this.#blow = resolve;
   }
 
+  /** Does not return once the process is dead. */
+  async live(): Promise<void> {
+    if (this.points.length >= this.#at) await new Promise<never>(() => undefined);
+  }
+
   async pass(point: string): Promise<void> {
-    if (this.points.length >= this.#at) return await new Promise<never>(() => undefined);
+    await this.live();
     this.points.push(point);
     if (this.points.length < this.#at) return;
     this.#blow('blown');

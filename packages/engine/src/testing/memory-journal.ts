@@ -19,6 +19,10 @@ export class MemoryJournal {
   /** Thrown by the next append that holds an event of this type. */
   refuseNext: { type: JournalBody['type']; error: HyphaError } | undefined;
   readonly #clock: Clock;
+  // type → how many events there are of it, and on which steps
+  readonly #steps = new Map<JournalBody['type'], { count: number; steps: Set<number> }>();
+  /** Steps that were begun and have no outcome. */
+  readonly #open = new Set<number>();
 
   constructor(run: string, clock: Clock) {
     this.run = run;
@@ -32,6 +36,7 @@ export class MemoryJournal {
   /** A new epoch; journals of older ones are stale from now on. */
   open(fuse: Fuse): RunJournal {
     this.epoch += 1;
+    this.#indexAll();
     const epoch = this.epoch;
     return {
       recorded: [...this.events],
@@ -50,6 +55,7 @@ export class MemoryJournal {
           for (const body of bodies) this.#append(body, epoch);
         } catch (error) {
           this.events.length = before;
+          this.#indexAll();
           throw error;
         }
         await fuse.pass(`after append ${label}`);
@@ -73,37 +79,49 @@ export class MemoryJournal {
       prev: this.events.at(-1)?.hash ?? GENESIS_HASH,
       body: structuredClone(body),
     };
+    this.#index(body);
     this.events.push({ ...unsigned, hash: eventHash(nodeVerifier, unsigned) });
   }
 
   #assertMayFollow(body: JournalBody): void {
-    const bodies = this.bodies();
-    const has = (type: JournalBody['type'], step?: number) =>
-      bodies.some((earlier) => {
-        if (earlier.type !== type) return false;
-        return step === undefined || ('step' in earlier && earlier.step === step);
-      });
     const refuse = (reason: string): never => {
       throw new HyphaError('E_CONFLICT', `${body.type} may not follow: ${reason}`);
     };
+    const has = (type: JournalBody['type']) => (this.#steps.get(type)?.count ?? 0) > 0;
+    const isOn = (type: JournalBody['type'], step: number) =>
+      this.#steps.get(type)?.steps.has(step) === true;
     if (has('finished')) refuse('the run is finished');
     if (has('committed') && body.type !== 'finished') refuse('the run is committed');
     const isForward = ['step-intent', 'step-result', 'step-error', 'log', 'committed'];
     if (isForward.includes(body.type) && has('undo-intent')) refuse('the run is being undone');
-    if (body.type === 'step-intent' && has('step-intent', body.step)) refuse('a second intent');
+    if (body.type === 'step-intent' && isOn('step-intent', body.step)) refuse('a second intent');
     if (body.type === 'step-result' || body.type === 'step-error') {
-      if (!has('step-intent', body.step)) refuse('no intent');
-      if (has('step-result', body.step) || has('step-error', body.step)) refuse('a second outcome');
+      if (!isOn('step-intent', body.step)) refuse('no intent');
+      if (!this.#open.has(body.step)) refuse('a second outcome');
     }
-    const begun = bodies.filter((earlier) => earlier.type === 'step-intent');
-    const open = begun.filter(({ step }) => !has('step-result', step) && !has('step-error', step));
-    if (body.type === 'committed' && open.length > 0) refuse('a step has no outcome');
-    if (body.type === 'undo-intent' && !has('step-intent', body.step)) refuse('no intent');
-    if (body.type === 'undo-result' && !has('undo-intent', body.step)) refuse('no undo intent');
-    if (body.type === 'undo-result' && has('undo-result', body.step)) refuse('a second undo');
+    if (body.type === 'committed' && this.#open.size > 0) refuse('a step has no outcome');
+    if (body.type === 'undo-intent' && !isOn('step-intent', body.step)) refuse('no intent');
+    if (body.type === 'undo-result' && !isOn('undo-intent', body.step)) refuse('no undo intent');
+    if (body.type === 'undo-result' && isOn('undo-result', body.step)) refuse('a second undo');
     if (body.type === 'log') {
-      const lines = bodies.filter((earlier) => earlier.type === 'log').length;
+      const lines = this.#steps.get('log')?.count ?? 0;
       if (body.line !== lines + 1) refuse(`log line ${lines} was the last`);
     }
+  }
+
+  #index(body: JournalBody): void {
+    const known = this.#steps.get(body.type) ?? { count: 0, steps: new Set() };
+    known.count += 1;
+    this.#steps.set(body.type, known);
+    if (!('step' in body)) return;
+    known.steps.add(body.step);
+    if (body.type === 'step-intent') this.#open.add(body.step);
+    if (body.type === 'step-result' || body.type === 'step-error') this.#open.delete(body.step);
+  }
+
+  #indexAll(): void {
+    this.#steps.clear();
+    this.#open.clear();
+    for (const { body } of this.events) this.#index(body);
   }
 }

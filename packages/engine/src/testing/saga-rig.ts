@@ -1,5 +1,6 @@
 import {
   type DesiredResource,
+  type GuestRequest,
   type GuestTurn,
   HyphaError,
   type JournalBody,
@@ -10,12 +11,12 @@ import {
   type ScriptPayloadInput,
 } from '@hypha/protocol';
 import { nodeVerifier } from '@hypha/protocol/node';
-import type { Fault, Guest, RunGrant } from '../ports.ts';
+import type { Clock, Fault, Guest, RunGrant } from '../ports.ts';
 import { runSaga, type SagaOutcome } from '../saga.ts';
 import { BoxWorld } from './box-world.ts';
 import { Fuse } from './fuse.ts';
 import { MemoryJournal } from './memory-journal.ts';
-import { type Script, ScriptedGuest } from './scripted-guest.ts';
+import { type GuestDeath, type Script, ScriptedGuest } from './scripted-guest.ts';
 import { VirtualClock } from './virtual-clock.ts';
 
 export const NODE = `node_${'b'.repeat(32)}`;
@@ -49,8 +50,9 @@ export class SagaRig {
   readonly cancel = new AbortController();
   readonly drain = new AbortController();
   readonly faults: Fault[] = [];
-  /** Turns the guests of the next epoch die in, one number a guest. */
-  guestDeaths: number[] = [];
+  /** How the guests of the next epoch die, one after the other. */
+  guestDeaths: GuestDeath[] = [];
+  readonly guestRequests: GuestRequest[] = [];
   /** Instead of scripted guests. */
   openGuest: (() => Promise<Guest>) | undefined;
   /** Times that no guest can be opened. */
@@ -102,7 +104,8 @@ export class SagaRig {
       grant,
       journal: this.journal.open(fuse),
       sals: this.world.sals(fuse),
-      openGuest: async () => {
+      openGuest: async (request) => {
+        this.guestRequests.push(request);
         if (this.openGuest !== undefined) {
           const guest = await this.openGuest();
           this.#opened.push(guest);
@@ -116,12 +119,26 @@ export class SagaRig {
         this.guests.push(guest);
         return guest;
       },
-      clock: this.clock,
+      clock: this.#clockFor(fuse),
       verifier: nodeVerifier,
       cancel: this.cancel.signal,
       drain: this.drain.signal,
       onFault: (fault) => this.faults.push(fault),
     });
+  }
+
+  /** A dead process wakes up no more. */
+  #clockFor(fuse: Fuse): Clock {
+    const { clock } = this;
+    return {
+      nowMs: () => clock.nowMs(),
+      monotonicMs: () => clock.monotonicMs(),
+      jitter: () => clock.jitter(),
+      sleep: async (ms, signal) => {
+        await clock.sleep(ms, signal);
+        await fuse.live();
+      },
+    };
   }
 
   /** Epochs that die at the given points, then one that ends. Returns its outcome and all points passed. */

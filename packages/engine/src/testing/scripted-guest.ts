@@ -1,11 +1,19 @@
 import { setImmediate } from 'node:timers/promises';
-import type { GuestCall, GuestOutcome, GuestProgram, GuestTurn, Json } from '@hypha/protocol';
+import {
+  type GuestCall,
+  GuestDisplaced,
+  type GuestOutcome,
+  type GuestProgram,
+  type GuestTurn,
+  type Json,
+} from '@hypha/protocol';
 import type { Guest } from '../ports.ts';
 
 /** What a scripted guest's script is written against. */
 export interface ScriptApi {
   call(verb: string, name: string | null, args?: Json): PromiseLike<Json>;
   log(message: string, fields?: Json): void;
+  now(): number;
   readonly program: GuestProgram;
 }
 export type Script = (api: ScriptApi) => Promise<unknown>;
@@ -18,11 +26,13 @@ class ScriptError extends Error {
   }
 }
 
+/** The turn the host dies in, from 1; perhaps for what another script did. */
+export type GuestDeath = number | { readonly turn: number; readonly isDisplaced: true };
+
 /** Driven turn by turn like the sandbox, with a script that is a function of this process. */
 export class ScriptedGuest implements Guest {
   readonly #script: Script;
-  /** The turn the host dies in, from 1. */
-  readonly #diesAt: number;
+  readonly #death: GuestDeath;
   readonly #tamper: (turn: GuestTurn) => void;
   #turns = 0;
   #calls: GuestCall[] = [];
@@ -30,22 +40,27 @@ export class ScriptedGuest implements Guest {
   #made = 0;
   #end: GuestTurn['end'] = null;
   readonly #waiting = new Map<number, (outcome: GuestOutcome) => void>();
+  #nowMs = 0;
+  /** Call whose outcome began each turn after the first. */
+  readonly turns: number[] = [];
   closed = false;
 
   constructor(
     script: Script,
-    diesAt = Number.POSITIVE_INFINITY,
+    death: GuestDeath = Number.POSITIVE_INFINITY,
     tamper: (turn: GuestTurn) => void = () => undefined,
   ) {
     this.#script = script;
-    this.#diesAt = diesAt;
+    this.#death = death;
     this.#tamper = tamper;
   }
 
   async start(program: GuestProgram, signal: AbortSignal): Promise<GuestTurn> {
+    this.#nowMs = program.nowMs;
     const api: ScriptApi = {
       call: (verb, name, args = {}) => this.#call(verb, name, args),
       log: (message, fields = {}) => void this.#logs.push({ message, fields }),
+      now: () => this.#nowMs,
       program,
     };
     this.#script(api).then(
@@ -61,6 +76,9 @@ export class ScriptedGuest implements Guest {
     const settle = this.#waiting.get(outcome.call);
     if (settle === undefined) throw new Error(`call ${outcome.call} waits for nothing`);
     this.#waiting.delete(outcome.call);
+    if (outcome.nowMs < this.#nowMs) throw new Error('time goes back in the guest');
+    this.#nowMs = outcome.nowMs;
+    this.turns.push(outcome.call);
     settle(structuredClone(outcome));
     return await this.#turn(signal);
   }
@@ -71,7 +89,7 @@ export class ScriptedGuest implements Guest {
 
   async #turn(signal: AbortSignal): Promise<GuestTurn> {
     this.#turns += 1;
-    if (this.#turns === this.#diesAt) throw new Error('the sandbox host died');
+    this.#dieInTime();
     await setImmediate();
     signal.throwIfAborted();
     const turn = { calls: this.#calls, logs: this.#logs, end: this.#end, cpuMs: 1 };
@@ -79,6 +97,13 @@ export class ScriptedGuest implements Guest {
     this.#logs = [];
     this.#tamper(turn);
     return turn;
+  }
+
+  #dieInTime(): void {
+    const { turn, isDisplaced } =
+      typeof this.#death === 'number' ? { turn: this.#death, isDisplaced: false } : this.#death;
+    if (this.#turns !== turn) return;
+    throw isDisplaced ? new GuestDisplaced() : new Error('the sandbox host died');
   }
 
   /** A thenable that knows whether anyone looks at it, as the sandbox does. */
