@@ -1,4 +1,4 @@
-import { HyphaError } from '@hypha/protocol';
+import { HyphaError, RunId } from '@hypha/protocol';
 
 const HELP = 'add --help for the options';
 
@@ -46,5 +46,14 @@ export function parseDuration(text: string, what: string): number {
   if (Number.isSafeInteger(seconds) && seconds > 0) return seconds;
   throw new HyphaError('E_ARGUMENT', `${what}: expected a time like 90s or 15m, got ${text}`, {
     hint: HELP,
+  });
+}
+
+/** Throws `E_ARGUMENT` before anybody is asked. */
+export function parseRunId(text: string): RunId {
+  const parsed = RunId.safeParse(text);
+  if (parsed.success) return parsed.data;
+  throw new HyphaError('E_ARGUMENT', `not a run id: ${JSON.stringify(text)}`, {
+    hint: 'find it with: hypha run list',
   });
 }

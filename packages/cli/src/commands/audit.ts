@@ -7,9 +7,9 @@ import { collectBundle } from '../audit-bundle.ts';
 import { type LogFlags, parseLogFilter } from '../audit-log/log-filter.ts';
 import { reportLog } from '../audit-log/log-report.ts';
 import { EXIT } from '../exit-code.ts';
+import { parseRunId } from '../option-parsers.ts';
 import { type Session, sessionOf } from '../session.ts';
 import { readerOf, type ViaFlags, viaOptions } from '../via.ts';
-import { parseRunId } from './run.ts';
 
 /** Says what held, then the verdict. Answers the exit code. */
 export function reportVerdict(session: Session, bundle: unknown, genesisHash: string): number {

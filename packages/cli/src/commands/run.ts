@@ -1,6 +1,7 @@
 import type { RunsClient } from '@hypha/client';
-import { HyphaError, RunId, type RunView } from '@hypha/protocol';
+import type { RunView } from '@hypha/protocol';
 import type { Command } from 'commander';
+import { parseRunId } from '../option-parsers.ts';
 import { ago, describeError, type Output } from '../output.ts';
 import { proofOf } from '../receipt-proof.ts';
 import { describeEvent } from '../run-narrative.ts';
@@ -8,6 +9,7 @@ import { watchRuns } from '../run-watch.ts';
 import { locateProblem } from '../script-place.ts';
 import { allPages, type Session, sessionOf } from '../session.ts';
 import { readerOf, type ViaFlags, viaOptions } from '../via.ts';
+import { replayCommand } from './replay.ts';
 
 async function showRun(output: Output, reader: RunsClient, run: RunView): Promise<void> {
   const problem =
@@ -100,15 +102,6 @@ interface ListOptions extends ViaFlags {
   status?: string;
 }
 
-/** Throws `E_ARGUMENT` before anybody is asked. */
-export function parseRunId(text: string): RunId {
-  const parsed = RunId.safeParse(text);
-  if (parsed.success) return parsed.data;
-  throw new HyphaError('E_ARGUMENT', `not a run id: ${JSON.stringify(text)}`, {
-    hint: 'find it with: hypha run list',
-  });
-}
-
 export function runCommand(program: Command): void {
   const run = program.command('run').description('one revision on one node');
   viaOptions(run.command('list'))
@@ -134,4 +127,5 @@ export function runCommand(program: Command): void {
         return read(session, readerOf(session, options), parseRunId(id), options);
       });
   }
+  replayCommand(run);
 }
