@@ -234,7 +234,8 @@ describe('an apply that expects a plan and crashed', () => {
   test('after its first intent is not: the world is its own by then', async () => {
     const rig = await crashedRig('apply begins new');
     expect(rig.bodiesOf('step-intent').length).toBe(1);
-    rig.world.boxes.set('old', { ...OLD[1], size: 7 });
+    // As a plan would see it, another hash.
+    rig.world.boxes.set('old', { ...OLD[1], size: 9 });
     expect((await rig.run()).state).toBe('committed');
     expect(rig.world.snapshot()).toMatchObject({ new: { size: 2 }, old: { size: 9 } });
   });

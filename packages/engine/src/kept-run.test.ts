@@ -208,6 +208,7 @@ describe('the undo of a kept run', () => {
     const rig = await taskRig(UNDO, kept);
     rig.world.onUndo = () => rig.cancel.abort();
     expect(await rig.run()).toMatchObject({ state: 'cancelled' });
+    expect(rig.bodiesOf('step-result').map(({ step }) => step)).toEqual([1]);
     expect(rig.world.snapshot()).toHaveProperty('new');
     rig.world.onUndo = undefined;
     const next = await taskRig(UNDO, kept);

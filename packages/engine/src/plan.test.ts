@@ -225,10 +225,14 @@ describe('a plan', () => {
   test('comes out the same when its guest is lost on the way', async () => {
     const script: Script = async ({ call }) => {
       for (const size of [2, 3, 3]) await call('box.ensure', 'a', { size });
+      await call('box.ensure', 'b', { size: 2 }).then(undefined, () => undefined);
     };
-    const calm = await planOf(new SagaRig(script, PLAN));
-    const rig = new SagaRig(script, PLAN);
-    rig.guestDeaths = [3];
+    const resources = { milliCpus: 0, memoryBytes: 0, storageBytes: 4 };
+    const limited = { ...PLAN, limits: { resources } };
+    const calm = await planOf(new SagaRig(script, limited));
+    expect(changesOf(calm).at(-1)).toEqual(['b', 'refuse']);
+    const rig = new SagaRig(script, limited);
+    rig.guestDeaths = [4];
     expect(await planOf(rig)).toEqual(calm);
     expect(rig.guests.length).toBe(2);
   });
