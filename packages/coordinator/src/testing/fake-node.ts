@@ -11,6 +11,7 @@ import {
   type NodeView,
   type OutboxItem,
   type OutboxResult,
+  type Problem,
   type ScriptPayload,
   type Signer,
   signReceipt,
@@ -93,6 +94,27 @@ export class FakeNode {
     );
   }
 
+  /** How often a cancel came. */
+  cancels(digest: string): number {
+    return this.received.filter(({ id }) => id === `cancel-${digest}`).length;
+  }
+
+  async waitForCancel(digest: string): Promise<Envelope> {
+    return await vi.waitFor(
+      () => {
+        const message = this.received.find(({ id }) => id === `cancel-${digest}`);
+        if (message?.type !== 'cancellation') throw new Error(`no cancel came to ${this.name}`);
+        return message.submission.envelope;
+      },
+      { timeout: 10_000 },
+    );
+  }
+
+  /** Says that it has the cancel durably, or why it will not have it. */
+  async answerCancel(digest: string, problem: Problem | null = null): Promise<OutboxResult[]> {
+    return await this.send({ type: 'cancellation', messageId: `cancel-${digest}`, problem });
+  }
+
   async send(...items: OutboxItem[]): Promise<OutboxResult[]> {
     return (await this.client.sendOutbox(this.id, { items })).results;
   }
@@ -151,6 +173,9 @@ export const SUCCEEDED: JournalBody = {
   undone: 0,
   leftovers: [],
 };
+
+/** A run that ended before it began, or was undone, because of a cancel. */
+export const CANCELLED: JournalBody = { ...SUCCEEDED, state: 'cancelled' };
 
 export function digestOfEnvelope(envelope: Envelope): string {
   return digestOf(nodeVerifier, envelope.payloadType, fromBase64(envelope.payload));

@@ -10,18 +10,22 @@ import {
   base64url,
   buildAdmissionPayload,
   buildAuthorityPayload,
+  buildCancelPayload,
   buildGenesisPayload,
   buildScriptPayload,
   type Entropy,
   type Envelope,
+  envelopeDigest,
   type Grant,
   type NodeView,
   type ResourceLimits,
   type Role,
   type ScriptDraft,
+  type ScriptPayload,
   type Signer,
   signAdmission,
   signAuthority,
+  signCancel,
   signEnrolment,
   signReport,
   signScript,
@@ -283,6 +287,31 @@ export class TestFleet {
       entropy(),
     );
     return { payload, envelope: signScript(payload, [key ?? this.operator]) };
+  }
+
+  /** A cancel of that script on the nodes it names. */
+  cancel(
+    script: { readonly payload: ScriptPayload; readonly envelope: Envelope },
+    options: {
+      readonly nodes?: readonly string[];
+      readonly realm?: string;
+      readonly lifetimeSeconds?: number;
+      readonly key?: Signer;
+    } = {},
+  ): { readonly digest: string; readonly envelope: Envelope } {
+    const { key = this.operator, lifetimeSeconds = 900 } = options;
+    const payload = buildCancelPayload(
+      {
+        realm: options.realm ?? script.payload.realm,
+        nodes: options.nodes ?? script.payload.aud.nodes,
+        target: envelopeDigest(nodeVerifier, script.envelope, 'script'),
+        authority: this.#authority,
+        lifetimeSeconds,
+      },
+      entropy(),
+    );
+    const envelope = signCancel(payload, [key]);
+    return { envelope, digest: envelopeDigest(nodeVerifier, envelope, 'cancel') };
   }
 }
 
