@@ -69,6 +69,7 @@ export function hostCommand(node: string, wrapper: HostWrapper, count: number): 
     // Guest recursion uses the host's stack; with less of it, deep guests crash the engine.
     '--stack-size=3900',
     '--max-old-space-size=128',
+    '--expose-gc',
     // One helper thread: more cost memory and gain nothing for a process that computes in one.
     '--v8-pool-size=1',
   ];

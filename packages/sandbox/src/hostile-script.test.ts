@@ -3,10 +3,9 @@ import { HyphaError, type Json } from '@hypha/protocol';
 import { afterAll, expect, test } from 'vitest';
 import type { TimeSpent } from './cpu-deadline.ts';
 import { confineHosts, hostCommand } from './host-command.ts';
-import { SandboxGuest } from './sandbox-guest.ts';
 import { SandboxHost } from './sandbox-host.ts';
 import { SandboxPool } from './sandbox-pool.ts';
-import { endOf, limitsOf, programOf, requestOf, script } from './testing/guest-driver.ts';
+import { endOf, limitsOf, programOf, requestOf, script, seatIn } from './testing/guest-driver.ts';
 
 const pool = new SandboxPool();
 afterAll(() => pool.close());
@@ -129,7 +128,7 @@ test('memory is capped in the process, not only counted in the guest', async () 
     const body = `const a = []; try { for (;;) a.push('x'.repeat(1e6) + a.length); } catch {} return 1;`;
     const limits = limitsOf({ cpuMs: 5_000, memoryBytes: 64 * 1024 * 1024 });
     const before = peakBytes(host);
-    const guest = new SandboxGuest(host, () => {});
+    const guest = seatIn(host)();
     const { signal } = new AbortController();
     const { end } = await guest.start(programOf(asMain(body), { limits }), signal);
     expect(end).toEqual({ ok: true, output: '1' });

@@ -28,16 +28,30 @@ export const SANDBOX_LIMITS = {
   /** Until a new host has answered, milliseconds. */
   hostStartMsMax: 15_000,
   /** For a host to forget a script, milliseconds. */
-  hostResetMsMax: 1_000,
-  /** A host is replaced after so many scripts, … */
-  hostScriptsMax: 5000,
-  /** … or above this resident size, bytes, … */
+  hostCloseMsMax: 1_000,
+  /** Scripts in one host at once. */
+  hostGuestsMax: 16,
+  /** Host processes of one runner. */
+  hostsMax: 64,
+  /** A host takes no further script after so many, … */
+  hostRunsMax: 200,
+  /** … or so long after its first one, milliseconds, … */
+  hostAgeMsMax: 300_000,
+  /** … or when it is this large without a script in it, bytes, … */
   hostBytesMax: 256 * 1024 * 1024,
   /** … or after this much CPU time, seconds; twice that ends it from outside even if its runner died. */
   hostCpuSecondsMax: 900,
+  /** A script that may use more than this gets a host of its own: bytes, … */
+  sharedMemoryBytesMax: 128 * 1024 * 1024,
+  /** … and CPU milliseconds, for which it can keep the others in its host waiting. */
+  sharedCpuMsMax: 10_000,
+  /** What all scripts of one runner may use together, bytes. A script that does not fit in waits. */
+  allMemoryBytesMax: 2 * 1024 ** 3,
+  /** Memory of scripts that have ended and is not collected yet, bytes, at which a host collects it. */
+  garbageBytesMax: 128 * 1024 * 1024,
   /**
-   * Writable memory of a host, bytes: what V8 sets aside at its start (0.55 GiB), the largest memory a
-   * script may have, and those of scripts before it that are not collected yet.
+   * Writable memory of a host, bytes: what V8 sets aside at its start (0.55 GiB), the largest memories the
+   * scripts in it may have, and those of scripts before them that are not collected yet.
    */
   hostDataBytesMax: 3 * 1024 ** 3,
   /** Files a host may hold open. */

@@ -1,39 +1,53 @@
 import { type GuestOutcome, type GuestProgram, type GuestTurn, HyphaError } from '@hypha/protocol';
-import type { HostRequest } from './host/host-message.ts';
+import type { TurnRequest } from './guest-host.ts';
+import type { HostAnswer } from './host/host-message.ts';
 import { SANDBOX_LIMITS } from './limits.ts';
-import type { SandboxHost } from './sandbox-host.ts';
+import type { Seat } from './seat.ts';
 
-/** Takes the host back: usable when its script ended in good order. */
-export type ReleaseHost = (host: SandboxHost, isClean: boolean) => void;
+export type GuestLimits = GuestProgram['limits'];
+
+/** Where a script computes, as its limits allow it to. */
+export interface GuestPlaces {
+  /** Waits for memory, and leaves for a host of its own when the script may use more than others can share. */
+  settle(seat: Seat, limits: GuestLimits, signal: AbortSignal): Promise<Seat>;
+  leave(seat: Seat, limits: GuestLimits | undefined): Promise<void>;
+}
 
 /**
- * A script in a sandbox host: the engine's `Guest`. What the host says is checked against the turn
- * protocol and the script's limits, and one lie ends it. Throws `E_CPU` when a turn had to be killed,
- * `E_MEMORY` or `E_SANDBOX` when the host died, the signal's reason when aborted; any throw means the
- * guest is gone. A script that merely fails is a turn with an `end`.
+ * A script in a sandbox host: the engine's `Guest`. What the host says is checked against the turn protocol and
+ * the script's limits, and one lie ends it. Throws `E_CPU` when a turn had to be killed, `E_MEMORY` or `E_SANDBOX`
+ * when the host died in it, `GuestDisplaced` when it died in the turn of another, the signal's reason when aborted;
+ * any throw means the guest is gone. A script that merely fails is a turn with an `end`.
  */
 export class SandboxGuest {
-  readonly #host: SandboxHost;
-  readonly #release: ReleaseHost;
-  #limits: GuestProgram['limits'] | undefined;
+  readonly #places: GuestPlaces;
+  #seat: Seat;
+  #limits: GuestLimits | undefined;
+  #settling: Promise<unknown> | undefined;
   #callCount = 0;
   #cpuMs = 0;
   #isClosed = false;
-  #isBroken = false;
 
-  constructor(host: SandboxHost, release: ReleaseHost) {
-    this.#host = host;
-    this.#release = release;
+  constructor(seat: Seat, places: GuestPlaces) {
+    this.#seat = seat;
+    this.#places = places;
   }
 
   async start(program: GuestProgram, signal: AbortSignal): Promise<GuestTurn> {
-    if (this.#limits !== undefined)
+    this.#assertOpen();
+    if (this.#settling !== undefined) {
       throw new HyphaError('E_INTERNAL', 'the guest was started twice');
+    }
+    const settling = this.#places.settle(this.#seat, program.limits, signal);
+    this.#settling = settling;
+    this.#seat = await settling;
     this.#limits = program.limits;
+    this.#assertOpen();
     return await this.#turn({ type: 'start', program }, program.limits, signal);
   }
 
   async deliver(outcome: GuestOutcome, signal: AbortSignal): Promise<GuestTurn> {
+    this.#assertOpen();
     if (this.#limits === undefined) throw new HyphaError('E_INTERNAL', 'the guest was not started');
     return await this.#turn({ type: 'deliver', outcome }, this.#limits, signal);
   }
@@ -42,46 +56,44 @@ export class SandboxGuest {
   async close(): Promise<void> {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    this.#release(this.#host, !this.#isBroken);
+    await this.#settling?.catch(() => undefined);
+    this.#seat.host.abandon(this.#seat, closed());
+    // The next script need not wait until this one is forgotten.
+    void this.#places.leave(this.#seat, this.#limits);
   }
 
-  async #turn(
-    request: HostRequest,
-    limits: GuestProgram['limits'],
-    signal: AbortSignal,
-  ): Promise<GuestTurn> {
-    if (this.#isClosed) throw new HyphaError('E_INTERNAL', 'the guest is closed');
-    // Broken until it has answered well: also when `close` comes in the middle.
-    this.#isBroken = true;
-    try {
-      const answer = await this.#host.ask(request, {
-        timeoutMs: Math.max(0, limits.cpuMs - this.#cpuMs) + SANDBOX_LIMITS.killGraceMs,
-        timeoutCode: 'E_CPU',
-        answerBytesMax: SANDBOX_LIMITS.turnBytesMax + 2 * limits.outputBytes,
-        signal,
-      });
-      if (answer.type !== 'turn')
-        throw new HyphaError('E_SANDBOX', 'the sandbox host sent no turn');
-      this.#check(answer.turn, limits);
-      this.#isBroken = false;
-      return answer.turn;
-    } catch (error) {
-      await this.#host.stop();
-      throw error;
-    }
+  #assertOpen(): void {
+    if (this.#isClosed) throw closed();
+  }
+
+  async #turn(request: TurnRequest, limits: GuestLimits, signal: AbortSignal): Promise<GuestTurn> {
+    const options = {
+      timeoutMs: Math.max(0, limits.cpuMs - this.#cpuMs) + SANDBOX_LIMITS.killGraceMs,
+      timeoutCode: 'E_CPU',
+      answerBytesMax: SANDBOX_LIMITS.turnBytesMax + 2 * limits.outputBytes,
+      signal,
+    } as const;
+    return await this.#seat.ask(request, options, (answer) => this.#check(answer, limits));
   }
 
   /** What a schema cannot see: calls in order and within their limit, time that only grows. */
-  #check(turn: GuestTurn, limits: GuestProgram['limits']): void {
+  #check(answer: HostAnswer, limits: GuestLimits): GuestTurn {
+    if (answer.type !== 'turn') throw new HyphaError('E_SANDBOX', 'the sandbox host sent no turn');
+    const { turn } = answer;
     for (const { call } of turn.calls) {
       this.#callCount++;
-      if (call !== this.#callCount || call > limits.hostCalls + 1) this.#refuse('calls');
+      if (call !== this.#callCount || call > limits.hostCalls + 1) refuse('calls');
     }
-    if (turn.cpuMs < this.#cpuMs) this.#refuse('CPU time');
+    if (turn.cpuMs < this.#cpuMs) refuse('CPU time');
     this.#cpuMs = turn.cpuMs;
+    return turn;
   }
+}
 
-  #refuse(what: string): never {
-    throw new HyphaError('E_SANDBOX', `the sandbox host sent ${what} that cannot be`);
-  }
+function closed(): HyphaError {
+  return new HyphaError('E_INTERNAL', 'the guest is closed');
+}
+
+function refuse(what: string): never {
+  throw new HyphaError('E_SANDBOX', `the sandbox host sent ${what} that cannot be`);
 }

@@ -1,20 +1,20 @@
 import { execFile } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { promisify } from 'node:util';
-import { type GuestProgram, HyphaError } from '@hypha/protocol';
+import { GuestDisplaced, type GuestProgram, HyphaError } from '@hypha/protocol';
 import { afterEach, expect, test } from 'vitest';
 import type { TimeSpent } from './cpu-deadline.ts';
 import { confineHosts, type HostCommand, hostCommand } from './host-command.ts';
-import { SandboxGuest } from './sandbox-guest.ts';
 import { SandboxHost } from './sandbox-host.ts';
-import { limitsOf, programOf } from './testing/guest-driver.ts';
+import { limitsOf, programOf, seatIn } from './testing/guest-driver.ts';
 
 const hosts: SandboxHost[] = [];
 afterEach(async () => {
   await Promise.all(hosts.splice(0).map((host) => host.stop()));
 });
 
-const READY = { type: 'ready', residentBytes: 1, cpuSeconds: 0 };
+const USAGE = { residentBytes: 1, cpuSeconds: 0 };
+const READY = { type: 'ready' };
 
 /** A process in the place of a host that answers every line with the given text. */
 async function lyingHost(answer: string): Promise<SandboxHost> {
@@ -31,7 +31,7 @@ async function realCommand(): Promise<HostCommand> {
 }
 
 async function startIn(host: SandboxHost, program: GuestProgram): Promise<unknown> {
-  const guest = new SandboxGuest(host, () => {});
+  const guest = seatIn(host)();
   return await guest.start(program, new AbortController().signal).catch((error: unknown) => error);
 }
 
@@ -39,6 +39,7 @@ const say = (answer: unknown) =>
   `process.stdout.write(${JSON.stringify(JSON.stringify(answer))} + '\\n')`;
 const turn = (changes: object) => ({
   type: 'turn',
+  guest: 1,
   turn: { calls: [], logs: [], end: null, cpuMs: 1, ...changes },
 });
 const call = { call: 1, verb: 'volume.ensure', name: 'a', args: {} };
@@ -47,7 +48,10 @@ test.for([
   ['text that is not JSON', `process.stdout.write('hello\\n')`],
   ['JSON that is no answer', say({ type: 'pwned' })],
   ['a turn with a member too many', say(turn({ extra: 1 }))],
-  ['an answer to another question', say(READY)],
+  ['an answer to another question', say({ type: 'closed', guest: 1, ...USAGE })],
+  ['that it is ready, again', say(READY)],
+  ['an answer for a script that is not in it', say({ ...turn({}), guest: 2 })],
+  ['an answer for no script', say({ ...turn({}), guest: 0 })],
   ['calls that are not in order', say(turn({ calls: [{ ...call, call: 2 }] }))],
   ['the same call twice', say(turn({ calls: [call, call] }))],
   ['more calls than the limit', say(turn({ calls: [1, 2, 3].map((n) => ({ ...call, call: n })) }))],
@@ -75,6 +79,16 @@ test.for([
   expect(host.isAlive).toBe(false);
 });
 
+test('a lie about one script does not make another one suspect', async () => {
+  const open = seatIn(await lyingHost(say(turn({ calls: [{ ...call, call: 7 }] }))));
+  const { signal } = new AbortController();
+  const [liar, other] = await Promise.allSettled(
+    [1, 2].map(() => open().start(programOf(''), signal)),
+  );
+  expect(liar).toMatchObject({ reason: { code: 'E_SANDBOX' } });
+  expect(other).toMatchObject({ reason: expect.any(GuestDisplaced) });
+});
+
 test('a host that says something when nobody asked is killed', async () => {
   const host = await lyingHost(`${say(turn({}))}; setTimeout(() => ${say(turn({}))}, 20)`);
   await startIn(host, programOf(''));
@@ -99,7 +113,9 @@ test('a host that neither computes nor answers is killed as if the machine had k
 });
 
 test('a host that reports a fault ends its guest with the code of the fault', async () => {
-  const host = await lyingHost(say({ type: 'fault', code: 'E_MEMORY', message: 'no memory' }));
+  const host = await lyingHost(
+    say({ type: 'fault', guest: 1, code: 'E_MEMORY', message: 'no memory' }),
+  );
   expect(await startIn(host, programOf(''))).toMatchObject({ code: 'E_MEMORY' });
 });
 

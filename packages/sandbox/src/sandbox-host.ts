@@ -3,24 +3,24 @@ import { once } from 'node:events';
 import type { Readable, Writable } from 'node:stream';
 import { type ErrorCode, HyphaError } from '@hypha/protocol';
 import { CpuDeadline, type TimeSpent } from './cpu-deadline.ts';
-import { HostAnswer, type HostRequest } from './host/host-message.ts';
+import { HostAnswer, HostReady, type HostRequest } from './host/host-message.ts';
 import { LineReader } from './host/line-reader.ts';
 import type { HostCommand } from './host-command.ts';
 import { SANDBOX_LIMITS } from './limits.ts';
 
 interface Waiting {
-  readonly resolve: (answer: HostAnswer) => void;
+  /** Takes a line that is an answer; throws on anything else. */
+  readonly take: (line: string) => void;
   readonly reject: (error: unknown) => void;
 }
 
-interface AskOptions {
+export interface AskOptions {
   /** CPU time the host may take to answer, milliseconds; real time where the system does not tell. */
   readonly timeoutMs: number;
   /** What it means when the time is over. */
   readonly timeoutCode: ErrorCode;
   /** Length of the answer, bytes of JSON. */
   readonly answerBytesMax: number;
-  readonly signal?: AbortSignal;
 }
 
 /**
@@ -33,10 +33,9 @@ export class SandboxHost {
   readonly #input: Writable;
   readonly #lines = new LineReader(SANDBOX_LIMITS.readyBytesMax);
   readonly #exited: Promise<void>;
+  readonly #gone = Promise.withResolvers<unknown>();
   #waiting: Waiting | undefined;
   #isAlive = true;
-  residentBytes = 0;
-  cpuSeconds = 0;
 
   private constructor(child: ChildProcess, input: Writable, output: Readable) {
     this.#child = child;
@@ -63,12 +62,22 @@ export class SandboxHost {
       throw new HyphaError('E_INTERNAL', 'the sandbox host has no pipes');
     }
     const host = new SandboxHost(child, stdin, stdout);
-    await host.#await({
+    await host.#await((line) => HostReady.parse(JSON.parse(line)), {
       timeoutMs: SANDBOX_LIMITS.hostStartMsMax,
       timeoutCode: 'E_UNAVAILABLE',
       answerBytesMax: SANDBOX_LIMITS.readyBytesMax,
     });
     return host;
+  }
+
+  /** Resolves with the reason once it is dead, whatever ended it. */
+  get gone(): Promise<unknown> {
+    return this.#gone.promise;
+  }
+
+  /** Resolves once the process has ended. */
+  get exited(): Promise<void> {
+    return this.#exited;
   }
 
   get isAlive(): boolean {
@@ -79,11 +88,14 @@ export class SandboxHost {
     return this.#child.pid;
   }
 
-  /** Throws when there is no valid answer; the host is dead then, or will be when `stop` resolves. */
+  /**
+   * Throws when there is no valid answer, for the script it was asked for, in time; the host is dead then, or will
+   * be when `stop` resolves.
+   */
   async ask(request: HostRequest, options: AskOptions): Promise<HostAnswer> {
     if (!this.#isAlive) throw new HyphaError('E_SANDBOX', 'the sandbox host is gone');
     if (this.#waiting !== undefined) throw new HyphaError('E_INTERNAL', 'the sandbox host is busy');
-    const answer = this.#await(options);
+    const answer = this.#await((line) => this.#parse(line, request.guest), options);
     this.#input.write(`${JSON.stringify(request)}\n`);
     return await answer;
   }
@@ -94,28 +106,25 @@ export class SandboxHost {
   }
 
   /** Kills it and waits until it is gone. Idempotent. */
-  async stop(): Promise<void> {
-    this.#kill(new HyphaError('E_SANDBOX', 'the sandbox host was stopped'));
+  async stop(reason?: unknown): Promise<void> {
+    this.#kill(reason ?? new HyphaError('E_SANDBOX', 'the sandbox host was stopped'));
     await this.#exited;
   }
 
-  async #await(options: AskOptions): Promise<HostAnswer> {
-    const { timeoutMs, timeoutCode, signal } = options;
-    const { promise, resolve, reject } = Promise.withResolvers<HostAnswer>();
-    const onAbort = () => this.#kill(signal?.reason);
+  async #await<T>(parse: (line: string) => T, options: AskOptions): Promise<T> {
+    const { timeoutMs, timeoutCode } = options;
+    const { promise, resolve, reject } = Promise.withResolvers<T>();
     // A child that could not be started has no id; its `close` comes soon.
     const deadline = new CpuDeadline(this.#child.pid ?? 0, timeoutMs, (spent) => {
       this.#kill(timeoutError(timeoutCode, timeoutMs, spent));
     });
-    this.#waiting = { resolve, reject };
+    const take = (line: string) => resolve(parse(line));
+    this.#waiting = { take, reject };
     this.#lines.bytesMax = options.answerBytesMax;
-    signal?.addEventListener('abort', onAbort);
-    if (signal?.aborted) onAbort();
     try {
       return await promise;
     } finally {
       deadline.clear();
-      signal?.removeEventListener('abort', onAbort);
     }
   }
 
@@ -124,40 +133,44 @@ export class SandboxHost {
     try {
       for (const line of this.#lines.push(chunk)) this.#onLine(line);
     } catch (cause) {
-      this.#kill(new HyphaError('E_SANDBOX', 'the sandbox host broke its protocol', { cause }));
+      if (cause instanceof HyphaError) this.#kill(cause);
+      else
+        this.#kill(new HyphaError('E_SANDBOX', 'the sandbox host broke its protocol', { cause }));
     }
   }
 
   #onLine(line: string): void {
     const waiting = this.#waiting;
     if (waiting === undefined) throw new Error('an answer that nobody asked for');
-    const answer = HostAnswer.parse(JSON.parse(line));
-    if (answer.type === 'ready') {
-      this.residentBytes = answer.residentBytes;
-      this.cpuSeconds = answer.cpuSeconds;
-    }
-    if (answer.type === 'fault') {
-      this.#kill(new HyphaError(answer.code, answer.message));
-      return;
-    }
+    waiting.take(line);
     this.#waiting = undefined;
-    waiting.resolve(answer);
+  }
+
+  /** Throws a `HyphaError` when the host reports a fault. */
+  #parse(line: string, guest: number): HostAnswer {
+    const answer = HostAnswer.parse(JSON.parse(line));
+    if (answer.guest !== guest) throw new Error('an answer for another script');
+    if (answer.type === 'fault') throw new HyphaError(answer.code, answer.message);
+    return answer;
   }
 
   #kill(reason: unknown): void {
     if (!this.#isAlive) return;
-    this.#isAlive = false;
     this.#child.kill('SIGKILL');
-    this.#waiting?.reject(reason);
-    this.#waiting = undefined;
+    this.#die(reason);
   }
 
   #onExit(): void {
-    this.#isAlive = false;
     const { exitCode, signalCode } = this.#child;
     const how = signalCode ?? `exit code ${exitCode ?? 'unknown'}`;
-    this.#waiting?.reject(new HyphaError('E_SANDBOX', `the sandbox host ended: ${how}`));
+    this.#die(new HyphaError('E_SANDBOX', `the sandbox host ended: ${how}`));
+  }
+
+  #die(reason: unknown): void {
+    this.#isAlive = false;
+    this.#waiting?.reject(reason);
     this.#waiting = undefined;
+    this.#gone.resolve(reason);
   }
 }
 

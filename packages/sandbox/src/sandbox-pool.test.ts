@@ -1,36 +1,21 @@
-import { readdirSync, readFileSync } from 'node:fs';
+import { setImmediate } from 'node:timers/promises';
 import { afterEach, expect, test } from 'vitest';
+import { SANDBOX_LIMITS } from './limits.ts';
 import { SandboxPool } from './sandbox-pool.ts';
-import { endOf, limitsOf, programOf, requestOf } from './testing/guest-driver.ts';
+import { endOf, hostPids, limitsOf, programOf, requestOf } from './testing/guest-driver.ts';
 
 const pools: SandboxPool[] = [];
 afterEach(async () => {
   await Promise.all(pools.splice(0).map((pool) => pool.close()));
 });
 
-function openPool(idleMax = 1): SandboxPool {
-  const pool = new SandboxPool({ idleMax });
+function openPool(ageMsMax?: number): SandboxPool {
+  const pool = new SandboxPool(ageMsMax === undefined ? {} : { ageMsMax });
   pools.push(pool);
   return pool;
 }
 
-/** Process ids of this process's sandbox hosts. */
-function hostPids(): number[] {
-  return readdirSync('/proc')
-    .filter((entry) => /^\d+$/.test(entry))
-    .filter((pid) => {
-      try {
-        const status = readFileSync(`/proc/${pid}/status`, 'utf8');
-        return (
-          new RegExp(`^PPid:\\s+${process.pid}$`, 'm').test(status) && !/^State:\s+Z/m.test(status)
-        );
-      } catch {
-        return false;
-      }
-    })
-    .map(Number);
-}
-
+const MIB = 1024 * 1024;
 const ONE = 'export default () => 1;';
 const never = new AbortController().signal;
 
@@ -43,15 +28,64 @@ test('scripts one after another run in the same host', async () => {
   }
 });
 
-test('scripts at once run in hosts of their own, and only as many as wanted are kept', async () => {
+test('a host that takes no more is replaced ahead of the next script', async () => {
+  const before = new Set(hostPids());
+  const own = () => hostPids().filter((pid) => !before.has(pid));
+  const pool = openPool();
+  const guests = [];
+  for (let n = 0; n < SANDBOX_LIMITS.hostGuestsMax; n++) {
+    guests.push(await pool.openGuest(requestOf()));
+  }
+  await expect.poll(() => own().length).toBe(2);
+  guests.push(await pool.openGuest(requestOf()));
+  for (const guest of guests) await guest.start(programOf(ONE), never);
+  expect(own().length).toBe(2);
+  await Promise.all(guests.map((guest) => guest.close()));
+  await expect.poll(() => own().length).toBe(1);
+});
+
+test('a host takes no script after so many and is replaced', { timeout: 20_000 }, async () => {
+  const before = new Set(hostPids());
+  const own = () => hostPids().filter((pid) => !before.has(pid));
+  const pool = openPool();
+  const used = new Set<number>();
+  for (let run = 0; run <= SANDBOX_LIMITS.hostRunsMax; run++) {
+    const guest = await pool.openGuest(requestOf());
+    if (run === 0) used.add(own()[0] ?? 0);
+    if (run % 50 === 0) await guest.start(programOf(ONE), never);
+    await guest.close();
+  }
+  await expect.poll(() => own().length).toBe(1);
+  expect(used).not.toContain(own()[0]);
+});
+
+test('a host that is old takes no script, and ends when its last one has', async () => {
+  const before = new Set(hostPids());
+  const own = () => hostPids().filter((pid) => !before.has(pid));
+  const pool = openPool(50);
+  const guest = await pool.openGuest(requestOf());
+  await guest.start(programOf(ONE), never);
+  const [old] = own();
+  await expect.poll(() => own().length).toBe(2);
+  expect(await endOf(pool, programOf(ONE))).toBe(1);
+  expect(own()).toContain(old);
+  await guest.close();
+  await expect.poll(() => own().includes(old ?? 0)).toBe(false);
+});
+
+test('a script that may use much gets a host of its own', async () => {
   const before = new Set(hostPids());
   const own = () => hostPids().filter((pid) => !before.has(pid)).length;
-  const pool = openPool(2);
+  const pool = openPool();
   const guests = await Promise.all([1, 2, 3].map(() => pool.openGuest(requestOf())));
-  for (const guest of guests) await guest.start(programOf(ONE), never);
+  const [small, large, long] = guests;
+  await small?.start(programOf(ONE), never);
+  await expect.poll(own).toBe(1);
+  await large?.start(programOf(ONE, { limits: limitsOf({ memoryBytes: 256 * MIB }) }), never);
+  await long?.start(programOf(ONE, { limits: limitsOf({ cpuMs: 60_000 }) }), never);
   expect(own()).toBe(3);
   await Promise.all(guests.map((guest) => guest.close()));
-  await expect.poll(own).toBe(2);
+  await expect.poll(own).toBe(1);
 });
 
 test('a host whose script had to be killed is replaced ahead of the next one', async () => {
@@ -69,15 +103,16 @@ test('a host whose script had to be killed is replaced ahead of the next one', a
   expect(await endOf(pool, programOf(ONE))).toBe(1);
 });
 
-test('a guest that is closed in the middle of a turn takes its host with it', async () => {
+test('a guest that is closed in the middle of a turn takes a host with it that nobody shares', async () => {
   const before = new Set(hostPids());
   const own = () => hostPids().filter((pid) => !before.has(pid));
   const pool = openPool();
   const guest = await pool.openGuest(requestOf());
   const [pid] = own();
-  const limits = limitsOf({ cpuMs: 60_000 });
+  const limits = limitsOf({ cpuMs: 9_000 });
   const turn = guest.start(programOf('export default () => { for (;;); };', { limits }), never);
-  const rejected = expect(turn).rejects.toMatchObject({ code: 'E_SANDBOX' });
+  const rejected = expect(turn).rejects.toMatchObject({ code: 'E_INTERNAL' });
+  await setImmediate();
   await guest.close();
   await rejected;
   await expect.poll(() => own().includes(pid ?? 0)).toBe(false);

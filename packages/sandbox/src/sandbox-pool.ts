@@ -1,5 +1,6 @@
 import {
   type ErrorCode,
+  GuestDisplaced,
   type GuestFailure,
   type GuestProgram,
   type GuestRequest,
@@ -8,50 +9,60 @@ import {
   type Json,
 } from '@hypha/protocol';
 import type { HostWrapper } from './confinement.ts';
+import { GuestHost } from './guest-host.ts';
 import { confineHosts, hostCommand } from './host-command.ts';
 import { SANDBOX_LIMITS } from './limits.ts';
-import { SandboxGuest } from './sandbox-guest.ts';
+import { MemoryBudget } from './memory-budget.ts';
+import { type GuestLimits, SandboxGuest } from './sandbox-guest.ts';
 import { SandboxHost } from './sandbox-host.ts';
+import type { Seat } from './seat.ts';
+
+/** Scripts that belong to no run, whose exports are read: no realm is named so. */
+const NO_REALM = '';
 
 /**
- * Sandbox hosts of one process, kept warm between scripts. Every script gets a fresh instance of the
- * engine; a host is used again only after a script that ended in good order, and replaced at its bounds
- * (`SANDBOX_LIMITS`), because what an engine leaks stays in its host.
+ * Sandbox hosts of one process, one of them always ready. Scripts of one realm share hosts; each has an instance
+ * of the engine of its own. A host takes no more scripts at its bounds (`SANDBOX_LIMITS`), because what an engine
+ * leaks stays in its host, and is gone after any fault.
  */
 export class SandboxPool implements AsyncDisposable {
   readonly #node: string;
+  readonly #ageMsMax: number;
   readonly #wrapper: Promise<HostWrapper>;
-  #started = 0;
-  readonly #idleMax: number;
-  /** Hosts without a script, also those that just start or forget one; undefined when that failed. */
-  readonly #idle: Promise<SandboxHost | undefined>[] = [];
-  readonly #all = new Set<SandboxHost>();
-  // host → scripts it has run
-  readonly #scripts = new Map<SandboxHost, number>();
+  readonly #hosts = new Set<GuestHost>();
+  // number of a host that lives, which decides its user id → its end
+  readonly #living = new Map<number, Promise<void>>();
+  readonly #memory = new MemoryBudget(SANDBOX_LIMITS.allMemoryBytesMax);
   #isClosed = false;
 
   /**
-   * @param options.idleMax hosts kept for later scripts: as many as scripts run at once
    * @param options.node absolute path of the Node binary that hosts run on
+   * @param options.ageMsMax from the first script of a host until it takes no more, milliseconds
    */
-  constructor(options: { idleMax?: number; node?: string } = {}) {
+  constructor(options: { node?: string; ageMsMax?: number } = {}) {
     this.#node = options.node ?? process.execPath;
+    this.#ageMsMax = options.ageMsMax ?? SANDBOX_LIMITS.hostAgeMsMax;
     this.#wrapper = confineHosts(this.#node);
     // Whoever needs a host hears of it.
     this.#wrapper.catch(() => undefined);
-    this.#idleMax = options.idleMax ?? 1;
   }
 
   /** Starts a host ahead, so that the next script finds one. Never throws: `openGuest` will say why. */
   warm(): void {
-    if (this.#isClosed || this.#idle.length > 0) return;
-    this.#idle.push(this.#startHost().catch(() => undefined));
+    const isReady = [...this.#hosts].some((host) => host.hasRoom);
+    if (this.#isClosed || isReady || this.#living.size >= SANDBOX_LIMITS.hostsMax) return;
+    this.#startHost();
   }
 
   /** A guest that has run nothing. Throws `E_UNAVAILABLE` or `E_SANDBOX` when no host can be started. */
-  async openGuest(_request: GuestRequest): Promise<SandboxGuest> {
-    return new SandboxGuest(await this.#takeHost(), (host, isClean) => {
-      this.#takeBack(host, isClean);
+  async openGuest({ realm, alone }: GuestRequest): Promise<SandboxGuest> {
+    const seat = await this.#openSeat(realm, alone);
+    return new SandboxGuest(seat, {
+      settle: (at, limits, signal) => this.#settle(at, limits, signal),
+      leave: async (at, limits) => {
+        await at.leave();
+        if (limits !== undefined) this.#memory.give(memoryOf(limits));
+      },
     });
   }
 
@@ -61,98 +72,123 @@ export class SandboxPool implements AsyncDisposable {
    * codes of limits, with `where` in the source.
    */
   async readExport(source: string, name: string, signal: AbortSignal): Promise<Json | undefined> {
-    const host = await this.#takeHost();
-    let isClean = false;
+    const seat = await this.#openSeat(NO_REALM, false);
     try {
-      const answer = await host.ask(
-        { type: 'read-export', program: programToRead(source), name },
+      const program = programToRead(source);
+      const read = await seat.ask(
+        { type: 'read-export', program, name },
         {
           timeoutMs: SANDBOX_LIMITS.readCpuMs + SANDBOX_LIMITS.killGraceMs,
           timeoutCode: 'E_CPU',
           answerBytesMax: 2 * SANDBOX_LIMITS.readOutputBytes + SANDBOX_LIMITS.readyBytesMax,
           signal,
         },
+        (answer) => {
+          if (answer.type === 'export' || answer.type === 'export-failure') return answer;
+          throw new HyphaError('E_SANDBOX', 'the sandbox host sent no export');
+        },
       );
-      isClean = answer.type === 'export' || answer.type === 'export-failure';
-      if (answer.type === 'export-failure') throw toError(answer.failure);
-      if (answer.type !== 'export') {
-        throw new HyphaError('E_SANDBOX', 'the sandbox host sent no export');
-      }
-      return answer.text === null ? undefined : (JSON.parse(answer.text) as Json);
+      if (read.type === 'export-failure') throw toError(read.failure);
+      return read.text === null ? undefined : (JSON.parse(read.text) as Json);
     } finally {
-      this.#takeBack(host, isClean);
+      void seat.leave();
     }
   }
 
   /** Ends every host, also those with a script in them, and waits until they are gone. */
   async close(): Promise<void> {
     this.#isClosed = true;
-    await Promise.all([...this.#all].map((host) => host.stop()));
-    await Promise.all(this.#idle.splice(0));
+    await Promise.all([...this.#hosts].map((host) => host.stop(closed())));
+    await Promise.all(this.#living.values());
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }
 
-  async #takeHost(): Promise<SandboxHost> {
-    for (let idle = this.#idle.shift(); idle !== undefined; idle = this.#idle.shift()) {
-      const host = await idle;
-      if (host?.isAlive) return host;
-    }
-    return await this.#startHost();
-  }
-
-  async #startHost(): Promise<SandboxHost> {
-    if (this.#isClosed) throw new HyphaError('E_UNAVAILABLE', 'the sandbox is closed');
-    const wrapper = await this.#wrapper;
-    const host = await SandboxHost.start(hostCommand(this.#node, wrapper, this.#started++));
-    this.#all.add(host);
-    if (!this.#isClosed) return host;
-    await this.#drop(host);
-    throw new HyphaError('E_UNAVAILABLE', 'the sandbox is closed');
-  }
-
-  #takeBack(host: SandboxHost, isClean: boolean): void {
-    const scripts = (this.#scripts.get(host) ?? 0) + 1;
-    this.#scripts.set(host, scripts);
-    const isWanted = this.#idle.length < this.#idleMax && !this.#isClosed;
-    if (isClean && isWanted && scripts < SANDBOX_LIMITS.hostScriptsMax) {
-      this.#idle.push(this.#reset(host));
-    } else {
-      void this.#drop(host);
-      this.warm();
-    }
-  }
-
-  /** The host without its script, or undefined when it cannot take another. */
-  async #reset(host: SandboxHost): Promise<SandboxHost | undefined> {
+  async #openSeat(realm: string, isAlone: boolean): Promise<Seat> {
+    if (this.#isClosed) throw closed();
+    const host = this.#findHost(realm, isAlone) ?? this.#startHost();
+    const seat = host.sit(realm, isAlone);
+    this.warm();
     try {
-      const answer = await host.ask({ type: 'reset' }, RESET);
-      const isSound =
-        answer.type === 'ready' &&
-        answer.residentBytes <= SANDBOX_LIMITS.hostBytesMax &&
-        answer.cpuSeconds <= SANDBOX_LIMITS.hostCpuSecondsMax;
-      if (isSound) return host;
-    } catch {
-      // Killed for not answering: gone, like any other that did not come back.
+      await host.ready();
+      return seat;
+    } catch (error) {
+      await seat.leave();
+      throw error;
     }
-    await this.#drop(host);
-    return undefined;
   }
 
-  async #drop(host: SandboxHost): Promise<void> {
-    this.#scripts.delete(host);
-    await host.stop();
-    this.#all.delete(host);
+  /** The one with the fewest scripts in it, rather than one that has never had any. */
+  #findHost(realm: string, isAlone: boolean): GuestHost | undefined {
+    const isUsable = (host: GuestHost) =>
+      host.hasRoom && (host.realm === undefined || (!isAlone && host.realm === realm));
+    const order = (host: GuestHost) => (host.realm === undefined ? Infinity : host.guests);
+    return [...this.#hosts].filter(isUsable).toSorted((a, b) => order(a) - order(b))[0];
+  }
+
+  async #settle(seat: Seat, limits: GuestLimits, signal: AbortSignal): Promise<Seat> {
+    const bytes = memoryOf(limits);
+    await this.#memory.take(bytes, signal);
+    const isShareable =
+      bytes <= SANDBOX_LIMITS.sharedMemoryBytesMax && limits.cpuMs <= SANDBOX_LIMITS.sharedCpuMsMax;
+    if (isShareable || seat.host.isAlone) return seat;
+    try {
+      const own = await this.#openSeat(seat.host.realm ?? NO_REALM, true);
+      void seat.leave();
+      return own;
+    } catch (error) {
+      this.#memory.give(bytes);
+      throw new GuestDisplaced(error);
+    }
+  }
+
+  #startHost(): GuestHost {
+    const numbers = Array.from({ length: SANDBOX_LIMITS.hostsMax }, (_, number) => number);
+    const number = numbers.find((each) => !this.#living.has(each));
+    if (number === undefined) {
+      const message = `this process has ${SANDBOX_LIMITS.hostsMax} sandbox hosts already`;
+      throw new HyphaError('E_UNAVAILABLE', message);
+    }
+    const starting = this.#wrapper.then((wrapper) =>
+      SandboxHost.start(hostCommand(this.#node, wrapper, number)),
+    );
+    const ended = starting.then(
+      (host) => host.exited,
+      () => undefined,
+    );
+    this.#living.set(
+      number,
+      ended.then(() => void this.#living.delete(number)),
+    );
+    const options = { ageMsMax: this.#ageMsMax, onChange: (host: GuestHost) => this.#tidy(host) };
+    const host = new GuestHost(starting, options);
+    this.#hosts.add(host);
+    return host;
+  }
+
+  /** Without the hosts that are of no use any more, and with one for whoever comes next. */
+  #tidy(changed: GuestHost): void {
+    if (changed.isGone) this.#hosts.delete(changed);
+    const empty = [...this.#hosts].filter((host) => host.guests === 0);
+    const kept = empty.includes(changed) && changed.hasRoom ? changed : empty.find(isOpen);
+    for (const host of empty) if (host !== kept) void host.stop();
+    // A host that was lost before it had a script would most likely be lost again.
+    if (changed.realm !== undefined) this.warm();
   }
 }
 
-const RESET = {
-  timeoutMs: SANDBOX_LIMITS.hostResetMsMax,
-  timeoutCode: 'E_SANDBOX',
-  answerBytesMax: SANDBOX_LIMITS.readyBytesMax,
-} as const;
+const isOpen = (host: GuestHost) => host.hasRoom;
+
+function closed(): HyphaError {
+  return new HyphaError('E_UNAVAILABLE', 'the sandbox is closed');
+}
+
+/** An instance never takes less than the engine was built to start with. */
+function memoryOf({ memoryBytes }: GuestLimits): number {
+  return Math.max(memoryBytes, SANDBOX_LIMITS.memoryBytesMin);
+}
 
 function programToRead(source: string): GuestProgram {
   return {

@@ -22,6 +22,8 @@ export interface ScriptEngine {
  * only `GuestFault`.
  */
 export interface ScriptGuest {
+  /** Linear memory it has taken, bytes. */
+  readonly memoryBytes: number;
   start(program: GuestProgram): GuestTurn;
   deliver(outcome: GuestOutcome): GuestTurn;
   /** Loads the script without running its default function. Instead of `start`. */

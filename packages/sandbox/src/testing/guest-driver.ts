@@ -1,5 +1,10 @@
+import { readdirSync, readFileSync } from 'node:fs';
 import type { GuestOutcome, GuestProgram, GuestRequest, GuestTurn, Json } from '@hypha/protocol';
+import { GuestHost } from '../guest-host.ts';
+import { SandboxGuest } from '../sandbox-guest.ts';
+import type { SandboxHost } from '../sandbox-host.ts';
 import type { SandboxPool } from '../sandbox-pool.ts';
+import type { Seat } from '../seat.ts';
 
 const MIB = 1024 * 1024;
 const STARTED_AT_MS = 1_700_000_000_000;
@@ -35,6 +40,34 @@ export function done(call: number, value: Json, nowMs = STARTED_AT_MS): GuestOut
 
 export function failed(call: number, code: string, message = 'it failed'): GuestOutcome {
   return { call, ok: false, error: { code, message }, nowMs: STARTED_AT_MS };
+}
+
+/** Process ids of this process's sandbox hosts. */
+export function hostPids(): number[] {
+  return readdirSync('/proc')
+    .filter((entry) => /^\d+$/.test(entry))
+    .filter((pid) => {
+      try {
+        const status = readFileSync(`/proc/${pid}/status`, 'utf8');
+        return (
+          new RegExp(`^PPid:\\s+${process.pid}$`, 'm').test(status) && !/^State:\s+Z/m.test(status)
+        );
+      } catch {
+        return false;
+      }
+    })
+    .map(Number);
+}
+
+/** Guests in one host, without a pool. */
+export function seatIn(host: SandboxHost): () => SandboxGuest {
+  const options = { ageMsMax: 60_000, onChange: () => undefined };
+  const guests = new GuestHost(Promise.resolve(host), options);
+  const places = {
+    settle: async (seat: Seat) => seat,
+    leave: async (seat: Seat) => await seat.leave(),
+  };
+  return () => new SandboxGuest(guests.sit('default', false), places);
 }
 
 /** Every turn of one guest, driven with the given outcomes one after another. */
