@@ -22,17 +22,19 @@ try {
   // The store starts this thread with exactly these settings.
   const connection = new SqliteConnection(workerData as WorkerSettings);
   notify({ type: 'opened' });
-  port.on('message', (first: StoreRequest) => serve(connection, [first, ...waitingRequests()]));
+  port.on('message', (first: readonly StoreRequest[]) => {
+    serve(connection, [...first, ...waitingRequests()]);
+  });
 } catch (error) {
   notify({ type: 'refused', failure: failureOf(error) });
 }
 
 function waitingRequests(): StoreRequest[] {
   const requests: StoreRequest[] = [];
-  while (requests.length < GROUP_REQUESTS_MAX - 1) {
-    const next: { message: StoreRequest } | undefined = receiveMessageOnPort(port);
+  while (requests.length < GROUP_REQUESTS_MAX) {
+    const next: { message: readonly StoreRequest[] } | undefined = receiveMessageOnPort(port);
     if (next === undefined) break;
-    requests.push(next.message);
+    requests.push(...next.message);
   }
   return requests;
 }
@@ -74,6 +76,7 @@ function leadingGroup(requests: readonly StoreRequest[]): GroupRequest[] {
   const group: GroupRequest[] = [];
   for (const request of requests) {
     if (request.kind !== 'read' && request.kind !== 'write') break;
+    if (group.length === GROUP_REQUESTS_MAX) break;
     group.push(request);
   }
   return group;

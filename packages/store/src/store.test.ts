@@ -5,8 +5,8 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { sql } from 'kysely';
-import { describe, expect, test } from 'vitest';
-import { isStoreConflict } from './index.ts';
+import { describe, expect, test, vi } from 'vitest';
+import { isStoreConflict, PreparedQuery } from './index.ts';
 import { insertNote, noteIds, openNotes, temporaryFolder } from './testing/note-store.ts';
 
 /** `PRAGMA synchronous`: 2 is FULL. SIGKILL alone could not tell it from less. */
@@ -222,4 +222,55 @@ describe('sha256_concat', () => {
     for (const odd of ["'abc'", "x'6162', 'c'", "x'616263', null", '1'])
       await expect(digest(`sha256_concat(${odd})`)).rejects.toMatchObject({ code: 'E_INTERNAL' });
   });
+});
+
+test('reads do not wait for each other: many at once are one message', async () => {
+  await using folder = await temporaryFolder();
+  await using store = await openNotes(folder.path);
+  await store.write([insertNote(store, 1)]);
+  const write = store.write([insertNote(store, 2)]);
+  const reads = Array.from({ length: 50 }, () => noteIds(store));
+  await vi.waitFor(() => expect(store.counts().pending).toBe(51), { interval: 0 });
+  await write;
+  expect(await Promise.all(reads)).toEqual(reads.map(() => [1, 2]));
+});
+
+describe('a prepared query', () => {
+  test('is the same query with the values of each use', async () => {
+    await using folder = await temporaryFolder();
+    await using store = await openNotes(folder.path);
+    const insert = new PreparedQuery<{ id: number; text: string }>((value) =>
+      store.db
+        .insertInto('notes')
+        .values({ id: value('id'), text: value('text') })
+        .onConflict((row) => row.column('id').doUpdateSet({ text: value('text') })),
+    );
+    const rename = new PreparedQuery<{ id: number }>((value) =>
+      store.db.updateTable('notes').set({ text: 'fixed' }).where('id', '=', value('id')),
+    );
+    const write = (id: number, text: string) =>
+      store.write([{ query: insert.with({ id, text }), expectRows: 1 }]);
+    await Promise.all([write(1, 'a'), write(2, 'b'), write(3, 'c')]);
+    await write(1, 'again');
+    await store.write([{ query: rename.with({ id: 3 }), expectRows: 1 }]);
+    expect(await store.db.selectFrom('notes').selectAll().orderBy('id').execute()).toEqual([
+      { id: 1, text: 'again' },
+      { id: 2, text: 'b' },
+      { id: 3, text: 'fixed' },
+    ]);
+  });
+});
+
+test('what cannot be handed to the thread fails alone, not what is asked with it', async () => {
+  await using folder = await temporaryFolder();
+  await using store = await openNotes(folder.path);
+  const outcomes = await Promise.allSettled([
+    store.write([insertNote(store, 1)]),
+    store.write([insertNote(store, 2, Symbol('no value') as unknown as string)]),
+    store.write([insertNote(store, 3)]),
+  ]);
+  expect(outcomes.map(({ status }) => status)).toEqual(['fulfilled', 'rejected', 'fulfilled']);
+  expect(outcomes[1]).toMatchObject({ reason: { code: 'E_INTERNAL' } });
+  expect(await noteIds(store)).toEqual([1, 3]);
+  expect(store.counts().pending).toBe(0);
 });

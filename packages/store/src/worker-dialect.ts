@@ -20,11 +20,18 @@ type RunStatement = (statement: Statement) => Promise<StatementResult>;
  */
 export function createWorkerDialect(run: RunStatement, access: 'read-only' | 'migration'): Dialect {
   return {
-    createAdapter: () => new SqliteAdapter(),
+    createAdapter: () => new ConcurrentAdapter(),
     createDriver: () => new WorkerDriver(run, access),
     createIntrospector: (db: Kysely<never>) => new SqliteIntrospector(db),
     createQueryCompiler: () => new SqliteQueryCompiler(),
   };
+}
+
+/** Statements are told apart by their id and never share a transaction: none has to wait for another's answer. */
+class ConcurrentAdapter extends SqliteAdapter {
+  override get supportsMultipleConnections(): boolean {
+    return true;
+  }
 }
 
 class WorkerDriver implements Driver {

@@ -28,6 +28,8 @@ export class WorkerLink {
   readonly #file: string;
   readonly #onBroken: (error: HyphaError) => void;
   readonly #waiters = new Map<number, Waiter>();
+  // asked and not posted yet, in order
+  #outgoing: StoreRequest[] = [];
   readonly #opened = Promise.withResolvers<void>();
   readonly #ended = Promise.withResolvers<void>();
   #nextId = 1;
@@ -80,15 +82,35 @@ export class WorkerLink {
     }
     const { promise, resolve, reject } = Promise.withResolvers<readonly StatementResult[]>();
     const id = this.#nextId++;
-    try {
-      this.#worker.postMessage({ ...body, id } satisfies StoreRequest);
-    } catch (cause) {
-      return Promise.reject(
-        new HyphaError('E_INTERNAL', `cannot hand a statement to store ${this.#file}`, { cause }),
-      );
-    }
+    // What is asked in one turn of the event loop crosses over together: a message each costs more than its work.
+    if (this.#outgoing.length === 0) setImmediate(() => this.#post());
+    this.#outgoing.push({ ...body, id });
     this.#waiters.set(id, { resolve, reject });
     return promise;
+  }
+
+  #post(): void {
+    const requests = this.#outgoing;
+    this.#outgoing = [];
+    if (requests.length === 0 || this.#refusal?.code === 'E_INTERNAL') return;
+    try {
+      this.#worker.postMessage(requests);
+    } catch {
+      // One of them cannot cross: each alone learns its own result.
+      for (const request of requests) this.#postAlone(request);
+    }
+  }
+
+  #postAlone(request: StoreRequest): void {
+    try {
+      this.#worker.postMessage([request]);
+    } catch (cause) {
+      const error = new HyphaError('E_INTERNAL', `cannot hand a statement to store ${this.#file}`, {
+        cause,
+      });
+      this.#waiters.get(request.id)?.reject(error);
+      this.#waiters.delete(request.id);
+    }
   }
 
   /** Refuses new requests, lets those that were taken finish, closes the file. Idempotent. */
@@ -96,7 +118,8 @@ export class WorkerLink {
     if (!this.#closing) {
       this.#closing = true;
       this.#refusal ??= new HyphaError('E_UNAVAILABLE', `store ${this.#file} is closed`);
-      this.#worker.postMessage({ id: 0, kind: 'close' } satisfies StoreRequest);
+      this.#outgoing.push({ id: 0, kind: 'close' });
+      this.#post();
     }
     await this.#ended.promise;
   }
