@@ -21,17 +21,20 @@ import {
   base64url,
   buildAdmissionPayload,
   buildAuthorityPayload,
+  buildCancelPayload,
   buildGenesisPayload,
   buildScriptPayload,
   type Envelope,
   formatJoinToken,
   isTerminal,
+  openEnvelope,
   type Role,
   type RunView,
   type ScriptDraft,
   type Signer,
   signAdmission,
   signAuthority,
+  signCancel,
   signScript,
 } from '@hypha/protocol';
 import { generateKey, nodeVerifier, writeKeyFile } from '@hypha/protocol/node';
@@ -212,9 +215,9 @@ export class NodeFixture implements AsyncDisposable {
   }
 
   /** Another operator, whose key can be taken away without losing sight of the node. */
-  async addOperator(): Promise<Signer> {
+  async addOperator(caps: readonly string[] = ['*']): Promise<Signer> {
     const { signer } = generateKey();
-    await this.change(grantOf('operator', signer.publicKey));
+    await this.change(grantOf('operator', signer.publicKey, caps));
     return signer;
   }
 
@@ -233,7 +236,7 @@ export class NodeFixture implements AsyncDisposable {
 
   /** `body` is what the deploy function does; generations grow by themselves. */
   sign(body: string, draft: Partial<ScriptDraft> = {}, signer: Signer = this.operator): Envelope {
-    const source = `import { container, volume, log } from 'hypha';\nexport default async function deploy(input) {\n${body}\n}`;
+    const source = `import { container, volume, log, now, sleep, undo, waitFor } from 'hypha';\nexport default async function deploy(input) {\n${body}\n}`;
     const payload = buildScriptPayload(
       nodeVerifier,
       {
@@ -249,6 +252,20 @@ export class NodeFixture implements AsyncDisposable {
       { nowMs: Date.now(), randomBytes: (count) => new Uint8Array(randomBytes(count)) },
     );
     return signScript(payload, [signer]);
+  }
+
+  /** Ends the runs of a script envelope on this node. */
+  signCancel(script: Envelope, signer: Signer = this.operator): Envelope {
+    const payload = buildCancelPayload(
+      {
+        realm: 'default',
+        nodes: [this.node],
+        target: openEnvelope(nodeVerifier, script, 'script').digest,
+        authority: { seq: this.#authority.seq, head: this.#authority.head },
+      },
+      { nowMs: Date.now(), randomBytes: (count) => new Uint8Array(randomBytes(count)) },
+    );
+    return signCancel(payload, [signer]);
   }
 
   /** Submits at the node. Returns the run. */
@@ -325,11 +342,15 @@ export class NodeFixture implements AsyncDisposable {
   }
 }
 
-function grantOf(role: Role, publicKey: Uint8Array): AuthorityChange {
+function grantOf(
+  role: Role,
+  publicKey: Uint8Array,
+  caps: readonly string[] = ['*'],
+): AuthorityChange {
   return {
     type: 'grant',
     grant: {
-      ...{ name: role, role, realms: ['*'], caps: ['*'], nodes: ['*'], limits: null },
+      ...{ name: role, role, realms: ['*'], caps: [...caps], nodes: ['*'], limits: null },
       publicKey: base64(publicKey),
       notBefore: nowSeconds() - 60,
       notAfter: nowSeconds() + DAY_SECONDS,
