@@ -268,10 +268,12 @@ export class BoxWorld {
     }
     const colour = this.boxes.get(name)?.colour ?? 'plain';
     if (box?.size !== args.size) this.effects.push(`size ${name} ${args.size}`);
-    const whole = !args.broken;
+    // Nothing can break of what is already as it should be.
+    const isBreaking = args.broken && !(box?.whole === true && box.size === args.size);
+    const whole = !isBreaking;
     this.boxes.set(name, { size: args.size, colour, whole, lastOp: context.op });
     await fuse.pass(`apply done ${name}`);
-    if (args.broken) throw new HyphaError('E_HEALTH', `box ${name} fell apart`);
+    if (isBreaking) throw new HyphaError('E_HEALTH', `box ${name} fell apart`);
     return { $rid: context.rid ?? '', kind: this.#kind, name };
   }
 
