@@ -9,6 +9,7 @@ import {
   contractContext,
   contractRef,
   contractRid,
+  describeReadContract,
   describeResourceContract,
   describeStepContract,
   getVerb,
@@ -118,13 +119,14 @@ describeStepContract({
   lacking,
   createWorld: () => VolumeWorld.create(),
   cases: [
-    { ...data, title: 'creates one', action: 'create' },
+    { ...data, title: 'creates one', action: 'create', beside: source, next: grown },
     {
       ...clone,
       title: 'clones one',
       given: [source],
       arrange: (world) => world.write('source', 'cloned'),
       action: 'create',
+      beside: { ...clone, name: 'other' },
     },
     {
       ...data,
@@ -139,6 +141,8 @@ describeStepContract({
       given: [data],
       arrange: (world) => world.write('data', 'kept'),
       action: 'update',
+      differs: ['size'],
+      next: before,
     },
     {
       ...before,
@@ -146,8 +150,34 @@ describeStepContract({
       given: [data],
       arrange: (world) => world.write('data', 'kept'),
       action: 'create',
+      beside: source,
+      next: grown,
     },
     { ...before, title: 'leaves one as it is', given: [data, before], action: 'no-op' },
+  ],
+});
+
+describeReadContract({
+  adapter: 'btrfs volumes',
+  lacking,
+  createWorld: () => VolumeWorld.create(),
+  cases: [
+    {
+      verb: 'volume.get',
+      name: 'data',
+      args: {},
+      title: 'finds one',
+      given: [data],
+      codeWithout: 'E_NOT_FOUND',
+    },
+    {
+      verb: 'volume.get',
+      name: 'data',
+      args: {},
+      title: 'finds one that shrinks with the commit',
+      given: [grown, data],
+      codeWithout: 'E_NOT_FOUND',
+    },
   ],
 });
 

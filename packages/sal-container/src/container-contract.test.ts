@@ -1,9 +1,11 @@
-import { writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ResourceRecord } from '@hypha/sal';
 import {
   contractRef,
   contractRid,
+  describeOnceContract,
+  describeReadContract,
   describeResourceContract,
   describeStepContract,
 } from '@hypha/sal/contract';
@@ -40,6 +42,10 @@ const first = {
   },
 };
 const second = { ...first, args: { ...first.args, files: { '/www/page': 'second' } } };
+/** Serves the same page with more, and with less. */
+const more = { ...first, args: { ...first.args, memory: '32MiB', cpus: 1, restart: 'on-failure' } };
+const less = { ...first, args: { ...first.args, memory: '8MiB', pids: 64 } };
+const other = { ...first, name: 'one' };
 const resting = {
   verb: 'container.ensure',
   name: 'job',
@@ -52,7 +58,7 @@ describeStepContract({
   lacking,
   timeoutMs: 600_000,
   cases: [
-    { ...first, title: 'creates one', action: 'create' },
+    { ...first, title: 'creates one', action: 'create', beside: other, next: second },
     {
       ...second,
       title: 'replaces one and parks the old',
@@ -60,8 +66,66 @@ describeStepContract({
       // What the old one wrote is there again after an undo.
       arrange: (node) => leaveMark(node),
       action: 'replace',
+      differs: ['files./www/page'],
+      next: { ...second, args: { ...second.args, cpus: 1 } },
+    },
+    {
+      ...more,
+      title: 'gives one more',
+      given: [first],
+      arrange: (node) => leaveMark(node),
+      action: 'update',
+      differs: ['cpus', 'memory', 'restart'],
+      beside: other,
+      next: { ...second, args: { ...second.args, memory: '32MiB' } },
+    },
+    {
+      ...less,
+      title: 'gives one less',
+      given: [first],
+      action: 'update',
+      differs: ['memory', 'pids'],
     },
     { ...first, title: 'leaves one as it is', given: [first], action: 'no-op' },
+  ],
+});
+
+describeReadContract({
+  adapter: 'sal-container',
+  createWorld,
+  lacking,
+  cases: [
+    {
+      verb: 'container.get',
+      name: 'web',
+      args: {},
+      title: 'finds one',
+      given: [first],
+      codeWithout: 'E_NOT_FOUND',
+    },
+  ],
+});
+
+describeOnceContract({
+  adapter: 'sal-container',
+  createWorld,
+  lacking,
+  cases: [
+    {
+      verb: 'container.exec',
+      name: 'web',
+      args: {
+        container: contractRef('container', 'web'),
+        command: ['/bin/sh', '-c', 'echo done >> /mnt/runs'],
+      },
+      title: 'runs a command',
+      given: [first],
+      countEffects: async (node) => {
+        const path = join(await node.volume('data'), 'runs');
+        const text = await readFile(path, 'utf8').catch(() => '');
+        return text.split('\n').length - 1;
+      },
+    },
   ],
 });
 

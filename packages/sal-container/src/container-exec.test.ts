@@ -89,7 +89,7 @@ test('a command that is not there is the mistake of the script', async () => {
 
 test('ends what does not end in time', async () => {
   const error = await failureOf(runExec({ command: ['/bin/sleep', '4711'], timeout: '300ms' }));
-  expect(error).toMatchObject({ code: 'E_SAL' });
+  expect(error).toMatchObject({ code: 'E_TIMEOUT' });
   expect(isHyphaError(error) && error.message).toContain('300 ms');
   await vi.waitFor(async () => expect(await listProcesses()).not.toContain('/bin/sleep 4711'));
 });

@@ -40,7 +40,7 @@ const LogLine = z.object({ level: z.string(), msg: z.string() });
 
 /**
  * Runs it and waits for its end. The process is ended, too, at the deadline or with the signal. Throws
- * `E_ARGUMENT` when the container has no such command, `E_SAL` when it does not end in time.
+ * `E_ARGUMENT` when the container has no such command, `E_TIMEOUT` when it does not end in time.
  */
 export async function execInContainer(
   host: ContainerHost,
@@ -127,7 +127,7 @@ async function runExec(
     signal.throwIfAborted();
     if (deadline.aborted) {
       throw new HyphaError(
-        'E_SAL',
+        'E_TIMEOUT',
         `command in ${instance.id} did not end within ${timeoutMs} ms`,
         {
           hint: 'give it a longer timeout',

@@ -244,7 +244,7 @@ describe('a replacement', () => {
     const call = node.call('web', { ...next, memory: '20MiB' });
     if (verb === undefined) throw new Error('no verb');
     const plan = await verb.plan(contractContext(verb, call), verb.parse(call.args));
-    expect(plan).toMatchObject({ action: 'replace', differs: ['files', 'memory'] });
+    expect(plan).toMatchObject({ action: 'replace', differs: ['files./www/page', 'memory'] });
   });
 });
 

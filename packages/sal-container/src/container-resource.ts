@@ -3,6 +3,7 @@ import { type Json, type Rid, Rid as RidSchema } from '@hypha/protocol';
 import {
   ContainerSpec,
   containerAddress,
+  declaredFields,
   labelForRecord,
   labelText,
   type Observed,
@@ -66,7 +67,9 @@ class ContainerResource {
     }
     const spec = ContainerSpec.parse(record.spec);
     const seen = await this.#observeInstance(current, spec, signal);
-    return { ...seen, addresses, info: { ...info, ...seen.info } };
+    const converged = seen.converged && stored.held === null;
+    const held = stored.held === null ? {} : { reason: 'it still has more than is declared' };
+    return { ...seen, converged, addresses, info: { ...info, ...held, ...seen.info } };
   }
 
   /** Starts what should run, and leaves alone what rests or waits for its next start. */
@@ -75,6 +78,7 @@ class ContainerResource {
     const { store } = this.#containers;
     const made = (await this.#findRecorded(record)) ?? (await this.#make(record, spec, signal));
     const { instance } = made;
+    await this.#lower(instance, spec, signal);
     const isCurrent = (await store.findCurrent(record.rid))?.id === instance.id;
     if (isCurrent && (await this.#containers.isRunning(instance, signal))) return;
     const status = await this.#containers.runtime.status(instance, signal);
@@ -199,7 +203,7 @@ class ContainerResource {
     if (last?.instance === instance.id && isFresh) return last.verdict;
     const timeoutMs = CONTAINER_LIMITS.observeProbeMsMax;
     const options = { timeoutMs, signal };
-    const seen = await this.#containers.checkHealth(instance, { ...spec, health }, options);
+    const seen = await this.#containers.health.check(instance, { ...spec, health }, options);
     const verdict = seen ?? 'healthy';
     this.#health.set(instance.rid, { instance: instance.id, verdict, atMs: nowMs });
     return verdict;
@@ -226,6 +230,13 @@ class ContainerResource {
   ): Promise<MadeInstance> {
     const image = await this.#containers.images.resolve(spec.image);
     return this.#containers.make(labelForRecord(record), spec, image, signal);
+  }
+
+  /** What the spec takes away, it takes now that its run has committed. */
+  async #lower(instance: Instance, spec: ContainerSpec, signal: AbortSignal): Promise<void> {
+    const stored = await this.#containers.store.read(instance);
+    if (stored.held === null) return;
+    await this.#containers.adjust(instance, { ...stored, ...declaredFields(spec) }, signal);
   }
 
   async #labelOf(rid: Rid): Promise<string> {

@@ -12,7 +12,7 @@ import {
 import type { ContainerHost } from './container-host.ts';
 import { containerResource } from './container-resource.ts';
 import { Containers } from './containers.ts';
-import { ensureVerb } from './ensure-verb.ts';
+import { containerHandleVerb, ensureVerb } from './ensure-verb.ts';
 import { execVerb } from './exec-verb.ts';
 import type { ContainerMachine } from './runtime-detection.ts';
 
@@ -57,7 +57,7 @@ export function createContainerSal(options: ContainerSalOptions): Sal {
   return {
     kind: 'container',
     status,
-    verbs: [ensureVerb(containers), execVerb(containers)],
+    verbs: [ensureVerb(containers), execVerb(containers), containerHandleVerb(containers)],
     resource: containerResource(containers),
   };
 }

@@ -4,17 +4,14 @@
  */
 import { rmdir } from 'node:fs/promises';
 import { HyphaError, isHyphaError, type Rid } from '@hypha/protocol';
-import type { ContainerSpec, ResourceLabel } from '@hypha/sal';
+import { allowanceOf, type ContainerSpec, declaredFields, type ResourceLabel } from '@hypha/sal';
 import { ensureRunFolder, findBundleSpec, listRunFolders } from './bundle.ts';
 import { removeEmptyGroups } from './cgroup-folders.ts';
-import { execInContainer } from './container-exec.ts';
 import type { ContainerHost, Instance } from './container-host.ts';
-import { CONTAINER_LIMITS } from './container-limits.ts';
-import { readLogTail } from './container-log.ts';
-import { checkHealth, type HealthTarget, type HealthVerdict, waitHealthy } from './health-check.ts';
 import { ImageStore, type ResolvedImage } from './image-store.ts';
+import { InstanceHealth } from './instance-health.ts';
 import { InstanceRuntime } from './instance-runtime.ts';
-import { fieldHashes, InstanceStore, instanceOf } from './instance-store.ts';
+import { type InstanceRecord, InstanceStore, instanceOf } from './instance-store.ts';
 import { findMonitor } from './monitor.ts';
 import {
   attachmentOf,
@@ -34,17 +31,22 @@ export interface MadeInstance {
   readonly isAttached: boolean;
 }
 
+/** `ended`: it had no process at all; `ailing`: it had, but not one that was as it should be. */
+export type Liveness = 'running' | 'ailing' | 'ended';
+
 export class Containers {
   readonly host: ContainerHost;
   readonly store: InstanceStore;
   readonly images: ImageStore;
   readonly runtime: InstanceRuntime;
+  readonly health: InstanceHealth;
 
   constructor(host: ContainerHost) {
     this.host = host;
     this.store = new InstanceStore(host);
     this.images = new ImageStore(host);
     this.runtime = new InstanceRuntime(host, this.store);
+    this.health = new InstanceHealth(this);
   }
 
   /**
@@ -58,7 +60,7 @@ export class Containers {
     signal: AbortSignal,
   ): Promise<MadeInstance> {
     const instance = instanceOf(label, image.sha256);
-    const record = { v: 1, label, image: image.sha256, fields: fieldHashes(spec) } as const;
+    const record = { v: 1, label, image: image.sha256, ...declaredFields(spec) } as const;
     let isAttached = false;
     for (let attempt = 1; !(await this.store.has(instance)); attempt++) {
       await this.images.ensure(image, signal);
@@ -103,22 +105,59 @@ export class Containers {
   }
 
   /**
-   * Has an earlier instance current again, and running if it was. Its spec is that of its last start;
-   * after a reboot that is gone and it stays down until the reconciler starts it from the record.
+   * Holds an instance to what `record` says, without a new start if it runs, and keeps the record, which is
+   * written last. Idempotent.
    */
-  async restore(instance: Instance, wasRunning: boolean, signal: AbortSignal): Promise<void> {
+  async adjust(instance: Instance, record: InstanceRecord, signal: AbortSignal): Promise<void> {
+    const allowance = allowanceOf(record);
+    if (allowance !== null) await this.runtime.adjust(instance, allowance, signal);
+    await this.store.write(instance, record);
+  }
+
+  /**
+   * Has an earlier instance current again as it was before the step `op`, and drops what that made. Its spec is
+   * that of its last start; after a reboot that is gone and it stays down until the reconciler starts it from
+   * the record.
+   */
+  async restore(
+    instance: Instance,
+    { op, record, was }: { op: string; record: InstanceRecord | null; was: Liveness },
+    signal: AbortSignal,
+  ): Promise<void> {
     if (!(await this.store.has(instance))) {
       throw new HyphaError('E_SAL', `cannot bring back container ${instance.id}: it is gone`);
     }
-    const spec = await findBundleSpec(this.host, instance);
-    if (wasRunning && spec !== undefined) {
+    if (record !== null) await this.adjust(instance, record, signal);
+    const spec = await this.#findSpec(instance);
+    if (was === 'running' && spec !== undefined) {
       const target = { instance, isAttached: false };
       await this.activate(target, { spec, restarts: 0, signal });
     } else {
       await this.#park(instance, signal);
       await this.store.setCurrent(instance);
+      const isAlive = 'pid' in (await this.runtime.status(instance, signal));
+      if (was === 'ended' && isAlive) await this.#stop(instance, signal);
     }
-    await this.dropOthers(instance, signal);
+    for (const other of await this.#listAll(instance.rid)) {
+      // What an earlier step of the run parked is for the undo of that step.
+      if (other.id !== instance.id && (await this.#isOf(other, op)))
+        await this.#drop(other, signal);
+    }
+    await this.store.discardDrafts(instance.rid, signal);
+  }
+
+  /** The spec of its last start, with what was changed in place since. */
+  async #findSpec(instance: Instance): Promise<ContainerSpec | undefined> {
+    const spec = await findBundleSpec(this.host, instance);
+    if (spec === undefined) return undefined;
+    return { ...spec, ...(await this.store.read(instance)).adjustable };
+  }
+
+  /** Made by the step, or only half there, as a cut step or removal leaves one. */
+  async #isOf(instance: Instance, op: string): Promise<boolean> {
+    if (!(await this.store.has(instance))) return true;
+    const stored = await this.store.read(instance).catch(() => undefined);
+    return stored?.label.createdBy === op;
   }
 
   /** Running under its monitor, reachable at its address, and meant to go on. */
@@ -182,38 +221,6 @@ export class Containers {
     });
   }
 
-  /** One look; null when it is healthy or has no health of its own. */
-  async checkHealth(
-    instance: Instance,
-    spec: ContainerSpec,
-    options: { timeoutMs: number; signal: AbortSignal },
-  ): Promise<HealthVerdict> {
-    if (spec.health === undefined) return null;
-    return checkHealth(spec.health, this.#target(instance, spec), options);
-  }
-
-  /** Throws `E_HEALTH`. */
-  async waitHealthy(
-    instance: Instance,
-    spec: ContainerSpec,
-    options: { name: string; signal: AbortSignal },
-  ): Promise<void> {
-    if (spec.health === undefined) return;
-    const { name, signal } = options;
-    await waitHealthy(spec.health, this.#target(instance, spec), {
-      name,
-      signal,
-      readTail: () => readLogTail(this.store.logPath(instance), CONTAINER_LIMITS.logTailLines),
-      findEnd: async () => {
-        const { state } = await this.runtime.status(instance, signal);
-        if (state === 'running') return null;
-        await this.runtime.waitForMonitor(instance, signal);
-        const exit = await this.store.findExit(instance);
-        return exit === undefined ? 'it ended' : `it exited with ${exit.code}`;
-      },
-    });
-  }
-
   /** Instances on disk, and those of which only the run folder is left. */
   async #listAll(rid: Rid): Promise<readonly Instance[]> {
     const folders = (await listRunFolders(this.host)).filter((instance) => instance.rid === rid);
@@ -245,18 +252,6 @@ export class Containers {
     await this.runtime.stop(instance, signal);
     await this.runtime.clear(instance, signal);
     await this.store.delete(instance, signal);
-  }
-
-  #target(instance: Instance, spec: ContainerSpec): HealthTarget {
-    return {
-      address: attachmentOf(this.host, instance.rid).address,
-      exec: async (command, signal) => {
-        const timeoutMs = CONTAINER_LIMITS.probeMsMax;
-        const request = { spec, command, key: 'health', timeoutMs, signal };
-        const outcome = await execInContainer(this.host, this.store, instance, request);
-        return outcome.exitCode;
-      },
-    };
   }
 }
 

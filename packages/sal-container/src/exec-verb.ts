@@ -1,6 +1,7 @@
 /** `container.exec`: a command in a running container. Nobody can tell later whether it was run. */
 import { HyphaError } from '@hypha/protocol';
 import {
+  CONTAINER_STEP_LIMITS,
   defineVerb,
   ExecArgs,
   type ExecResult,
@@ -21,6 +22,7 @@ export function execVerb({ host, store, runtime }: Containers): SalVerb {
     capability: 'container',
     kind: 'container',
     parse: (args) => parseArguments(EXEC, ExecArgs, args),
+    deadlineMs: ({ timeout }) => timeout + CONTAINER_STEP_LIMITS.execGraceMs,
     plan: async () => ({ action: 'run', before: null }),
     apply: async (context, { command, timeout }) => {
       const { rid, name, signal, op } = onResource(context);

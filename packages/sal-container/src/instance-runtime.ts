@@ -7,7 +7,13 @@ import { constants } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { HyphaError } from '@hypha/protocol';
-import { type ContainerSpec, commandFailure, findRecord, writeRecord } from '@hypha/sal';
+import {
+  type Allowance,
+  type ContainerSpec,
+  commandFailure,
+  findRecord,
+  writeRecord,
+} from '@hypha/sal';
 import { z } from 'zod';
 import { removeRunFolder, writeBundle } from './bundle.ts';
 import { removeCgroups } from './cgroup-folders.ts';
@@ -23,6 +29,7 @@ import type { InstanceStore } from './instance-store.ts';
 import { readKernelFile } from './kernel-file.ts';
 import { createMonitored, findMonitor, killMonitor, openMonitorFence } from './monitor.ts';
 import { identifyProcess, isAlive, ProcessIdentity } from './process-identity.ts';
+import { updateArguments } from './runtime-config.ts';
 
 /** `unmonitored`: it runs, but nobody will see its end or keep its log. */
 export type RuntimeStatus =
@@ -95,6 +102,20 @@ export class InstanceRuntime {
       await this.#runtime(instance, ['start', instance.id], { purpose, signal });
     }
     if ('pid' in status) await this.#noteRunning(instance, status.pid);
+  }
+
+  /** Holds its processes, if it has any, to the limits. Idempotent. */
+  async adjust(instance: Instance, allowance: Allowance, signal: AbortSignal): Promise<void> {
+    const isAlive = async () => 'pid' in (await this.status(instance, signal));
+    if (!(await isAlive())) return;
+    try {
+      const argv = ['update', ...updateArguments(allowance, this.#host), instance.id];
+      const purpose = `change the limits of container ${instance.id}`;
+      await this.#runtime(instance, argv, { purpose, signal });
+    } catch (error) {
+      // It may have ended meanwhile: its next start is held to them.
+      if (commandFailure(error) === undefined || (await isAlive())) throw error;
+    }
   }
 
   /**

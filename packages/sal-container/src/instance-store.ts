@@ -4,19 +4,13 @@
  * `containers/<rid>.current` says which of a resource's instances is the one.
  *
  * N1  An instance under its name is whole: it is prepared as `.tmp-…` and renamed last.
- * N2  Nothing here holds a spec: `env` and `files` may be secrets, and are only in the run folder.
+ * N2  Of the spec there is nothing here but limits and hashes: `env` and `files` are only in the run folder.
  */
 import { createHash } from 'node:crypto';
 import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { canonicalJson, HyphaError, type Json, type Rid } from '@hypha/protocol';
-import {
-  type ContainerSpec,
-  findRecord,
-  ResourceLabel,
-  removeRecord,
-  writeRecord,
-} from '@hypha/sal';
+import { HyphaError, type Rid } from '@hypha/protocol';
+import { DeclaredFields, findRecord, ResourceLabel, removeRecord, writeRecord } from '@hypha/sal';
 import { z } from 'zod';
 import {
   type ContainerHost,
@@ -26,13 +20,12 @@ import {
 } from './container-host.ts';
 import { ImageRecord, imagePath } from './image-store.ts';
 
-const InstanceRecord = z.strictObject({
+export const InstanceRecord = z.strictObject({
   v: z.literal(1),
   label: ResourceLabel,
   /** `sha256` of the image's record. */
   image: z.string(),
-  /** Field of the spec → hash of its value: tells which fields another spec changes. */
-  fields: z.record(z.string(), z.string()),
+  ...DeclaredFields.shape,
 });
 export type InstanceRecord = z.infer<typeof InstanceRecord>;
 
@@ -113,6 +106,12 @@ export class InstanceStore {
     const record = await findRecord(this.#path(instance, 'instance.json'), InstanceRecord);
     if (record !== undefined) return record;
     throw new HyphaError('E_SAL', `cannot find instance.json of ${instance.id}`);
+  }
+
+  /** Replaces the record of one that is there. Durable when it resolves. */
+  async write(instance: Instance, record: InstanceRecord): Promise<void> {
+    const path = this.#path(instance, 'instance.json');
+    await this.#host.effects.change(() => writeRecord(path, record));
   }
 
   /** What its image says. Throws `E_SAL` when it is not there. */
@@ -217,16 +216,6 @@ export function instanceOf(label: ResourceLabel, image: string): Instance {
   const text = [label.specHash, image, label.createdBy].join('\n');
   const hash = createHash('sha256').update(text).digest('hex');
   return { id: `${label.rid}-${hash.slice(0, 8)}`, rid: label.rid };
-}
-
-export function fieldHashes(spec: ContainerSpec): Readonly<Record<string, string>> {
-  return Object.fromEntries(
-    Object.entries(spec).map(([field, value]) => [field, hashOf(value as Json)]),
-  );
-}
-
-function hashOf(value: Json): string {
-  return createHash('sha256').update(canonicalJson(value)).digest('hex').slice(0, 16);
 }
 
 function draftPath({ id }: Instance): string {

@@ -1,7 +1,7 @@
 /** The OCI runtime configuration (runtime-spec 1.0) of an instance, from safe defaults. Pure. */
 import type { Json } from '@hypha/protocol';
 import { HyphaError } from '@hypha/protocol';
-import type { ContainerSpec, ResourceLabel } from '@hypha/sal';
+import type { Allowance, ContainerSpec, ResourceLabel } from '@hypha/sal';
 import { CAPABILITIES } from './capabilities.ts';
 import type { SeccompProfile } from './container-host.ts';
 import type { ImageRecord } from './image-store.ts';
@@ -177,13 +177,31 @@ function buildEnv(
   return [...variables].map(([name, value]) => `${name}=${value}`);
 }
 
-function resourcesOf(spec: ContainerSpec, limitsSwap: boolean): Json {
+/** Of a runtime's `update`: what `resources` of the configuration says, for a container that is there. */
+export function updateArguments(
+  allowance: Allowance,
+  options: { limitsSwap: boolean },
+): readonly string[] {
+  const { period, quota, shares } = cpuOf(allowance);
+  return [
+    ...['--cpu-period', String(period), '--cpu-quota', String(quota)],
+    ...['--cpu-share', String(shares), '--memory', String(allowance.memory)],
+    ...(options.limitsSwap ? ['--memory-swap', String(allowance.memory)] : []),
+    ...['--pids-limit', String(allowance.pids)],
+  ];
+}
+
+function cpuOf({ cpus }: Allowance): { period: number; quota: number; shares: number } {
   return {
-    cpu: {
-      period: CPU_PERIOD_US,
-      quota: Math.round(spec.cpus * CPU_PERIOD_US),
-      shares: Math.max(CPU_SHARES_MIN, Math.round(spec.cpus * CPU_SHARES_PER_CORE)),
-    },
+    period: CPU_PERIOD_US,
+    quota: Math.round(cpus * CPU_PERIOD_US),
+    shares: Math.max(CPU_SHARES_MIN, Math.round(cpus * CPU_SHARES_PER_CORE)),
+  };
+}
+
+function resourcesOf(spec: Allowance, limitsSwap: boolean): Json {
+  return {
+    cpu: cpuOf(spec),
     // `swap` is memory and swap together: none of it is swap.
     memory: { limit: spec.memory, ...(limitsSwap ? { swap: spec.memory } : {}) },
     pids: { limit: spec.pids },

@@ -84,10 +84,31 @@ async function readCgroups(host: ContainerHost): Promise<Json> {
     (await listGroupFolders(host)).map(async (folder) => {
       const entries = await readdir(folder, { withFileTypes: true }).catch(() => []);
       const inside = entries.flatMap((entry) => (entry.isDirectory() ? [entry.name] : []));
-      return inside.map((name) => `${basename(dirname(folder))}/${name}`);
+      return Promise.all(
+        inside.map(async (name) => {
+          const limits = await readLimits(join(folder, name));
+          return `${basename(dirname(folder))}/${name}${limits}`;
+        }),
+      );
     }),
   );
   return found.flat().toSorted();
+}
+
+const LIMIT_FILES = [
+  ...['memory.limit_in_bytes', 'memory.max', 'cpu.cfs_quota_us', 'cpu.shares', 'cpu.max'],
+  ...['cpu.weight', 'pids.max'],
+] as const;
+
+/** What a cgroup is held to, by the files of either version. */
+async function readLimits(folder: string): Promise<string> {
+  const texts = await Promise.all(
+    LIMIT_FILES.map(async (file) => {
+      const text = await readFile(join(folder, file), 'utf8').catch(() => undefined);
+      return text === undefined ? '' : ` ${file}=${text.trim()}`;
+    }),
+  );
+  return texts.join('');
 }
 
 /** The node's own cgroup folders, in every hierarchy that has one. */

@@ -1,0 +1,213 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Json } from '@hypha/protocol';
+import { contractContext, contractRef, getVerb } from '@hypha/sal/contract';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { failureOf } from './testing/failure.ts';
+import { findLack, Scratch } from './testing/scratch.ts';
+import { type Declaration, PAGE, type ScratchNode, signal } from './testing/scratch-node.ts';
+
+const MIB = 2 ** 20;
+
+const lacking = await findLack();
+let scratch: Scratch;
+let node: ScratchNode;
+
+beforeAll(async () => {
+  if (lacking === undefined) scratch = await Scratch.create();
+});
+
+afterAll(() => scratch?.close());
+
+beforeEach(async (context) => {
+  if (lacking !== undefined) return context.skip(lacking);
+  node = await scratch.createNode();
+});
+
+afterEach(() => node?.close());
+
+/** A step of a run that has not committed. */
+async function openStep(args: Declaration) {
+  const sal = await node.sal();
+  const call = node.call('web', args);
+  const verb = getVerb(sal, call.verb);
+  const context = contractContext(verb, call);
+  const parsed = verb.parse(call.args);
+  const plan = await verb.plan(context, parsed);
+  return {
+    plan,
+    apply: () => verb.apply(context, parsed, plan.before),
+    undo: () => verb.undo?.(context, parsed, plan.before),
+  };
+}
+
+/** Memory that the kernel lets the container have. */
+async function memoryBytes(): Promise<number> {
+  const { cgroups } = (await node.capture()) as { readonly cgroups: readonly string[] };
+  const found = /memory\.(?:limit_in_bytes|max)=(\d+)/.exec(cgroups.join('\n'));
+  return Number(found?.[1]);
+}
+
+/** What must not change where nothing is to: the process itself, its place and what it wrote. */
+async function sight(): Promise<Json> {
+  const instance = await node.current('web');
+  const { store } = await node.containers();
+  const run = await store.findRun(instance);
+  return {
+    instance: instance.id,
+    pid: await node.pid('web'),
+    startedAtMs: run?.startedAtMs ?? null,
+    restarts: run?.restarts ?? null,
+    page: await node.fetchPage('web'),
+  };
+}
+
+describe('a change of limits alone', () => {
+  const base = { ...PAGE, memory: '16MiB', restart: 'on-failure' };
+
+  test('keeps process, start and address, and is in force at once', async () => {
+    await node.ensure('web', base);
+    const before = await sight();
+    const step = await openStep({
+      ...base,
+      memory: '64MiB',
+      cpus: 1,
+      pids: 300,
+      restart: 'always',
+    });
+    expect(step.plan).toMatchObject({
+      action: 'update',
+      differs: ['cpus', 'memory', 'pids', 'restart'],
+    });
+    await step.apply();
+    expect(await sight()).toEqual(before);
+    expect(await memoryBytes()).toBe(64 * MIB);
+    await step.undo();
+    expect(await sight()).toEqual(before);
+    expect(await memoryBytes()).toBe(16 * MIB);
+  });
+
+  test('takes memory away only once its run has committed', async () => {
+    await node.ensure('web', { ...base, memory: '64MiB' });
+    const before = await sight();
+    await node.ensure('web', base, 'b');
+    expect(await memoryBytes()).toBe(64 * MIB);
+    expect(await node.observe('web', base)).toMatchObject({ state: 'running', converged: false });
+    await node.converge('web', base);
+    expect(await memoryBytes()).toBe(16 * MIB);
+    expect(await node.observe('web', base)).toMatchObject({ state: 'running', converged: true });
+    expect(await sight()).toEqual(before);
+  });
+
+  test('is what a container has that is started again', async () => {
+    await node.ensure('web', base);
+    const wide = { ...base, memory: '64MiB' };
+    await node.ensure('web', wide, 'b');
+    const failing = { ...wide, health: { tcp: { port: 81 }, within: '300ms' } };
+    const step = await openStep(failing);
+    expect(step.plan).toMatchObject({ action: 'replace', differs: ['health'] });
+    expect(await failureOf(step.apply())).toMatchObject({ code: 'E_HEALTH' });
+    await step.undo();
+    expect(await memoryBytes()).toBe(64 * MIB);
+    expect(await node.observe('web', wide)).toMatchObject({ state: 'running', converged: true });
+  });
+
+  test('of one that was stopped is undone to one that is stopped', async () => {
+    const job = { command: ['/bin/true'], restart: 'never', memory: '16MiB' };
+    await node.ensure('job', job);
+    const before = await node.capture();
+    const sal = await node.sal();
+    const call = node.call('job', { ...job, restart: 'always', command: ['/bin/true'] });
+    const verb = getVerb(sal, call.verb);
+    const context = contractContext(verb, call);
+    const args = verb.parse(call.args);
+    const plan = await verb.plan(context, args);
+    expect(plan).toMatchObject({ action: 'update', differs: ['restart'] });
+    await verb.apply(context, args, plan.before);
+    await verb.undo?.(context, args, plan.before);
+    expect(await node.capture()).toEqual(before);
+    expect(await node.observe('job', job)).toMatchObject({ state: 'stopped', converged: true });
+  });
+});
+
+describe('a second generation that fails', () => {
+  const first = {
+    ...PAGE,
+    env: { STAGE: 'one' },
+    mounts: { '/mnt': contractRef('volume', 'data') },
+  };
+  const broken = { tcp: { port: 81 }, within: '300ms' };
+
+  test.each<[string, Declaration]>([
+    ['that does not become healthy', { ...first, env: { STAGE: 'two' }, health: broken }],
+    ['whose command is not there', { ...first, command: ['/bin/absent'] }],
+    ['that ends at once', { ...first, command: ['/bin/false'] }],
+  ])('%s leaves the first as it was', async (_title, second) => {
+    const folder = await node.volume('data');
+    await node.ensure('web', first);
+    const { instance } = (await sight()) as { readonly instance: string };
+    const writes = 'echo kept > /data/written; echo shared > /mnt/written';
+    await node.exec('web', ['/bin/sh', '-c', writes]);
+    const step = await openStep(second);
+    expect(step.plan.action).toBe('replace');
+    await failureOf(step.apply());
+    await step.undo();
+    expect(await sight()).toMatchObject({ instance, page: 'hello' });
+    expect(await node.observe('web', first)).toMatchObject({
+      state: 'running',
+      converged: true,
+      addresses: [(await node.attachment('web')).address],
+    });
+    const look = ['/bin/sh', '-c', 'cat /data/written /mnt/written; echo $STAGE'];
+    expect(await node.exec('web', look)).toMatchObject({ stdout: 'kept\nshared\none\n' });
+    expect(await readFile(join(folder, 'written'), 'utf8')).toBe('shared\n');
+    const { store } = await node.containers();
+    expect(await store.list()).toHaveLength(1);
+  });
+
+  test('before it stops anything leaves the first process itself alone', async () => {
+    await node.volume('data');
+    await node.ensure('web', first);
+    const before = await sight();
+    const absent = `registry.invalid/web@sha256:${'0'.repeat(64)}`;
+    const step = await openStep({ ...first, image: absent });
+    expect(step.plan).toMatchObject({ action: 'replace', differs: ['image'] });
+    expect(await failureOf(step.apply())).toMatchObject({ code: 'E_IMAGE' });
+    await step.undo();
+    expect(await sight()).toEqual(before);
+  });
+});
+
+test('what is prepared is there before the step, and a plan needs none of it', async () => {
+  const { images } = await node.containers();
+  const { sha256 } = await images.resolve(node.image);
+  const call = node.call('web', PAGE);
+  const verb = getVerb(await node.sal(), call.verb);
+  const context = contractContext(verb, call);
+  const args = verb.parse(call.args);
+  const plan = await verb.plan(context, args);
+  expect(plan.action).toBe('create');
+  const predicted = await verb.predict?.(context, args, plan);
+  expect(await images.has(sha256)).toBe(false);
+  await verb.prepare?.(context, args);
+  await verb.prepare?.(context, args);
+  expect(await images.has(sha256)).toBe(true);
+  expect(await verb.apply(context, args, plan.before)).toEqual(predicted);
+  // What is there is made of it already.
+  await (await node.host()).pool.deleteSubvolume(`images/${sha256}`, signal());
+  await verb.prepare?.(context, verb.parse({ ...(call.args as object), memory: '64MiB' }));
+  expect(await images.has(sha256)).toBe(false);
+});
+
+test('a plan takes an image that is not here, and refuses one that cannot be', async () => {
+  const plan = async (image: string) => {
+    const call = node.call('web', { image });
+    const verb = getVerb(await node.sal(), call.verb);
+    return verb.plan(contractContext(verb, call), verb.parse(call.args));
+  };
+  const digest = `sha256:${'0'.repeat(64)}`;
+  expect(await plan(`registry.invalid/web@${digest}`)).toMatchObject({ action: 'create' });
+  for (const image of ['registry.invalid/web:latest', 'oci:/no/such/layout:v1']) {
+    expect(await failureOf(plan(image)), image).toMatchObject({ code: 'E_IMAGE' });
+  }
+});
