@@ -135,6 +135,7 @@ export class JournalWriter {
   async #sendNext(earlier: Promise<void>): Promise<void> {
     await earlier;
     this.#next = undefined;
+    this.#assertGoing();
     const sent = this.#sendWaiting();
     // Whoever waits for the next one sees `#refusal` and `#halt`.
     this.#inFlight = sent.catch(() => undefined);
@@ -148,7 +149,6 @@ export class JournalWriter {
     this.#waitingBytes = 0;
     for (let from = 0; from < batch.length; ) {
       const part = leadingPart(batch, from);
-      this.#assertGoing();
       await this.#send(part, batch.slice(from + part.length));
       from += part.length;
     }
