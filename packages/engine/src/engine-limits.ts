@@ -23,6 +23,8 @@ export const ENGINE_LIMITS = {
   tryMsMax: 60_000,
   tryDelayMsMin: 100,
   tryDelayMsMax: 5_000,
+  /** Steps of a kept run that are named at once. The prelude knows it too. */
+  keptStepsMax: 1000,
   /** Tries of one undo, and how long they may take in all. */
   undoAttemptsMax: 5,
   undoMsMax: 120_000,

@@ -27,8 +27,7 @@ export type Expected = { readonly ended: true } | Extract<ScriptEnd, { readonly 
 /**
  * Holds an apply to the plan it was signed with (design §11): plans again in a guest of its own, and leaves no
  * trace of that in the journal. Once a step of the run is on record the world is the run's own, and the question
- * was answered. Throws `RunFailure` with `E_PLAN_PARTIAL`, `E_PLAN_CHANGED`, or `E_ARGUMENT` for a run that is
- * no apply.
+ * was answered. Throws `RunFailure` with `E_PLAN_PARTIAL` or `E_PLAN_CHANGED`, or as the script fails.
  */
 export async function holdToPlan(
   context: SagaContext,

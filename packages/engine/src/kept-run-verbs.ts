@@ -5,6 +5,7 @@
 import { HyphaError, type Json, RunId } from '@hypha/protocol';
 import { parseArguments } from '@hypha/sal';
 import { z } from 'zod';
+import { ENGINE_LIMITS } from './engine-limits.ts';
 import type { EngineVerb } from './engine-verbs.ts';
 import { getKeptStep, type KeptRun } from './kept-runs.ts';
 import type { StepIntent } from './run-record.ts';
@@ -14,7 +15,10 @@ import { undoStep } from './undo-step.ts';
 const KeptArgs = z.strictObject({ run: RunId });
 const UndoArgs = z.strictObject({ run: RunId, step: z.int().min(1) });
 
-/** What is left to undo, newest first: `[{step, verb, kind, name}]`. Refused before anything is undone. */
+/**
+ * What is left to undo, newest first: `[{step, verb, kind, name}]`, without what this task has tried. A full list may
+ * not be all: ask again after those. Refused before anything is undone.
+ */
 export const runKept: EngineVerb<z.infer<typeof KeptArgs>> = {
   verb: 'run.kept',
   class: 'read',
@@ -22,7 +26,11 @@ export const runKept: EngineVerb<z.infer<typeof KeptArgs>> = {
   apply: async (context, _step, { run }) => {
     const { steps } = await readKept(context, run);
     for (const intent of steps) assertMayUndo(context, intent);
-    return steps.map(({ step, verb, kind, name }): Json => ({ step, verb, kind, name }));
+    const tried = listTried(context, run);
+    return steps
+      .filter(({ step }) => !tried.has(step))
+      .slice(0, ENGINE_LIMITS.keptStepsMax)
+      .map(({ step, verb, kind, name }): Json => ({ step, verb, kind, name }));
   },
 };
 
@@ -38,17 +46,28 @@ export const runUndo: EngineVerb<z.infer<typeof UndoArgs>> = {
     const { rid } = getKeptStep(await readKept(context, run), step);
     return { action: 'run', before: null, ...(rid === null ? {} : { rid }) };
   },
-  apply: async (context, _step, { run, step }) => {
+  apply: async (context, { signal }, { run, step }) => {
     const kept = await readKept(context, run);
     const intent = getKeptStep(kept, step);
     assertMayUndo(context, intent);
     // From here on the journal knows of it, and the reconciler leaves the resource alone.
     await context.writer.flush();
-    const leftover = await undoStep(asRun(context, kept), intent, context.stop);
-    context.stop.throwIfAborted();
+    const leftover = await undoStep(asRun(context, kept), intent, signal);
+    signal.throwIfAborted();
     return { leftover };
   },
 };
+
+/** Steps of the kept run that this task has an answer for. */
+function listTried({ record }: SagaContext, run: string): ReadonlySet<number> {
+  const tried = new Set<number>();
+  for (const { step, verb, args } of record.intents.values()) {
+    if (verb !== runUndo.verb || !record.outcomes.has(step)) continue;
+    const asked = UndoArgs.safeParse(args).data;
+    if (asked?.run === run) tried.add(asked.step);
+  }
+  return tried;
+}
 
 async function readKept(context: SagaContext, run: string): Promise<KeptRun> {
   const { payload } = context.grant;

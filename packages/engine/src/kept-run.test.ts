@@ -1,5 +1,6 @@
 import { HyphaError, type Json } from '@hypha/protocol';
 import { describe, expect, test } from 'vitest';
+import { ENGINE_LIMITS } from './engine-limits.ts';
 import { SagaRig } from './testing/saga-rig.ts';
 import type { Script } from './testing/scripted-guest.ts';
 
@@ -17,14 +18,19 @@ interface KeptStep {
 
 /** As `undo(run)` of the prelude does it. */
 const UNDO: Script = async ({ call }) => {
-  const kept = (await call('run.kept', null, { run: KEPT })) as unknown as KeptStep[];
   const leftovers: Json[] = [];
-  for (const { step, kind, name } of kept) {
-    const answer = await call('run.undo', null, { run: KEPT, step });
-    const { leftover } = answer as { leftover: string | null };
-    if (leftover !== null) leftovers.push({ kind, name, reason: leftover });
+  let tried = 0;
+  for (;;) {
+    const kept = (await call('run.kept', null, { run: KEPT })) as unknown as KeptStep[];
+    for (const { step, kind, name } of kept) {
+      const answer = await call('run.undo', null, { run: KEPT, step });
+      const { leftover } = answer as { leftover: string | null };
+      if (leftover !== null) leftovers.push({ kind, name, reason: leftover });
+    }
+    tried += kept.length;
+    if (kept.length < ENGINE_LIMITS.keptStepsMax) break;
   }
-  return { undone: kept.length - leftovers.length, leftovers };
+  return { undone: tried - leftovers.length, leftovers };
 };
 
 const FAILS: Script = async ({ call }) => {
@@ -214,6 +220,59 @@ describe('the undo of a kept run', () => {
     const next = await taskRig(UNDO, kept);
     expect(await next.run()).toMatchObject({ output: '{"undone":4,"leftovers":[]}' });
     expect(Object.keys(next.world.snapshot())).toEqual(['old', 'same']);
+  });
+
+  test('is named in parts, without what was tried before', async () => {
+    const kept = await keptRig(async ({ call }) => {
+      await call('box.ensure', 'a', { sticky: true });
+      await call('box.ensure', 'b');
+      throw new Error('boom');
+    });
+    const rig = await taskRig(async ({ call }) => {
+      const seen: unknown[] = [];
+      for (const step of [2, 1]) {
+        seen.push(await call('run.kept', null, { run: KEPT }));
+        await call('run.undo', null, { run: KEPT, step });
+      }
+      return [...seen, await call('run.kept', null, { run: KEPT })].map((steps) =>
+        (steps as KeptStep[]).map(({ name }) => name),
+      );
+    }, kept);
+    expect(await rig.run()).toMatchObject({ output: '[["b","a"],["a"],[]]' });
+  });
+
+  test('of thousands of steps is done in parts', TIME, async () => {
+    const count = ENGINE_LIMITS.keptStepsMax + 1;
+    const kept = await keptRig(async ({ call }) => {
+      await call('box.ensure', 'a');
+      throw new Error('boom');
+    });
+    const [intent] = kept.bodiesOf('step-intent');
+    const [event] = kept.journal.events;
+    if (intent === undefined || event === undefined) throw new Error('nothing was kept');
+    const many = Array.from({ length: count }, (_, index) => {
+      return { ...event, body: { ...intent, step: index + 1 } };
+    });
+    const rig = await taskRig(async ({ call }) => {
+      const kept = (await call('run.kept', null, { run: KEPT })) as unknown as KeptStep[];
+      return [kept.length, kept[0]?.step];
+    });
+    rig.journal.kept.set(KEPT, many);
+    expect(await rig.run()).toMatchObject({ output: `[${count - 1},${count}]` });
+  });
+
+  test.each<[string, 'E_UNAVAILABLE' | 'E_INTERNAL']>([
+    ['halts when the journal is lost while it is read', 'E_UNAVAILABLE'],
+    ['fails when the journal cannot be read', 'E_INTERNAL'],
+  ])('%s', async (_what, code) => {
+    const rig = await taskRig();
+    const error = new HyphaError(code, 'no answer');
+    rig.journal.kept.get = () => {
+      throw error;
+    };
+    if (code === 'E_UNAVAILABLE') await expect(rig.run()).rejects.toBe(error);
+    else expect(await rig.run()).toMatchObject({ state: 'failed', problem: { code } });
+    expect(rig.world.effects).toEqual([]);
   });
 
   test('touches nothing more when the journal is lost', async () => {

@@ -1,9 +1,12 @@
-import { HyphaError, isHyphaError, type Json } from '@hypha/protocol';
+import { type ErrorCode, HyphaError, isHyphaError, type Json } from '@hypha/protocol';
 import { SecretRef } from '@hypha/sal';
 import type { RunJournal } from './ports.ts';
 import { RunRecord, type StepIntent } from './run-record.ts';
 import { EngineHalt } from './saga-error.ts';
 import { stepsToUndo } from './unwind.ts';
+
+/** The journal is lost to this process; anything else is an answer about the run. */
+const LOST: readonly ErrorCode[] = ['E_STALE_EPOCH', 'E_UNAVAILABLE'];
 
 /** A failed run that was signed to be kept, as a task that undoes it sees it. */
 export interface KeptRun {
@@ -39,8 +42,7 @@ export class KeptRuns {
     try {
       return await this.#journal.readKept(run);
     } catch (error) {
-      if (isHyphaError(error, 'E_NOT_FOUND') || isHyphaError(error, 'E_TOO_LATE')) throw error;
-      throw new EngineHalt(error);
+      throw LOST.some((code) => isHyphaError(error, code)) ? new EngineHalt(error) : error;
     }
   }
 }

@@ -264,14 +264,21 @@ async function waitUntil({ label, check, every, timeout, place }) {
   }
 }
 
+/** Steps that the engine names at once. */
+const KEPT_STEPS_MAX = 1000;
+
 export async function undo(run) {
-  const kept = await step('run.kept', null, { run }, same);
   const leftovers = [];
-  for (const { step: number, kind, name } of kept) {
-    const { leftover } = await step('run.undo', null, { run, step: number }, same);
-    if (leftover !== null) leftovers.push({ kind, name, reason: leftover });
+  let tried = 0;
+  for (;;) {
+    const kept = await step('run.kept', null, { run }, same);
+    for (const { step: number, kind, name } of kept) {
+      const { leftover } = await step('run.undo', null, { run, step: number }, same);
+      if (leftover !== null) leftovers.push({ kind, name, reason: leftover });
+    }
+    tried += kept.length;
+    if (kept.length < KEPT_STEPS_MAX) return { undone: tried - leftovers.length, leftovers };
   }
-  return { undone: kept.length - leftovers.length, leftovers };
 }
 
 function textOf(error) {
