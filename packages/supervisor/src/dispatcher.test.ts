@@ -279,6 +279,21 @@ test('after a reboot a run gets its job once what it had made is there again', a
   expect(world.sals.effects()).toEqual(['repair web']);
 });
 
+test('after a reboot a run that waits is restored at once and gets its job at its time', async () => {
+  const made = [desiredOf('volume', 'data'), desiredOf('container', 'web')];
+  const run = await world.begin(made);
+  const author = { by: 'runner' as const, runner: 'r1', epoch: 1, after: 6 };
+  await world.journal.park(run, author, nowMs + 1_000);
+  await world.restart();
+  await dispatcher.close();
+  dispatcher = newDispatcher();
+  await newTakeover().recover(new Set());
+  await vi.waitFor(() => expect(world.sals.effects()).toEqual(['repair data', 'repair web']));
+  expect(await pass()).toEqual([]);
+  nowMs += 1_000;
+  await vi.waitFor(async () => expect(await pass()).toEqual([`${run} 2`]));
+});
+
 test('runs under which runners die come one at a time, and none is blamed for another', async () => {
   const innocent = await admit({ deployment: 'innocent' });
   const fatal = await admit({ deployment: 'fatal' });

@@ -188,6 +188,15 @@ test('what is lost is made again, and what an unfinished run works on is left al
   expect(effectsOn('busy')).toEqual(['make busy', 'make busy']);
 });
 
+test('runs and runners are counted', async () => {
+  const numbers = await (await fetch(`${fixture.supervisor.url}/metrics`)).text();
+  for (const name of ['runs_waiting 0', 'runs_taken_over 0', 'runners_fenced 0']) {
+    expect(numbers).toContain(`hypha_${name}`);
+  }
+  expect(numbers).toContain('hypha_runners_connected 1');
+  expect(numbers).toContain('hypha_cancels_accepted 0');
+});
+
 test('logs, facts and single resources can be read', async () => {
   await fixture.waitForEnd(
     await fixture.submit(

@@ -37,6 +37,7 @@ import type { RedisUsers } from './redis-users.ts';
 import { ResourceReader } from './resource-reader.ts';
 import { Revocations } from './revocations.ts';
 import { RunClaims } from './run-claims.ts';
+import { addRunGauges } from './run-gauges.ts';
 import { QUEUE_NAME, queuePrefix, RunQueue } from './run-queue.ts';
 import { RunTakeover } from './run-takeover.ts';
 import { RunnerGate } from './runner-gate.ts';
@@ -315,6 +316,10 @@ export class Supervisor {
       }),
     });
     addLogGauges(this.#server, this.#fleet);
+    addRunGauges(this.#server, {
+      ...{ journal, cancellation: this.#cancellation },
+      ...{ takeover: this.#takeover, pool: this.#pool },
+    });
     return admission;
   }
 
