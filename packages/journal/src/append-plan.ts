@@ -9,6 +9,7 @@ import {
   type ResourceLimits,
 } from '@hypha/protocol';
 import type { Store, Write } from '@hypha/store';
+import type { JournalQueries } from './journal-queries.ts';
 import type { JournalTables } from './journal-schema.ts';
 import type { ReceiptChain } from './receipt-chain.ts';
 import type { PlannedChange, ProvisionalEntry, RecordBook } from './record-book.ts';
@@ -25,6 +26,7 @@ import type { BuiltEvent, RunHead, UndoneStep } from './run-head.ts';
 
 export interface PlanDeps {
   readonly store: Store<JournalTables>;
+  readonly queries: JournalQueries;
   readonly records: RecordBook;
   readonly reservations: ReservationBook;
   readonly receipts: ReceiptChain;
@@ -62,7 +64,7 @@ export class AppendPlan {
 
   add({ event, text }: BuiltEvent): void {
     const { run, seq, body } = event;
-    this.writes.push({ query: this.#db.insertInto('event').values({ run, seq, body: text }) });
+    this.writes.push({ query: this.#deps.queries.insertEvent.with({ run, seq, body: text }) });
     if (body.type === 'step-intent') this.#declare(body);
     if (body.type === 'step-result') this.#settle(body);
     if (body.type === 'undo-result' && body.leftover === null) this.#undeclare(body.step);
@@ -262,10 +264,8 @@ export class AppendPlan {
 
   #reserve(reservation: Reservation): void {
     const { realm, deployment, source, limits } = reservation;
-    const query = this.#db
-      .insertInto('reservation')
-      .values({ realm, deployment, source, ...limits })
-      .onConflict((row) => row.columns(['realm', 'deployment', 'source']).doUpdateSet(limits));
+    const row = { realm, deployment, source, ...limits };
+    const query = this.#deps.queries.putReservation.with(row);
     this.#take({
       writes: [{ query }],
       apply: () => this.#deps.reservations.set(reservation),
@@ -275,11 +275,7 @@ export class AppendPlan {
   #release(of: Omit<Reservation, 'limits'>): void {
     // Memory holds what the store holds.
     if (this.#deps.reservations.find(of) === undefined) return;
-    const query = this.#db
-      .deleteFrom('reservation')
-      .where('realm', '=', of.realm)
-      .where('deployment', '=', of.deployment)
-      .where('source', '=', of.source);
+    const query = this.#deps.queries.dropReservation.with(of);
     this.#take({ writes: [{ query }], apply: () => this.#deps.reservations.drop(of) });
   }
 }

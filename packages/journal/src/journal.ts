@@ -11,6 +11,7 @@ import {
 } from '@hypha/protocol';
 import { openStore, type Store } from '@hypha/store';
 import { DeliveryCursors } from './delivery-cursors.ts';
+import { prepareQueries } from './journal-queries.ts';
 import { type JournalTables, MIGRATIONS } from './journal-schema.ts';
 import { JournalSweeper } from './journal-sweeper.ts';
 import { KeyedLock } from './keyed-lock.ts';
@@ -104,7 +105,8 @@ export class Journal {
     const onChanged: JournalListener = (entry, events) => this.#announce(entry, events);
     const arrivals = new KeyedLock();
     const receipts = new ReceiptChain({ store, signer, verifier });
-    const plan = { store, records, reservations, receipts, node, authoritySeq, useOf };
+    const queries = prepareQueries(store);
+    const plan = { store, queries, records, reservations, receipts, node, authoritySeq, useOf };
     this.#admission = new RunAdmission({
       store,
       reader,

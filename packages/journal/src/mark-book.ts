@@ -1,4 +1,4 @@
-import type { Store, Write } from '@hypha/store';
+import { PreparedQuery, type Store, type Write } from '@hypha/store';
 import type { JournalTables } from './journal-schema.ts';
 import type { DeploymentName } from './record-book.ts';
 
@@ -8,12 +8,23 @@ interface Revision extends DeploymentName {
 
 /** The highest generation ever admitted of each deployment; outlives a destroy (design §8). */
 export class MarkBook {
-  readonly #store: Store<JournalTables>;
+  readonly #raise: PreparedQuery<Revision & { readonly digest: string }>;
   // deployment → generation
   readonly #marks = new Map<string, number>();
 
   private constructor(store: Store<JournalTables>) {
-    this.#store = store;
+    this.#raise = new PreparedQuery((value) => {
+      const raised = { generation: value('generation'), digest: value('digest') };
+      return store.db
+        .insertInto('mark')
+        .values({ realm: value('realm'), deployment: value('deployment'), ...raised })
+        .onConflict((row) =>
+          row
+            .columns(['realm', 'deployment'])
+            .doUpdateSet(raised)
+            .where('mark.generation', '<', value('generation')),
+        );
+    });
   }
 
   static async open(store: Store<JournalTables>): Promise<MarkBook> {
@@ -28,15 +39,7 @@ export class MarkBook {
 
   /** Fails its whole list when another admission has raised the mark as far meanwhile. */
   planRaise({ realm, deployment, generation }: Revision, digest: string): Write {
-    const query = this.#store.db
-      .insertInto('mark')
-      .values({ realm, deployment, generation, digest })
-      .onConflict((row) =>
-        row
-          .columns(['realm', 'deployment'])
-          .doUpdateSet({ generation, digest })
-          .where('mark.generation', '<', generation),
-      );
+    const query = this.#raise.with({ realm, deployment, generation, digest });
     return { query, expectRows: 1 };
   }
 

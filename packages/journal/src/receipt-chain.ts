@@ -8,7 +8,8 @@ import {
   signEnvelope,
   type Verifier,
 } from '@hypha/protocol';
-import type { Store, Write } from '@hypha/store';
+import { PreparedQuery, rowOf, type Store, type Write } from '@hypha/store';
+import type { Selectable } from 'kysely';
 import type { JournalTables } from './journal-schema.ts';
 
 export interface SignedReceipt {
@@ -26,12 +27,24 @@ export class ReceiptChain {
   readonly #store: Store<JournalTables>;
   readonly #signer: Signer;
   readonly #verifier: Verifier;
+  readonly #advance: PreparedQuery<{ seq: number; digest: string; seqBefore: number }>;
+  readonly #insert: PreparedQuery<Selectable<JournalTables['receipt']>>;
   #end: { seq: number; digest: string | null } | undefined;
 
   constructor(deps: { store: Store<JournalTables>; signer: Signer; verifier: Verifier }) {
     this.#store = deps.store;
     this.#signer = deps.signer;
     this.#verifier = deps.verifier;
+    const { db } = deps.store;
+    this.#advance = new PreparedQuery((value) =>
+      db
+        .updateTable('meta')
+        .set({ receiptSeq: value('seq'), receiptDigest: value('digest') })
+        .where('receiptSeq', '=', value('seqBefore')),
+    );
+    this.#insert = new PreparedQuery((value) =>
+      db.insertInto('receipt').values(rowOf(value, ['seq', 'run', 'digest', 'envelope'])),
+    );
   }
 
   /** Reads the stored end when it is not known. */
@@ -63,22 +76,12 @@ export class ReceiptChain {
     const envelope = signEnvelope('receipt', bytes, [this.#signer]);
     const digest = digestOf(this.#verifier, PAYLOAD_TYPES.receipt, bytes);
     this.#end = { seq, digest };
-    const { db } = this.#store;
+    const row = { seq, run: payload.run, digest, envelope: JSON.stringify(envelope) };
     return {
       receipt: { seq, digest, envelope },
       writes: [
-        {
-          query: db
-            .updateTable('meta')
-            .set({ receiptSeq: seq, receiptDigest: digest })
-            .where('receiptSeq', '=', end.seq),
-          expectRows: 1,
-        },
-        {
-          query: db
-            .insertInto('receipt')
-            .values({ seq, run: payload.run, digest, envelope: JSON.stringify(envelope) }),
-        },
+        { query: this.#advance.with({ seq, digest, seqBefore: end.seq }), expectRows: 1 },
+        { query: this.#insert.with(row) },
       ],
     };
   }

@@ -1,5 +1,5 @@
 import type { Json } from '@hypha/protocol';
-import type { Store, Write } from '@hypha/store';
+import { PreparedQuery, rowOf, type Store, type Write } from '@hypha/store';
 import type { Selectable } from 'kysely';
 import type { JournalTables } from './journal-schema.ts';
 import type { ProvisionalState, RecordState, RecordStatus } from './record-swap.ts';
@@ -24,6 +24,20 @@ export interface DesiredWorld {
   readonly provisional: readonly ProvisionalEntry[];
 }
 
+const SHARED_COLUMNS = ['rid', 'realm', 'deployment', 'kind', 'name', 'spec', 'specHash'] as const;
+
+const RECORD_COLUMNS = [
+  ...SHARED_COLUMNS,
+  'status',
+  'createdBy',
+  'lastOp',
+  'deleteData',
+  'unsettled',
+  'version',
+] as const;
+
+const STEP_COLUMNS = [...SHARED_COLUMNS, 'run', 'position', 'step', 'action', 'settled'] as const;
+
 /** Writes to go with others in one list, and what memory does once they are durable. */
 export interface PlannedChange {
   readonly writes: readonly Write[];
@@ -36,6 +50,7 @@ export interface PlannedChange {
  */
 export class RecordBook {
   readonly #store: Store<JournalTables>;
+  readonly #queries: ReturnType<typeof prepareQueries>;
   // deployment → rid → its record
   readonly #records = new Map<string, Map<string, ResourceEntry>>();
   // deployment → run and step → what it declared
@@ -44,6 +59,7 @@ export class RecordBook {
 
   private constructor(store: Store<JournalTables>) {
     this.#store = store;
+    this.#queries = prepareQueries(store);
   }
 
   static async open(store: Store<JournalTables>): Promise<RecordBook> {
@@ -126,35 +142,25 @@ export class RecordBook {
 
   planRecord(record: RecordState, { realm, deployment }: DeploymentName): PlannedChange {
     const entry = { ...record, realm, deployment, version: ++this.#lastVersion };
-    const row = {
+    const query = this.#queries.putRecord.with({
       ...entry,
       spec: JSON.stringify(record.spec),
       deleteData: Number(record.deleteData),
       unsettled: Number(record.unsettled),
-    };
-    const query = this.#store.db
-      .insertInto('record')
-      .values(row)
-      .onConflict((conflict) => conflict.column('rid').doUpdateSet(row));
+    });
     return { writes: [{ query }], apply: () => this.#putRecord(entry) };
   }
 
   planStep(entry: ProvisionalEntry): PlannedChange {
-    const row = { ...entry, spec: JSON.stringify(entry.spec), settled: Number(entry.settled) };
-    const query = this.#store.db
-      .insertInto('provisional')
-      .values(row)
-      .onConflict((conflict) => conflict.columns(['run', 'step']).doUpdateSet(row));
+    const spec = JSON.stringify(entry.spec);
+    const query = this.#queries.putStep.with({ ...entry, spec, settled: Number(entry.settled) });
     return { writes: [{ query }], apply: () => this.#putStep(entry) };
   }
 
   planDropSteps(steps: readonly ProvisionalEntry[]): PlannedChange {
     return {
       writes: steps.map(({ run, step }) => ({
-        query: this.#store.db
-          .deleteFrom('provisional')
-          .where('run', '=', run)
-          .where('step', '=', step),
+        query: this.#queries.dropStep.with({ run, step }),
       })),
       apply: () => {
         for (const entry of steps) this.#dropStep(entry);
@@ -179,6 +185,31 @@ export class RecordBook {
     steps?.delete(stepKey(entry.run, entry.step));
     if (steps?.size === 0) this.#provisional.delete(keyOf(entry));
   }
+}
+
+function prepareQueries({ db }: Store<JournalTables>) {
+  return {
+    putRecord: new PreparedQuery<Selectable<JournalTables['record']>>((value) => {
+      const row = rowOf(value, RECORD_COLUMNS);
+      return db
+        .insertInto('record')
+        .values(row)
+        .onConflict((known) => known.column('rid').doUpdateSet(row));
+    }),
+    putStep: new PreparedQuery<Selectable<JournalTables['provisional']>>((value) => {
+      const row = rowOf(value, STEP_COLUMNS);
+      return db
+        .insertInto('provisional')
+        .values(row)
+        .onConflict((known) => known.columns(['run', 'step']).doUpdateSet(row));
+    }),
+    dropStep: new PreparedQuery<{ run: string; step: number }>((value) =>
+      db
+        .deleteFrom('provisional')
+        .where('run', '=', value('run'))
+        .where('step', '=', value('step')),
+    ),
+  };
 }
 
 const keyOf = ({ realm, deployment }: DeploymentName) => `${realm}/${deployment}`;

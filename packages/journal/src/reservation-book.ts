@@ -21,6 +21,7 @@ const COMPONENTS = ['milliCpus', 'memoryBytes', 'storageBytes'] as const;
 export class ReservationBook {
   // deployment → source → limits
   readonly #held = new Map<string, Map<ReservationSource, ResourceLimits>>();
+  #total = NO_RESOURCES;
 
   constructor(stored: readonly Reservation[]) {
     for (const reservation of stored) this.set(reservation);
@@ -46,16 +47,11 @@ export class ReservationBook {
   }
 
   set({ realm, deployment, source, limits }: Reservation): void {
-    const key = keyOf({ realm, deployment });
-    const sources = this.#held.get(key) ?? new Map<ReservationSource, ResourceLimits>();
-    this.#held.set(key, sources.set(source, limits));
+    this.#change({ realm, deployment }, (sources) => sources.set(source, limits));
   }
 
   drop({ realm, deployment, source }: Omit<Reservation, 'limits'>): void {
-    const key = keyOf({ realm, deployment });
-    const sources = this.#held.get(key);
-    sources?.delete(source);
-    if (sources?.size === 0) this.#held.delete(key);
+    this.#change({ realm, deployment }, (sources) => sources.delete(source));
   }
 
   find({ realm, deployment, source }: Omit<Reservation, 'limits'>): ResourceLimits | undefined {
@@ -63,32 +59,47 @@ export class ReservationBook {
   }
 
   total(): ResourceLimits {
-    let total = NO_RESOURCES;
-    for (const sources of this.#held.values()) total = sumOf([total, largestOf(sources.values())]);
-    return total;
+    return this.#total;
+  }
+
+  #change(
+    of: { readonly realm: string; readonly deployment: string },
+    change: (sources: Map<ReservationSource, ResourceLimits>) => void,
+  ): void {
+    const key = keyOf(of);
+    const sources = this.#held.get(key) ?? new Map<ReservationSource, ResourceLimits>();
+    const before = largestOf(sources.values());
+    change(sources);
+    if (sources.size === 0) this.#held.delete(key);
+    else this.#held.set(key, sources);
+    const after = largestOf(sources.values());
+    this.#total = combine(this.#total, combine(after, before, subtract), add);
   }
 }
 
+const add = (a: number, b: number) => a + b;
+const subtract = (a: number, b: number) => a - b;
+
 export function sumOf(limits: readonly ResourceLimits[]): ResourceLimits {
-  return merge(limits, (a, b) => a + b);
+  return limits.reduce((left, right) => combine(left, right, add), NO_RESOURCES);
 }
 
 export function largestOf(limits: Iterable<ResourceLimits>): ResourceLimits {
-  return merge([...limits], Math.max);
+  let largest = NO_RESOURCES;
+  for (const each of limits) largest = combine(largest, each, Math.max);
+  return largest;
 }
 
-function merge(
-  limits: readonly ResourceLimits[],
-  combine: (a: number, b: number) => number,
+function combine(
+  left: ResourceLimits,
+  right: ResourceLimits,
+  each: (a: number, b: number) => number,
 ): ResourceLimits {
-  return limits.reduce(
-    (left, right) => ({
-      milliCpus: combine(left.milliCpus, right.milliCpus),
-      memoryBytes: combine(left.memoryBytes, right.memoryBytes),
-      storageBytes: combine(left.storageBytes, right.storageBytes),
-    }),
-    NO_RESOURCES,
-  );
+  return {
+    milliCpus: each(left.milliCpus, right.milliCpus),
+    memoryBytes: each(left.memoryBytes, right.memoryBytes),
+    storageBytes: each(left.storageBytes, right.storageBytes),
+  };
 }
 
 function keyOf({ realm, deployment }: { realm: string; deployment: string }): string {

@@ -153,15 +153,15 @@ export class RunAdmission {
   }
 
   async #write(admission: Admission, reservation: Reservation | null): Promise<RunEntry> {
-    const { db } = this.#deps.store;
+    const { queries } = this.#deps.plan;
     const { run, payload } = admission;
     const head = new RunHead(this.#deps.verifier, run);
     const accepted = this.#accept(admission, head);
     const row = runRow(admission, head);
-    const writes = [...this.#planArrival(admission, row), eventWrite(db, accepted)];
+    const writes = [...this.#planArrival(admission, row), this.#planEvent(accepted)];
     if (reservation !== null) {
       const { limits, ...of } = reservation;
-      writes.push({ query: db.insertInto('reservation').values({ ...of, ...limits }) });
+      writes.push({ query: queries.putReservation.with({ ...of, ...limits }) });
     }
     writes.push(...(await this.#deps.secrets.planGive(run, payload, admission.secrets ?? [])));
     return await this.#settle(admission, row, { writes, events: [accepted.event] });
@@ -169,7 +169,6 @@ export class RunAdmission {
 
   /** It came after its cancel: it is accepted and ends in one write, as if it had waited here for it. */
   async #writeCancelled(admission: Admission, { requestedAt }: Tombstone): Promise<RunEntry> {
-    const { db } = this.#deps.store;
     const head = new RunHead(this.#deps.verifier, admission.run);
     const accepted = this.#accept(admission, head);
     const entry = runEntryOf({ ...runRow(admission, head, requestedAt), position: 0 });
@@ -179,7 +178,7 @@ export class RunAdmission {
     const row = runRow(admission, head, requestedAt);
     const arrival = this.#planArrival(admission, row);
     const settled = await this.#settle(admission, row, {
-      writes: [...arrival, eventWrite(db, accepted), ...plan.writes],
+      writes: [...arrival, this.#planEvent(accepted), ...plan.writes],
       events: [accepted.event, finished.event],
     });
     plan.apply();
@@ -194,17 +193,23 @@ export class RunAdmission {
     return { epoch: 0, at: this.#deps.nowMs() };
   }
 
+  #planEvent({ event, text }: BuiltEvent): Write {
+    const { run, seq } = event;
+    return { query: this.#deps.plan.queries.insertEvent.with({ run, seq, body: text }) };
+  }
+
   /** First the run: its insert says its place. */
   #planArrival(admission: Admission, row: ReturnType<typeof runRow>): Write[] {
-    const { db } = this.#deps.store;
+    const { queries } = this.#deps.plan;
     const { payload, digest, keyids } = admission;
     const keepUntilSeconds = payload.exp + JOURNAL_LIMITS.replayGraceSeconds;
     const values = replayValues(payload, keyids);
-    const rows = values.map((value) => ({ value, digest, keepUntilSeconds }));
     return [
-      { query: db.insertInto('run').values(row).returning('position') },
+      { query: queries.insertRun.with(row) },
       ...(takesGeneration(payload) ? [this.#deps.marks.planRaise(payload, digest)] : []),
-      { query: db.insertInto('replay').values(rows) },
+      ...values.map((value) => ({
+        query: queries.insertReplay.with({ value, digest, keepUntilSeconds }),
+      })),
     ];
   }
 
@@ -236,11 +241,6 @@ export class RunAdmission {
       authoritySeq,
     };
   }
-}
-
-function eventWrite(db: Store<JournalTables>['db'], { event, text }: BuiltEvent): Write {
-  const { run, seq } = event;
-  return { query: db.insertInto('event').values({ run, seq, body: text }) };
 }
 
 /** The row of a run that arrives, as its events so far have left it. */

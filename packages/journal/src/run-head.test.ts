@@ -1,4 +1,10 @@
-import { firstBrokenEvent, type JournalBody, JournalEvent } from '@hypha/protocol';
+import {
+  canonicalJson,
+  eventHash,
+  firstBrokenEvent,
+  type JournalBody,
+  JournalEvent,
+} from '@hypha/protocol';
 import { nodeVerifier } from '@hypha/protocol/node';
 import { expect, test } from 'vitest';
 import { JOURNAL_LIMITS } from './journal-limits.ts';
@@ -41,6 +47,16 @@ test('appended events make a whole chain', () => {
   expect(head.hash).toBe(events.at(-1)?.hash);
   expect(head.state).toBe('committed');
   expect(RunHead.fromEvents(nodeVerifier, run, events).hash).toBe(head.hash);
+});
+
+test('the stored text of an event is its canonical JSON', () => {
+  const head = headAfter(accepted, started());
+  const { event, text } = head.append(
+    { type: 'log', line: 1, message: 'naïve \u{1f980} "q"', fields: { b: 1, a: [null, 'é'] } },
+    { epoch: 3, at: 9 },
+  );
+  expect(text).toBe(canonicalJson(event));
+  expect(event.hash).toBe(eventHash(nodeVerifier, event));
 });
 
 test('a changed event is noticed when the journal is read again', () => {

@@ -1,7 +1,6 @@
 import {
   type BodyOf,
   EMPTY_RUN_FOLD,
-  eventHash,
   foldRunEvent,
   GENESIS_HASH,
   HyphaError,
@@ -13,6 +12,7 @@ import {
   type RunFold,
   RunId,
   type RunState,
+  sealEvent,
   utf8,
   type Verifier,
 } from '@hypha/protocol';
@@ -26,6 +26,8 @@ export type UndoneStep = z.infer<typeof UndoneStep>;
 /** The engine's verb that does so, and what it answers once nothing is left. */
 const UNDO_VERB = 'run.undo';
 const UndoneResult = z.object({ leftover: z.null() });
+
+const ASCII = /^[ -~]*$/;
 
 /** `intended`: no outcome yet. `settled`: has one. `undoing`, `undone`: of a run that unwinds. */
 type StepState = 'intended' | 'settled' | 'undoing' | 'undone';
@@ -108,11 +110,10 @@ export class RunHead {
       prev: this.#hash,
       body,
     };
-    const event = { ...unsigned, hash: eventHash(this.#verifier, unsigned) };
-    const text = JSON.stringify(event);
-    this.#checkSize(body, utf8(text).length);
-    this.#advance(body, event);
-    return { event, text };
+    const built = sealEvent(this.#verifier, unsigned);
+    this.#checkSize(body, sizeOf(built.text));
+    this.#advance(body, built.event);
+    return built;
   }
 
   #check(body: JournalBody, epoch: number): void {
@@ -220,4 +221,9 @@ export class RunHead {
     const undoes = verb === UNDO_VERB ? UndoneStep.safeParse(args).data : undefined;
     if (undoes !== undefined) this.#undoes.set(step, undoes);
   }
+}
+
+/** Bytes of a text: one is a character where all are ASCII, and counting needs no copy. */
+function sizeOf(text: string): number {
+  return ASCII.test(text) ? text.length : utf8(text).length;
 }

@@ -267,26 +267,13 @@ export class RunWriter {
   }
 
   #updateRun(next: RunEntry, seqBefore: number) {
-    return this.#deps.store.db
-      .updateTable('run')
-      .set({
-        seq: next.seq,
-        due: dueOf(next),
-        head: next.head,
-        state: next.state,
-        steps: next.steps,
-        startedAt: next.startedAt,
-        endedAt: next.endedAt,
-        problem: next.problem === null ? null : JSON.stringify(next.problem),
-        simulated: Number(next.simulated),
-        holder: next.holder,
-        bootId: next.bootId,
-        cancelRequestedAt: next.cancelRequestedAt,
-        wakeAt: next.wakeAt,
-      })
-      .where('run', '=', next.run)
-      .where('seq', '=', seqBefore)
-      .where('epoch', '=', next.epoch);
+    return this.#deps.queries.updateRun.with({
+      ...next,
+      due: dueOf(next),
+      problem: next.problem === null ? null : JSON.stringify(next.problem),
+      simulated: Number(next.simulated),
+      seqBefore,
+    });
   }
 
   async #load(run: string): Promise<ActiveRun> {

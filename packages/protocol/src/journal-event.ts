@@ -1,7 +1,7 @@
 import { z } from 'zod';
-import { canonicalBytes } from './canonical-json.ts';
+import { canonicalBytes, canonicalJson } from './canonical-json.ts';
 import type { Verifier } from './crypto-port.ts';
-import { hex } from './encoding.ts';
+import { hex, utf8 } from './encoding.ts';
 import { Name, NodeId, Rid, RunId, Sha256Hex } from './ids.ts';
 import { Json } from './json-value.ts';
 import { ScriptMode } from './script-payload.ts';
@@ -163,6 +163,20 @@ export const GENESIS_HASH = '0'.repeat(64);
 export function eventHash(verifier: Verifier, event: Omit<JournalEvent, 'hash'>): string {
   const { run, seq, epoch, at, prev, body } = event;
   return hex(verifier.sha256(canonicalBytes({ run, seq, epoch, at, prev, body })));
+}
+
+/** The event with its hash, and its canonical JSON: what is stored and served. Serialised once for both. */
+export function sealEvent(
+  verifier: Verifier,
+  unsigned: Omit<JournalEvent, 'hash'>,
+): { readonly event: JournalEvent; readonly text: string } {
+  const { run, seq, epoch, at, prev, body } = unsigned;
+  // Members in the order of their names, as canonical JSON has them: `hash` goes between.
+  const before = `{"at":${at},"body":${canonicalJson(body)},"epoch":${epoch},`;
+  const after = `"prev":${JSON.stringify(prev)},"run":${JSON.stringify(run)},"seq":${seq}}`;
+  const hash = hex(verifier.sha256(utf8(before + after)));
+  const event = { run, seq, epoch, at, prev, body, hash };
+  return { event, text: `${before}"hash":"${hash}",${after}` };
 }
 
 /** The seq of the first event that does not hold, or null when the whole chain does. */

@@ -12,6 +12,7 @@
  * type Write = { query: Compilable; expectRows?: number };
  * type WriteResult = { rowsAffected: number; rows: readonly unknown[] };
  * class PreparedQuery<P>                       // built once; `with(values)` is a query
+ * rowOf(value, columns)                        // a row of named values
  * type Migration = { name: string; up: readonly string[] | ((db: Kysely<unknown>) => Promise<void>) };
  * class StoreConflict extends HyphaError      // E_CONFLICT; reason 'rows' | 'constraint'; position
  * isStoreConflict(error): error is StoreConflict
@@ -19,7 +20,7 @@
  * In SQL beyond SQLite's own: `sha256_concat(blob, …)`, the digest of the blobs one behind the other.
  */
 export type { Migration } from './migration.ts';
-export { PreparedQuery } from './prepared-query.ts';
+export { PreparedQuery, rowOf } from './prepared-query.ts';
 export {
   openStore,
   type Store,

@@ -35,4 +35,13 @@ export class PreparedQuery<P extends object> {
   }
 }
 
+/** A whole row of named values: `values(rowOf(value, ['id', 'text']))`. */
+export function rowOf<P, K extends keyof P & string>(
+  value: ValueOf<P>,
+  columns: readonly K[],
+): Pick<P, K> {
+  // Every column is there, by construction.
+  return Object.fromEntries(columns.map((column) => [column, value(column)])) as Pick<P, K>;
+}
+
 type ValueOf<P> = <K extends keyof P & string>(name: K) => P[K];
