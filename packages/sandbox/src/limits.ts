@@ -11,8 +11,16 @@ export const SANDBOX_LIMITS = {
   thrownBytesMax: 64 * 1024,
   /** Guest stack, bytes. Deeper is a guest error; more would let it outrun the host's own stack. */
   guestStackBytes: 128 * 1024,
-  /** Jobs between two looks at the clock: an interrupt ends one job, not the queue. */
+  /** Promise jobs between two looks: an interrupt ends one job, not the queue. */
   jobsPerLook: 100,
+  /**
+   * Looks of the engine at whether it has to stop, for each millisecond of `limits.cpuMs`. It looks once in 10,000
+   * calls, turns of a loop and steps of a regular expression, and after every `jobsPerLook` promise jobs, wherever it
+   * runs. A loop that does little takes 0.15 to 0.7 ms for that, so this ends it before the time does, and after the
+   * same number of turns on any machine.
+   */
+  looksPerCpuMs: 1,
+  stepsPerLook: 10_000,
   /** Least linear memory: the engine is built to start with 16 MiB. */
   memoryBytesMin: 16 * 1024 * 1024,
   /** One message to a host: source and input, or the result of one call. */

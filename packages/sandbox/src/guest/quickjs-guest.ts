@@ -54,6 +54,7 @@ export class QuickJsGuest implements ScriptGuest {
   readonly #context: QuickJSContext;
   #record = new TurnRecord(NO_LIMITS);
   #cpuMsMax = NO_LIMITS.cpuMs;
+  #looks = 0;
   #bound: Bound | undefined;
   #end: GuestTurn['end'] = null;
   /** Calls without outcome. */
@@ -73,7 +74,7 @@ export class QuickJsGuest implements ScriptGuest {
     this.#prelude = deps.prelude;
     this.#runtime = deps.engine.newRuntime();
     this.#runtime.setMaxStackSize(SANDBOX_LIMITS.guestStackBytes);
-    this.#runtime.setInterruptHandler(() => this.#mustStop());
+    this.#runtime.setInterruptHandler(() => this.#onLook());
     // 'hypha' is loaded before the script, so the loader is only asked for what does not exist.
     this.#runtime.setModuleLoader(
       () => ({ error: new SyntaxError("a script imports from 'hypha' only") }),
@@ -134,6 +135,7 @@ export class QuickJsGuest implements ScriptGuest {
   #pump(): void {
     while (!this.#mustStop() && this.#runtime.hasPendingJob()) {
       this.#runtime.executePendingJobs(SANDBOX_LIMITS.jobsPerLook).error?.dispose();
+      this.#onLook();
     }
     if (!this.#mustStop()) return;
     for (let job = 0; job < LAST_JOBS && this.#runtime.hasPendingJob(); job++) {
@@ -246,6 +248,17 @@ export class QuickJsGuest implements ScriptGuest {
     if (begin && deliver && firstUnhandled && describe && readExport) {
       this.#bound = { begin, deliver, firstUnhandled, describe, readExport };
     }
+  }
+
+  /** Bounds the steps of the script, which are the same everywhere, beside its time, which is not. */
+  #onLook(): boolean {
+    this.#looks += 1;
+    const looksMax = this.#cpuMsMax * SANDBOX_LIMITS.looksPerCpuMs;
+    if (this.#looks > looksMax) {
+      const steps = looksMax * SANDBOX_LIMITS.stepsPerLook;
+      this.#record.stop('E_CPU', `the script took more than the ${steps} steps of its limit`);
+    }
+    return this.#mustStop();
   }
 
   #mustStop(): boolean {
