@@ -131,6 +131,14 @@ test('what came after the last report counts as sent, once a deployment', async 
   expect((await candidate('web')).sent).toBe(25);
 });
 
+test('plans and tasks count for nothing, and hide no revision below them', async () => {
+  const submittedAt = REPORTED + 1;
+  await addRun({ deployment: 'a', generation: 1, submittedAt, milliCpus: 10 });
+  await addRun({ deployment: 'a', generation: 2, submittedAt, milliCpus: 500, mode: 'plan' });
+  await addRun({ deployment: 'b', generation: 3, submittedAt, milliCpus: 500, mode: 'task' });
+  expect((await candidate('web')).sent).toBe(10);
+});
+
 test('its own deployment is not counted against a revision', async () => {
   await addRun({ submittedAt: REPORTED + 1, milliCpus: 10 });
   // Held, but not yet missing from what the node reported as free.

@@ -154,3 +154,20 @@ test('the list of refused nodes is bounded', () => {
   );
   expect(place(many, ask()).refused).toHaveLength(LIMITS.refusedListedMax);
 });
+
+test('plans and tasks reserve nothing, so they need no capacity; only a task passes a cordon', () => {
+  const full = candidate('a', { free: free(0) });
+  const cordoned = candidate('b', { state: 'cordoned' });
+  for (const mode of ['plan', 'task'] as const) {
+    expect(place([full], ask({ mode })).chosen).toHaveLength(1);
+  }
+  expect(place([cordoned], ask({ mode: 'task' })).chosen).toHaveLength(1);
+  expect(place([cordoned], ask({ mode: 'plan' })).refused).toMatchObject([{ code: 'E_FORBIDDEN' }]);
+});
+
+test('a plan and a task go where the deployment is', () => {
+  const holder = candidate('b', { free: free(100) }, { held: NOTHING });
+  for (const mode of ['plan', 'task'] as const) {
+    expect(place([candidate('a'), holder], ask({ mode })).chosen).toMatchObject([{ name: 'b' }]);
+  }
+});

@@ -1,0 +1,126 @@
+import type { JournalBody, PlanDocument } from '@hypha/protocol';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { type FakeNode, journalOf, STARTED, SUCCEEDED } from './testing/fake-node.ts';
+import { TestFleet } from './testing/test-fleet.ts';
+
+const RESOURCES = { milliCpus: 3000, memoryBytes: 1, storageBytes: 1 };
+let fleet: TestFleet;
+let node: FakeNode;
+beforeAll(async () => {
+  fleet = await TestFleet.start();
+  node = await fleet.addNode('first');
+});
+afterAll(() => fleet.stop());
+
+type Mode = 'apply' | 'plan' | 'task';
+
+async function submit(deployment: string, mode: Mode, generation = 1) {
+  const limits = { resources: RESOURCES };
+  const script = fleet.script({ deployment, mode, generation, nodes: [node.id], limits });
+  const { runs } = await fleet.coordinator.submit({ envelope: script.envelope });
+  return { script, run: runs[0]?.run ?? '' };
+}
+
+const INTENT: JournalBody = {
+  type: 'step-intent',
+  step: 1,
+  verb: 'volume.ensure',
+  class: 'ensure',
+  args: { name: 'data' },
+  rid: 'a'.repeat(26),
+  kind: 'volume',
+  name: 'data',
+  action: 'update',
+  before: null,
+  desired: null,
+  differs: ['size'],
+};
+
+test('plans and tasks are runs, and no revisions of their deployment', async () => {
+  const { script: applied } = await submit('web', 'apply', 2);
+  const { run: plan } = await submit('web', 'plan', 3);
+  const { run: task } = await submit('web', 'task', 3);
+  const { coordinator } = fleet;
+  const runs = (await coordinator.listRuns({ deployment: 'web' })).items;
+  expect(runs.map(({ mode }) => mode).sort()).toEqual(['apply', 'plan', 'task']);
+  expect(await coordinator.run(plan)).toMatchObject({ mode: 'plan', state: 'accepted' });
+  expect(await coordinator.run(task)).toMatchObject({ mode: 'task', state: 'accepted' });
+  expect(await coordinator.deployment('default', 'web')).toMatchObject({
+    generation: 2,
+    revision: applied.payload.id,
+  });
+  const { items } = await coordinator.listRevisions('default', 'web');
+  expect(items.map(({ revision }) => revision)).toEqual([applied.payload.id]);
+});
+
+test('they take no generation: the next apply may have theirs', async () => {
+  await submit('free', 'plan', 5);
+  await submit('free', 'plan', 5);
+  await submit('free', 'task', 5);
+  await expect(fleet.coordinator.deployment('default', 'free')).rejects.toMatchObject({
+    code: 'E_NOT_FOUND',
+  });
+  const below = fleet.script({ deployment: 'free', generation: 4, nodes: [node.id] });
+  expect((await fleet.coordinator.submit({ envelope: below.envelope })).runs).toHaveLength(1);
+});
+
+test('a plan on a full node is accepted, and reserves nothing from an apply', async () => {
+  const roomy = await fleet.addNode('roomy', { free: RESOURCES });
+  const script = (deployment: string, mode: Mode) =>
+    fleet.script({ deployment, mode, nodes: [roomy.id], limits: { resources: RESOURCES } })
+      .envelope;
+  await fleet.coordinator.submit({ envelope: script('one', 'plan') });
+  await fleet.coordinator.submit({ envelope: script('two', 'apply') });
+  await expect(
+    fleet.coordinator.submit({ envelope: script('three', 'apply') }),
+  ).rejects.toMatchObject({ code: 'E_NO_PLACEMENT' });
+  await fleet.coordinator.submit({ envelope: script('three', 'plan') });
+});
+
+test('the plan of a plan run is its output, as the node committed it', async () => {
+  const { script, run } = await submit('planned', 'plan');
+  await expect(fleet.coordinator.plan(run)).rejects.toMatchObject({ code: 'E_NOT_FOUND' });
+  const plan: PlanDocument = {
+    v: 1,
+    run,
+    node: node.id,
+    realm: 'default',
+    deployment: 'planned',
+    generation: 1,
+    state: 'complete',
+    steps: [],
+    removals: [],
+    hash: 'a'.repeat(64),
+  };
+  const committed: JournalBody = {
+    type: 'committed',
+    output: JSON.stringify(plan),
+    outputSha256: 'a'.repeat(64),
+    desired: [],
+  };
+  const events = journalOf(node, run, script, STARTED, committed, SUCCEEDED);
+  await node.send({ type: 'events', run, events });
+  expect(await fleet.coordinator.plan(run)).toEqual(plan);
+});
+
+test('the plan of any other run is what its journal intends so far', async () => {
+  const { script, run } = await submit('applied', 'apply');
+  await expect(fleet.coordinator.plan(run)).rejects.toMatchObject({ code: 'E_NOT_FOUND' });
+  const events = journalOf(node, run, script, STARTED, INTENT);
+  await node.send({ type: 'events', run, events });
+  const plan = await fleet.coordinator.plan(run);
+  expect(plan).toMatchObject({
+    state: 'partial',
+    steps: [{ step: 1, verb: 'volume.ensure', action: 'update', differs: ['size'] }],
+  });
+  expect(plan.hash).toBeUndefined();
+});
+
+test('what a plan has to be is passed on as it was signed', async () => {
+  const expected = { [node.id]: 'b'.repeat(64) };
+  const script = fleet.script({ deployment: 'expecting', nodes: [node.id], expect: expected });
+  const { runs } = await fleet.coordinator.submit({ envelope: script.envelope });
+  await node.open();
+  const run = runs[0]?.run ?? '';
+  expect(await node.waitForRun(run)).toEqual(script.envelope);
+});
