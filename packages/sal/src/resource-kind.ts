@@ -7,6 +7,11 @@ import type { DesiredResource, Json } from '@hypha/protocol';
 export interface ResourceRecord extends DesiredResource {
   readonly realm: string;
   readonly deployment: string;
+  /**
+   * Of what an unfinished run made: the steps (`<run>/<step>`) that its undo will know it by, should it have to be
+   * made again. Absent: nobody will undo it.
+   */
+  readonly madeBy?: { readonly createdBy: string; readonly lastOp: string };
 }
 
 export interface Observed {

@@ -61,8 +61,8 @@ export function labelForRecord(record: ResourceRecord): ResourceLabel {
     realm: record.realm,
     deployment: record.deployment,
     name: record.name,
-    createdBy: RECONCILER,
-    lastOp: RECONCILER,
+    createdBy: record.madeBy?.createdBy ?? RECONCILER,
+    lastOp: record.madeBy?.lastOp ?? RECONCILER,
     specHash: record.specHash,
   };
 }

@@ -146,6 +146,14 @@ test('after a reboot an unfinished run gets back what it had made, and only that
   expect(world.sals.effects()).toEqual(['repair data', 'repair web']);
 });
 
+test('what a reboot cost a run that is being undone is not made again', async () => {
+  const run = await world.begin([data, web]);
+  await world.fixture.append(run, [{ type: 'undo-intent', step: 2 }]);
+  await world.restart();
+  await world.reconciler.restore(await entryOf(run));
+  expect(world.sals.effects()).toEqual([]);
+});
+
 test('halting stops what is recorded and forgets nothing', async () => {
   await world.succeed(await world.commit([web]));
   await world.reconciler.halt();

@@ -1,6 +1,12 @@
-import type { DesiredWorld, Journal, ResourceEntry, RunEntry } from '@hypha/journal';
+import type {
+  DesiredWorld,
+  Journal,
+  ProvisionalEntry,
+  ResourceEntry,
+  RunEntry,
+} from '@hypha/journal';
 import { HyphaError, type JournalEvent, type Leftover } from '@hypha/protocol';
-import type { ResourceKind, Sals } from '@hypha/sal';
+import { RECONCILER, type ResourceKind, type Sals } from '@hypha/sal';
 import type { Logger } from '@hypha/service';
 import type { Clock } from './clock.ts';
 import { InFlightWork } from './in-flight-work.ts';
@@ -114,16 +120,19 @@ export class Reconciler {
   }
 
   /**
-   * After a reboot: what an unfinished run had made is made again before the run goes on (design §10). What
-   * cannot be is left to the run's own next steps.
+   * After a reboot: what an unfinished run had made is made again before the run goes on (design §10), and so
+   * that its undo knows it again. What cannot be is left to the run's own next steps. A run that is being undone
+   * needs none of it.
    */
   async restore(run: RunEntry): Promise<void> {
     const { journal, log } = this.#deps;
+    if (run.state === 'undoing') return;
     const steps = journal.records.listProvisional(run);
     const made = steps.filter((step) => step.run === run.run && step.settled);
     for (const step of new Map(made.map((each) => [each.rid, each])).values()) {
+      const record = { ...step, madeBy: madeBy(step, made) };
       try {
-        await this.#kindOf(step.kind).converge(step, this.#within(LIMITS.convergeMsMax));
+        await this.#kindOf(step.kind).converge(record, this.#within(LIMITS.convergeMsMax));
       } catch (err) {
         log.error({ err, run: run.run, rid: step.rid }, 'resource not restored after a reboot');
       }
@@ -298,6 +307,13 @@ export class Reconciler {
   #within(ms: number): AbortSignal {
     return within(ms, this.#stopping.signal);
   }
+}
+
+/** The labels a resource has from the steps of its run; what was there before the run is not its own. */
+function madeBy(last: ProvisionalEntry, made: readonly ProvisionalEntry[]) {
+  const opOf = ({ run, step }: ProvisionalEntry) => `${run}/${step}`;
+  const creation = made.find(({ rid, action }) => rid === last.rid && action === 'create');
+  return { createdBy: creation === undefined ? RECONCILER : opOf(creation), lastOp: opOf(last) };
 }
 
 function within(ms: number, signal: AbortSignal): AbortSignal {

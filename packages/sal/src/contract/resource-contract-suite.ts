@@ -3,7 +3,14 @@ import { EFFECTS, type Effects } from '../effects.ts';
 import type { Observed, ResourceKind, ResourceRecord } from '../resource-kind.ts';
 import type { Sal } from '../sal.ts';
 import { forEachCrashPoint, untilDeath } from './interruption.ts';
-import { applyWhole, type ContractCall, type ContractWorld, recordOf } from './world.ts';
+import {
+  applyWhole,
+  type ContractCall,
+  type ContractWorld,
+  contractContext,
+  getVerb,
+  recordOf,
+} from './world.ts';
 
 export interface ResourceCase<World extends ContractWorld> {
   readonly title: string;
@@ -43,6 +50,9 @@ export function describeResourceContract<World extends ContractWorld>(options: {
       scene.convergesAfterCrashes(),
     );
     test('converges again after a loss', timeout, () => scene.convergesAfterLoss());
+    test('made again for an unfinished run is undone by its step', timeout, () =>
+      scene.undoesAfterLoss(),
+    );
     test('is removed twice without harm', timeout, () => scene.removesTwice());
     test('is removed after a crash anywhere in remove', timeout, () => scene.removesAfterCrashes());
     if (resourceCase.holdsData) {
@@ -123,6 +133,23 @@ class ResourceScene<World extends ContractWorld> {
       expect((await this.#observe(kind, record)).converged).toBe(false);
       await kind.converge(record, this.#signal());
       expect((await this.#observe(kind, record)).converged).toBe(true);
+    });
+  }
+
+  async undoesAfterLoss(): Promise<void> {
+    await this.#onStage(async ({ world, sal, kind, record }) => {
+      const empty = await world.capture();
+      const { declared, lose } = this.#case;
+      const verb = getVerb(sal, declared.verb);
+      const context = contractContext(verb, declared);
+      const args = verb.parse(declared.args);
+      const { before } = await verb.plan(context, args);
+      await verb.apply(context, args, before);
+      await lose(world, record);
+      const madeBy = { createdBy: context.op, lastOp: context.op };
+      await kind.converge({ ...record, madeBy }, this.#signal());
+      await verb.undo?.(context, args, before);
+      expect(await world.capture()).toEqual(empty);
     });
   }
 

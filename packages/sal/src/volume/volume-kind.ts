@@ -1,5 +1,5 @@
 import type { ResourceKind, ResourceRecord } from '../resource-kind.ts';
-import { labelForRecord, labelText, RECONCILER } from '../resource-label.ts';
+import { labelForRecord, labelText } from '../resource-label.ts';
 import { VolumeSpec } from '../specs.ts';
 import type { VolumeDriver } from './volume-driver.ts';
 
@@ -62,5 +62,6 @@ async function converge(
   if (spec.size > current.sizeBytes) await driver.ensureRoom(spec.size - current.sizeBytes);
   await driver.setLimit(record.rid, spec.size, signal);
   const { specHash } = record;
-  await driver.setLabel({ ...current, specHash, sizeBytes: spec.size, lastOp: RECONCILER }, signal);
+  const { lastOp } = labelForRecord(record);
+  await driver.setLabel({ ...current, specHash, sizeBytes: spec.size, lastOp }, signal);
 }
