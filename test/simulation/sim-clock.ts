@@ -27,7 +27,7 @@ export class SimClock implements Clock {
   }
 
   nowMs(): number {
-    return this.#nowMs;
+    return Math.floor(this.#nowMs);
   }
 
   monotonicMs(): number {

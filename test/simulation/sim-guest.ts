@@ -13,6 +13,7 @@ import { type Op, opsOf } from './sim-script.ts';
 /** A guest that does what its input says, and dies when its host does. */
 export class SimGuest implements Guest {
   readonly #isLost: () => Error | undefined;
+  readonly #onClose: () => void;
   #calls: GuestCall[] = [];
   #logs: GuestLog[] = [];
   #made = 0;
@@ -20,8 +21,9 @@ export class SimGuest implements Guest {
   readonly #waiting = new Map<number, (outcome: GuestOutcome) => void>();
 
   /** @param isLost asked in every turn: why its host is gone; undefined while it is there */
-  constructor(isLost: () => Error | undefined) {
+  constructor(isLost: () => Error | undefined, onClose: () => void) {
     this.#isLost = isLost;
+    this.#onClose = onClose;
   }
 
   async start(program: GuestProgram, signal: AbortSignal): Promise<GuestTurn> {
@@ -40,7 +42,9 @@ export class SimGuest implements Guest {
     return await this.#turn(signal);
   }
 
-  async close(): Promise<void> {}
+  async close(): Promise<void> {
+    this.#onClose();
+  }
 
   async #turn(signal: AbortSignal): Promise<GuestTurn> {
     await setImmediate();

@@ -112,7 +112,11 @@ export class SimWorld {
         await this.#look(actor);
         const thing = this.things.get(onResource(context).rid) ?? null;
         const action =
-          thing === null ? 'create' : thing.size === size && thing.whole ? 'no-op' : 'update';
+          thing === null
+            ? 'create'
+            : thing.size === size && thing.whole && thing.up
+              ? 'no-op'
+              : 'update';
         return { action, before: { thing } };
       },
       apply: async (context, { size, fails }) => {
@@ -134,7 +138,8 @@ export class SimWorld {
         await this.#look(actor);
         const { rid, name, op } = onResource(context);
         const thing = this.things.get(rid);
-        const isDone = thing?.whole === true && thing.size === size && thing.lastOp === op;
+        const isDone =
+          thing?.whole === true && thing.up && thing.size === size && thing.lastOp === op;
         if (!isDone) return { state: 'absent' };
         return { state: 'done', result: { $rid: rid, kind: 'thing', name } };
       },
