@@ -59,7 +59,7 @@ export class NodeRig implements AsyncDisposable {
   readonly volumes: CountedVolumes;
   readonly redis: RedisFixture;
   readonly runners: RunnerProcess[] = [];
-  /** Sees each append before it is stored; true: store it, but never answer. */
+  /** Sees each append before it is stored; true: store it, but never answer. What it throws is the answer. */
   onAppend: (run: string, bodies: readonly JournalBody[]) => boolean = () => false;
   /** It serves. */
   realms: readonly string[] = ['*'];
@@ -255,6 +255,19 @@ export class NodeRig implements AsyncDisposable {
     await this.addJob({ run, epoch });
   }
 
+  /** Puts a parked run into the queue again, once its time has come. */
+  async wake(run: string): Promise<void> {
+    await vi.waitFor(() => {
+      if (Date.now() < (this.parked.get(run) ?? Infinity)) throw new Error(`${run} waits`);
+    }, WAIT);
+    this.parked.delete(run);
+    await this.addJob({ run, epoch: await this.epochOf(run) });
+  }
+
+  async holderOf(run: string): Promise<string | null> {
+    return (await this.#journal.runs.getRun(run)).holder;
+  }
+
   async bodies(run: string): Promise<JournalBody[]> {
     return (await this.#journal.runs.readAllEvents(run)).map(({ body }) => body);
   }
@@ -399,8 +412,9 @@ export class NodeRig implements AsyncDisposable {
       return { events: await this.#journal.runs.readAllEvents(request.target) };
     }
     if (request.method === 'park') {
-      this.parked.set(run, request.wakeAtMs);
-      await this.#journal.takeOver(run);
+      const { after, wakeAtMs } = request;
+      await this.#journal.park(run, { by: 'runner', runner, epoch, after }, wakeAtMs);
+      this.parked.set(run, wakeAtMs);
       return {};
     }
     if (request.method === 'secrets') {
