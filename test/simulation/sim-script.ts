@@ -51,7 +51,7 @@ function action(random: SeededRandom, names: readonly string[]): Op {
     case 3:
       return { op: 'peek', name };
     case 4:
-      return { op: 'sleep', ms: random.pick([10, 500, 5_000, 40_000]) };
+      return { op: 'sleep', ms: random.pick([10, 500, 5_000, 12_000]) };
     case 5:
       return { op: 'log' };
     case 6:

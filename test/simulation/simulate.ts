@@ -15,10 +15,10 @@ import { SimNode } from './sim-node.ts';
 import { type Op, type ScriptOps, writeOps } from './sim-script.ts';
 
 /** Simulated time in which things go wrong, and after which everything has to have ended. */
-const STORM_MS = 20_000;
+const STORM_MS = 12_000;
 const CALM_MS_MAX = 1_800_000;
 /** After the last run: for the reconciler to make the node as recorded. */
-const SETTLE_MS = 120_000;
+const SETTLE_MS = 15_000;
 const SOURCE = 'export default async function deploy() {}\n';
 const LIMITS = {
   wallMs: 3_600_000,
@@ -113,7 +113,7 @@ class Simulation {
   async #send(deployment: string, random: SeededRandom): Promise<void> {
     const count = random.int(1, 3);
     for (let generation = 1; generation <= count; generation++) {
-      await this.#clock.sleep(random.int(0, 6000));
+      await this.#clock.sleep(random.int(0, 4000));
       const mode = generation > 1 && random.chance(0.15) ? 'destroy' : 'apply';
       const ops = mode === 'apply' ? writeOps(random) : [];
       const cancelAfterMs = random.chance(0.2) ? random.int(0, 2000) : null;
