@@ -89,6 +89,7 @@ export class Containers {
   ): Promise<void> {
     const { signal } = options;
     await this.#park(instance, signal);
+    await this.store.discardDrafts(instance.rid, signal);
     const current = await this.store.findCurrent(instance.rid);
     if (current?.id !== instance.id) await this.store.setCurrent(instance);
     if (await this.isRunning(instance, signal)) return;

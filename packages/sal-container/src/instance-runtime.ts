@@ -27,7 +27,13 @@ import { CONTAINER_LIMITS } from './container-limits.ts';
 import { trimLog } from './container-log.ts';
 import type { InstanceStore } from './instance-store.ts';
 import { readKernelFile } from './kernel-file.ts';
-import { createMonitored, findMonitor, killMonitor, openMonitorFence } from './monitor.ts';
+import {
+  createMonitored,
+  findMonitor,
+  hasReported,
+  killMonitor,
+  openMonitorFence,
+} from './monitor.ts';
 import { identifyProcess, isAlive, ProcessIdentity } from './process-identity.ts';
 import { updateArguments } from './runtime-config.ts';
 
@@ -180,7 +186,8 @@ export class InstanceRuntime {
     if (exitCode !== 0) return { state: 'stopped' };
     const { status, pid } = RuntimeState.parse(JSON.parse(stdout));
     if (status === 'stopped' || pid === 0) return { state: 'stopped' };
-    if (!(await this.#isMonitored(instance))) return { state: 'unmonitored', pid };
+    const isSafe = (await hasReported(this.#host, instance)) && (await this.#isMonitored(instance));
+    if (!isSafe) return { state: 'unmonitored', pid };
     return { state: status === 'created' ? 'created' : 'running', pid };
   }
 

@@ -4,7 +4,7 @@
  * that fencing a runner never takes a container with it.
  */
 import { spawn } from 'node:child_process';
-import { readFile, rm, stat } from 'node:fs/promises';
+import { readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { HyphaError } from '@hypha/protocol';
@@ -49,6 +49,7 @@ export async function createMonitored(
   const { signal } = options;
   signal.throwIfAborted();
   await rm(oomPath(host, instance), { force: true });
+  await rm(reportedPath(host, instance), { force: true });
   const fence = await openMonitorFence(host, instance);
   const { tool, argv } = fence.enter(host.tools.conmon, monitorArguments(host, instance, options));
   const child = withToolUmask(() =>
@@ -72,7 +73,9 @@ export async function createMonitored(
       readReport(pipe, AbortSignal.any([signal, deadline])),
       started.promise,
     ]);
-    return readPid(text, instance);
+    const pid = readPid(text, instance);
+    await writeFile(reportedPath(host, instance), '');
+    return pid;
   } catch (cause) {
     await fence.kill();
     await fence.waitEmpty(AbortSignal.timeout(CONTAINER_LIMITS.killMsMax));
@@ -98,6 +101,17 @@ export async function findMonitor(
   return tool === host.tools.conmon && argv.includes(instance.id) ? pid : undefined;
 }
 
+/**
+ * True once the monitor's report was heard. A monitor whose listener died before dies of its own report, however
+ * well the creation went: nobody may rely on it.
+ */
+export async function hasReported(host: ContainerHost, instance: Instance): Promise<boolean> {
+  return stat(reportedPath(host, instance)).then(
+    () => true,
+    () => false,
+  );
+}
+
 /** True when a process of the container was ended because its memory was used up. */
 export async function wasOutOfMemory(host: ContainerHost, instance: Instance): Promise<boolean> {
   return stat(oomPath(host, instance)).then(
@@ -118,6 +132,10 @@ export async function killMonitor(host: ContainerHost, instance: Instance): Prom
 
 function oomPath(host: ContainerHost, instance: Instance): string {
   return join(instanceRunFolder(host, instance), 'oom');
+}
+
+function reportedPath(host: ContainerHost, instance: Instance): string {
+  return join(instanceRunFolder(host, instance), 'reported');
 }
 
 function monitorArguments(

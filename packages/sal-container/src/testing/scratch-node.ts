@@ -74,6 +74,12 @@ export class ScratchNode implements ContractWorld {
     this.#options = options;
   }
 
+  /** All that another process needs to open the same node. */
+  tell(): Json {
+    const { node, image, root, btrfs, runFolder, group } = this.#options;
+    return { node, image, root, btrfs, runFolder, group };
+  }
+
   get image(): string {
     return this.#options.image;
   }

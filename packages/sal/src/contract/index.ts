@@ -1,4 +1,6 @@
 export * from './interruption.ts';
+export * from './killed-process.ts';
+export * from './killed-process-suite.ts';
 export * from './once-contract-suite.ts';
 export * from './planned-steps.ts';
 export * from './read-contract-suite.ts';
