@@ -222,6 +222,14 @@ describe('the undo of a kept run', () => {
     expect(Object.keys(next.world.snapshot())).toEqual(['old', 'same']);
   });
 
+  test('is let go between two steps when its runner ends', async () => {
+    const rig = await taskRig();
+    rig.world.onUndo = () => rig.drain.abort();
+    expect(await rig.run()).toEqual({ state: 'released' });
+    expect(rig.bodiesOf('step-result').map(({ step }) => step)).toEqual([1, 2]);
+    expect(rig.world.effects).toEqual(['delete bad']);
+  });
+
   test('is named in parts, without what was tried before', async () => {
     const kept = await keptRig(async ({ call }) => {
       await call('box.ensure', 'a', { sticky: true });

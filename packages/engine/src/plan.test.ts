@@ -222,6 +222,26 @@ describe('a plan', () => {
     expect(changesOf(await planOf(rig)).map(([name]) => name)).toEqual(['c', 'a', 'b']);
   });
 
+  test('is let go between two steps when its runner ends', async () => {
+    const rig = new SagaRig(async ({ call }) => {
+      await call('box.ensure', 'a');
+      await call('box.ensure', 'b');
+    }, PLAN);
+    rig.world.onPlan = () => rig.drain.abort();
+    expect(await rig.run()).toEqual({ state: 'released' });
+    expect(rig.bodiesOf('step-result').map(({ step }) => step)).toEqual([1]);
+  });
+
+  test('is cancelled with nothing to undo', async () => {
+    const rig = new SagaRig(async ({ call }) => {
+      await call('box.ensure', 'a');
+      await call('box.ensure', 'b');
+    }, PLAN);
+    rig.world.onPlan = () => rig.cancel.abort();
+    expect(await rig.run()).toMatchObject({ state: 'cancelled' });
+    expect(rig.bodiesOf('finished')).toMatchObject([{ undone: 0, leftovers: [] }]);
+  });
+
   test('comes out the same when its guest is lost on the way', async () => {
     const script: Script = async ({ call }) => {
       for (const size of [2, 3, 3]) await call('box.ensure', 'a', { size });

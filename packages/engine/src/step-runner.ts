@@ -9,8 +9,8 @@ export interface ScriptCall extends GuestCall {
 }
 
 /**
- * Where a session's outcomes come from: effects (`apply-steps.ts`), or predictions of a plan. One is made for
- * every guest, and led through the record with it.
+ * Where a session's outcomes come from: effects (`step-effect.ts`), or predictions of a plan (`plan-steps.ts`). One is
+ * made for every guest, and led through the record with it.
  */
 export interface StepRunner {
   /** Calls that may run at once. One makes the order of outcomes that of the calls. */

@@ -9,7 +9,7 @@ import { isWayOut } from './saga-error.ts';
 import { parseCall, recordedArgs, type StepCall } from './step-call.ts';
 import type { ScriptCall } from './step-runner.ts';
 
-/** How the outcome of an admitted call is made: by effects here, by predictions in a plan. */
+/** How the outcome of an admitted call is made: by an effect (`step-effect.ts`) or by prediction (`plan-steps.ts`). */
 export interface StepMaking {
   readonly account: ResourceAccount;
   /** True for what this run has declared or the committed record holds. */
