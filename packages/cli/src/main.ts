@@ -9,15 +9,18 @@ import { authorityCommand } from './commands/authority.ts';
 import { cosignCommand } from './commands/cosign.ts';
 import { deploymentCommand } from './commands/deployment.ts';
 import { doctorCommand } from './commands/doctor.ts';
+import { execCommand } from './commands/exec.ts';
 import { explainCommand } from './commands/explain.ts';
 import { keyCommand } from './commands/key.ts';
 import { nodeCommand } from './commands/node.ts';
+import { planCommand } from './commands/plan.ts';
 import { logsCommand, resourceCommand } from './commands/resource.ts';
 import { runCommand } from './commands/run.ts';
 import { secretCommand } from './commands/secret.ts';
 import { simulateCommand } from './commands/simulate.ts';
 import { statusCommand } from './commands/status.ts';
 import { submitCommand } from './commands/submit.ts';
+import { taskCommand } from './commands/task.ts';
 import { upCommand } from './commands/up.ts';
 import { ConfigError } from './context.ts';
 import { EXIT, exitCodeOf } from './exit-code.ts';
@@ -38,9 +41,9 @@ function buildProgram(): Command {
     .exitOverride();
   const commands = [
     ...[upCommand, statusCommand, keyCommand, authorityCommand, nodeCommand],
-    ...[applyCommand, cosignCommand, submitCommand, destroyCommand, deploymentCommand, runCommand],
-    ...[simulateCommand],
-    ...[resourceCommand, logsCommand, secretCommand, auditCommand, explainCommand, doctorCommand],
+    ...[simulateCommand, planCommand, applyCommand, taskCommand, cosignCommand, submitCommand],
+    ...[destroyCommand, deploymentCommand, runCommand, execCommand, resourceCommand, logsCommand],
+    ...[secretCommand, auditCommand, explainCommand, doctorCommand],
   ];
   for (const add of commands) add(program);
   return program;

@@ -1,5 +1,29 @@
 import type { BodyOf, JournalBody } from '@hypha/protocol';
-import type { Output } from './output.ts';
+import { duration, type Output } from './output.ts';
+
+/** What is known of a run besides the event that is told. */
+interface Told {
+  readonly simulated: boolean;
+  /** What a step is on: steps that run at once end in any order. */
+  readonly labelOf?: (step: number) => string;
+}
+
+/** Tells the events of one run, in their order. */
+export class RunNarrator {
+  readonly #output: Output;
+  // step → what it is on
+  readonly #labels = new Map<number, string>();
+
+  constructor(output: Output) {
+    this.#output = output;
+  }
+
+  tell(body: JournalBody, simulated: boolean): string | undefined {
+    if (body.type === 'step-intent') this.#labels.set(body.step, subjectOf(body));
+    const labelOf = (step: number) => this.#labels.get(step) ?? '';
+    return describeEvent(body, this.#output, { simulated, labelOf });
+  }
+}
 
 /**
  * A journal event as one line for a person; undefined for those that say nothing new. Step results say
@@ -8,7 +32,7 @@ import type { Output } from './output.ts';
 export function describeEvent(
   body: JournalBody,
   output: Output,
-  { simulated }: { simulated: boolean } = { simulated: false },
+  { simulated, labelOf = () => '' }: Told = { simulated: false },
 ): string | undefined {
   switch (body.type) {
     case 'accepted':
@@ -18,17 +42,17 @@ export function describeEvent(
     case 'step-intent':
       return `step ${pad(body.step)}      ${intentText(body)}`;
     case 'step-result':
-      return `step ${pad(body.step)} ${output.style('green', 'done')} ${resultText(body.result)}${output.style('dim', `${body.durationMs} ms`)}`;
+      return `step ${pad(body.step)} ${output.style('green', 'done')} ${spaced(labelOf(body.step))}${resultText(body.result)}${output.style('dim', duration(body.durationMs))}`;
     case 'step-error':
-      return `step ${pad(body.step)} ${output.style('red', 'FAIL')} ${body.error.code}: ${body.error.message}`;
+      return `step ${pad(body.step)} ${output.style('red', 'FAIL')} ${spaced(labelOf(body.step))}${body.error.code}: ${body.error.message}`;
     case 'log':
       return `log           ${body.message}${Object.keys(body.fields ?? {}).length > 0 ? ` ${JSON.stringify(body.fields)}` : ''}`;
     case 'committed':
       return `committed     ${body.desired.length} resources`;
     case 'undo-intent':
-      return `undo ${pad(body.step)}      …`;
+      return `undo ${pad(body.step)}      ${spaced(labelOf(body.step))}…`;
     case 'undo-result':
-      return `undo ${pad(body.step)} ${body.leftover === null ? 'done' : `LEFT ${body.leftover}`}`;
+      return `undo ${pad(body.step)} ${body.leftover === null ? 'done' : 'LEFT'} ${labelOf(body.step)}${body.leftover === null ? '' : `: ${body.leftover}`}`.trimEnd();
     case 'finished':
       return finishedText(body, output, simulated);
   }
@@ -36,6 +60,14 @@ export function describeEvent(
 
 function pad(step: number): string {
   return String(step).padStart(3);
+}
+
+function spaced(text: string): string {
+  return text === '' ? '' : `${text} `;
+}
+
+function subjectOf({ verb, kind, name }: BodyOf<'step-intent'>): string {
+  return kind === null || name === null ? verb : `${kind} ${name}`;
 }
 
 function intentText(body: BodyOf<'step-intent'>): string {
@@ -46,12 +78,14 @@ function intentText(body: BodyOf<'step-intent'>): string {
 }
 
 /** What only waits, in words. The arguments come from the script. */
-function waitText({ verb, args }: BodyOf<'step-intent'>): string | undefined {
-  const { duration, untilMs, of, label, every, timeout } = Object(args);
-  if (verb === 'waitFor') return `waits for ${label}, looks every ${every}, at most ${timeout}`;
+function waitText({ verb, args, before }: BodyOf<'step-intent'>): string | undefined {
+  const { duration: time, of, label, every = '5s', timeout = '10m' } = Object(args);
+  if (verb === 'waitFor') return `waits for ${label}: looks every ${every}, at most ${timeout}`;
+  if (verb === 'run.undo') return `undoes step ${Object(args).step} of ${Object(args).run}`;
   if (verb !== 'sleep') return undefined;
-  if (typeof untilMs !== 'number') return `sleeps ${duration}`;
-  return `waits for ${of}, looks again at ${new Date(untilMs).toISOString()}`;
+  const until = Object(before).untilMs ?? Object(args).untilMs;
+  const when = Number.isSafeInteger(until) ? ` until ${new Date(until).toISOString()}` : '';
+  return of === undefined ? `sleeps ${time}${when}` : `waits for ${of}, looks again${when}`;
 }
 
 function target(body: { verb: string; name: string | null }): string {

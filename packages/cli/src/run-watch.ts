@@ -13,7 +13,7 @@ import {
 import { nodeVerifier } from '@hypha/protocol/node';
 import { EXIT } from './exit-code.ts';
 import { describeError } from './output.ts';
-import { describeEvent } from './run-narrative.ts';
+import { RunNarrator } from './run-narrative.ts';
 import { locateProblem } from './script-place.ts';
 import type { Session } from './session.ts';
 
@@ -51,6 +51,15 @@ export interface WatchDeadline {
 /** `setTimeout` takes no more; a deadline further off is none. */
 const TIMER_MS_MAX = 2 ** 31 - 1;
 
+/** What is told of a run while it is followed. */
+export interface WatchStyle {
+  /** `end`: only what undoes it, and how it ended. Default: all. */
+  readonly tells?: 'all' | 'end';
+}
+
+/** How each run ended, in their order; undefined after Ctrl-C: they go on. */
+export type RunEnds = readonly RunView['state'][] | undefined;
+
 /**
  * Shows steps as they become durable. Ctrl-C detaches: the runs go on. Answers the exit code: 0 when
  * all succeeded (or were left running on purpose), 1 otherwise.
@@ -59,8 +68,19 @@ const TIMER_MS_MAX = 2 ** 31 - 1;
 export async function watchRuns(
   session: Session,
   runs: readonly WatchedRun[],
-  deadline?: WatchDeadline,
+  options: WatchStyle & { readonly deadline?: WatchDeadline } = {},
 ): Promise<number> {
+  const ends = await followRuns(session, runs, options);
+  if (ends === undefined) return EXIT.ok;
+  return ends.every((end) => end === 'succeeded') ? EXIT.ok : EXIT.failedRun;
+}
+
+/** The same, for whom another end is the right one. Throws what `watchRuns` does. */
+export async function followRuns(
+  session: Session,
+  runs: readonly WatchedRun[],
+  { deadline, tells = 'all' }: WatchStyle & { readonly deadline?: WatchDeadline } = {},
+): Promise<RunEnds> {
   const detach = new AbortController();
   const onInterrupt = () => detach.abort();
   process.once('SIGINT', onInterrupt);
@@ -73,19 +93,27 @@ export async function watchRuns(
         ]);
   try {
     // All of them end before a failure is told: one that is lied about must not hide the others.
-    const settled = await Promise.allSettled(runs.map((run) => watchRun(session, run, signal)));
+    const settled = await Promise.allSettled(
+      runs.map((run) => watchRun(session, run, { signal, tells })),
+    );
     if (detach.signal.aborted) {
-      session.output.note('detached; the work goes on. To come back:');
-      for (const { run } of runs) session.output.note(`  hypha run events ${run}`);
-      return EXIT.ok;
+      sayDetached(session, runs);
+      return undefined;
     }
     const ends = settled.map(endOf);
     const silent = runs.filter((_run, index) => ends[index] === undefined);
     if (deadline !== undefined && silent.length > 0) throw noReceipt(deadline, silent);
-    return ends.every((end) => end === 'succeeded') ? EXIT.ok : EXIT.failedRun;
+    return ends.map((end) => end ?? 'running');
   } finally {
     process.off('SIGINT', onInterrupt);
   }
+}
+
+function sayDetached({ output }: Session, runs: readonly WatchedRun[]): void {
+  output.note('detached; the work goes on. To come back:');
+  for (const { run } of runs) output.note(`  hypha run events ${run}`);
+  output.note('To end it, undone as far as it is not committed:');
+  output.note(`  hypha run cancel ${runs.map(({ run }) => run).join(' ')}`);
 }
 
 function endOf<T>(settled: PromiseSettledResult<T>): T {
@@ -107,7 +135,7 @@ function noReceipt({ atMs, takenBy }: WatchDeadline, silent: readonly WatchedRun
 async function watchRun(
   session: Session,
   { run, label, reader, prove }: WatchedRun,
-  signal: AbortSignal,
+  { signal, tells }: { readonly signal: AbortSignal; readonly tells: 'all' | 'end' },
 ): Promise<RunView['state'] | undefined> {
   const { output } = session;
   const say = (text: string) => {
@@ -127,6 +155,7 @@ async function watchRun(
       isLost ||= error !== undefined;
     },
   });
+  const narrator = new RunNarrator(output);
   let fold = EMPTY_RUN_FOLD;
   let journalHead: string | undefined = GENESIS_HASH;
   let committed: string | undefined;
@@ -147,8 +176,8 @@ async function watchRun(
       const claimed = { state: body.state, journalHead, output: committed };
       if (!(await isProven(prove, claimed, signal))) return undefined;
     }
-    const text = describeEvent(body, output, fold);
-    if (text !== undefined) say(text);
+    const text = narrator.tell(body, fold.simulated);
+    if (text !== undefined && (tells === 'all' || ENDING.has(body.type))) say(text);
     if (body.type !== 'finished') continue;
     const problem = Problem.safeParse(body.problem);
     if (problem.success) say(describeError(await locateProblem(reader, run, problem.data)));
@@ -156,6 +185,9 @@ async function watchRun(
   }
   return undefined;
 }
+
+/** What is told of a run whose end alone is waited for. */
+const ENDING: ReadonlySet<string> = new Set(['undo-intent', 'undo-result', 'finished']);
 
 function followHash(head: string | undefined, event: JournalEvent): string | undefined {
   const holds = event.prev === head && eventHash(nodeVerifier, event) === event.hash;

@@ -14,7 +14,7 @@ import { reportVerdict } from './commands/audit.ts';
 import { EXIT } from './exit-code.ts';
 import { parseDuration } from './option-parsers.ts';
 import { checkAccepted, proveEnd, type SentWork, unlessAlone } from './receipt-proof.ts';
-import { type ClaimedEnd, type WatchDeadline, watchRuns } from './run-watch.ts';
+import { type ClaimedEnd, followRuns, type WatchDeadline, type WatchStyle } from './run-watch.ts';
 import type { Session } from './session.ts';
 import { payloadOf } from './signed-payload.ts';
 import { readScriptPayload, type SubmittedRun, submitWork } from './submission.ts';
@@ -37,11 +37,18 @@ export function deliveryOptions(command: Command): Command {
     );
 }
 
+/** How the end of a run is shown, once it is proven to have succeeded. */
+export interface DeliveryStyle extends WatchStyle {
+  /** Instead of the output and the audit of the receipt. @param output JSON text that was committed */
+  readonly show?: (run: SubmittedRun, output: string | undefined) => Promise<void>;
+}
+
 /** Sets the exit code: 0 only for what is proven to have succeeded. */
 export async function deliverWork(
   session: Session,
   submission: Submission,
   flags: DeliveryFlags,
+  { show, ...style }: DeliveryStyle = {},
 ): Promise<void> {
   const { output } = session;
   const deadline = deadlineOf(session, submission, flags);
@@ -52,7 +59,7 @@ export async function deliverWork(
   if (flags.detach === true) return output.item(accepted, fieldsOf(accepted));
   const several = readers.length > 1;
   const ends = new Map<string, ProvenEnd>();
-  const code = await watchRuns(
+  const states = await followRuns(
     session,
     readers.map((submitted) => ({
       run: submitted.run,
@@ -66,11 +73,19 @@ export async function deliverWork(
         ends.set(submitted.run, { ...claimed, receipt });
       },
     })),
-    deadline,
+    { deadline, ...style },
   );
-  process.exitCode = code;
-  if (code !== EXIT.ok) return;
-  for (const submitted of readers) await showResult(session, submitted, ends.get(submitted.run));
+  if (states === undefined) {
+    if (output.format !== 'table') output.item(accepted, []);
+    return;
+  }
+  process.exitCode = states.every((state) => state === 'succeeded') ? EXIT.ok : EXIT.failedRun;
+  if (process.exitCode !== EXIT.ok) return;
+  for (const submitted of readers) {
+    const end = ends.get(submitted.run);
+    if (show === undefined) await showResult(session, submitted, end);
+    else await show(submitted, end?.output);
+  }
 }
 
 /** As told, and the receipt it was held against; undefined when a node was asked that nobody can vouch for now. */

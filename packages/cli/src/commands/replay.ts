@@ -22,7 +22,7 @@ import {
 } from '../local-run/run-recording.ts';
 import { parseRunId } from '../option-parsers.ts';
 import { describeError, type Output } from '../output.ts';
-import { describeEvent } from '../run-narrative.ts';
+import { RunNarrator } from '../run-narrative.ts';
 import { stepRows } from '../run-steps.ts';
 import { placeError } from '../script-place.ts';
 import { type Session, sessionOf } from '../session.ts';
@@ -122,12 +122,14 @@ type Turn = Parameters<Parameters<typeof replayRun>[2]['watch']['onTurn']>[0];
 class Teller {
   readonly #output: Output;
   readonly #source: string;
+  readonly #narrator: RunNarrator;
   // step → its events on record
   readonly #recorded = new Map<number, JournalBody[]>();
 
   constructor(output: Output, { events }: RunRecording, source: string) {
     this.#output = output;
     this.#source = source;
+    this.#narrator = new RunNarrator(output);
     for (const { body } of events) {
       if (!('step' in body)) continue;
       this.#recorded.set(body.step, [...(this.#recorded.get(body.step) ?? []), body]);
@@ -143,7 +145,7 @@ class Teller {
       const what =
         intent === undefined
           ? `step ${String(call).padStart(3)}      ${verb} ${name ?? ''} … not on record`
-          : describeEvent(intent, this.#output);
+          : this.#narrator.tell(intent, false);
       this.#output.line(`${what}${at === undefined ? '' : this.#output.style('dim', `   ${at}`)}`);
     }
   }
@@ -158,7 +160,7 @@ class Teller {
   }
 
   #say(body: JournalBody): void {
-    const text = describeEvent(body, this.#output);
+    const text = this.#narrator.tell(body, false);
     if (text !== undefined) this.#output.line(text);
   }
 }

@@ -71,7 +71,7 @@ function showTable(output: Output, resources: readonly Located[]): void {
 }
 
 /** `deployment/name`, or a name that is the only one of its kind. */
-async function findResource(
+export async function findResource(
   session: Session,
   path: string,
   flags: NodeFlags,

@@ -1,8 +1,9 @@
 import type { RunsClient } from '@hypha/client';
-import type { RunView } from '@hypha/protocol';
+import { isTerminal, type RunView } from '@hypha/protocol';
 import type { Command } from 'commander';
 import { parseRunId } from '../option-parsers.ts';
 import { ago, describeError, type Output } from '../output.ts';
+import { showPlan } from '../plan-table.ts';
 import { proofOf } from '../receipt-proof.ts';
 import { describeEvent } from '../run-narrative.ts';
 import { watchRuns } from '../run-watch.ts';
@@ -10,6 +11,8 @@ import { locateProblem } from '../script-place.ts';
 import { allPages, type Session, sessionOf } from '../session.ts';
 import { readerOf, type ViaFlags, viaOptions } from '../via.ts';
 import { replayCommand } from './replay.ts';
+import { cancelCommand } from './run-cancel.ts';
+import { undoCommand } from './run-undo.ts';
 
 async function showRun(output: Output, reader: RunsClient, run: RunView): Promise<void> {
   const problem =
@@ -22,6 +25,7 @@ async function showRun(output: Output, reader: RunsClient, run: RunView): Promis
       'state',
       `${output.style(run.state === 'succeeded' ? 'green' : 'bold', run.state)}${run.simulated ? ' (simulated)' : ''}`,
     ],
+    ...timesOf(run),
     ['steps', String(run.steps)],
     ['accepted', new Date(run.acceptedAt).toISOString()],
     ['started', run.startedAt === null ? '-' : new Date(run.startedAt).toISOString()],
@@ -29,6 +33,30 @@ async function showRun(output: Output, reader: RunsClient, run: RunView): Promis
     ...(run.message === '' ? [] : [['message', run.message] as const]),
     ...(problem === undefined ? [] : [['problem', describeError(problem)] as const]),
   ]);
+}
+
+/** What it waits for, and whether it was told to end. */
+function timesOf({ waitingUntil, cancelRequestedAt }: RunView): readonly [string, string][] {
+  const at = (ms: number) => new Date(ms).toISOString();
+  return [
+    ...(waitingUntil === undefined ? [] : [['waits until', at(waitingUntil)] as [string, string]]),
+    ...(cancelRequestedAt === undefined
+      ? []
+      : [['cancel asked', at(cancelRequestedAt)] as [string, string]]),
+  ];
+}
+
+/** `running, waits until …`, `undoing, cancel asked`. */
+function stateText(run: RunView): string {
+  const isOver = isTerminal(run.state);
+  const { waitingUntil, cancelRequestedAt } = run;
+  return [
+    run.simulated ? `${run.state} (simulated)` : run.state,
+    ...(waitingUntil === undefined || isOver
+      ? []
+      : [`waits until ${new Date(waitingUntil).toISOString()}`]),
+    ...(cancelRequestedAt === undefined || isOver ? [] : ['cancel asked']),
+  ].join(', ');
 }
 
 export function listRunTable(output: Output, runs: readonly RunView[], nowMs: number): void {
@@ -39,7 +67,7 @@ export function listRunTable(output: Output, runs: readonly RunView[], nowMs: nu
       { title: 'deployment', cell: (run) => `${run.realm}/${run.deployment}` },
       { title: 'gen', cell: (run) => String(run.generation) },
       { title: 'mode', cell: (run) => run.mode },
-      { title: 'state', cell: (run) => (run.simulated ? `${run.state} (simulated)` : run.state) },
+      { title: 'state', cell: stateText },
       { title: 'steps', cell: (run) => String(run.steps) },
       { title: 'accepted', cell: (run) => ago(run.acceptedAt, nowMs) },
       { title: 'node', cell: (run) => run.node },
@@ -90,6 +118,13 @@ const READERS: Readonly<Record<string, { description: string; read: Reader }>> =
       session.output.item(output, [['output', JSON.stringify(output, null, 2)]]);
     },
   },
+  plan: {
+    description: 'what it was going to change, or changes, step by step',
+    read: async (session, reader, run) => {
+      const plan = await reader.plan(run);
+      showPlan(session.output, plan, { node: plan.node });
+    },
+  },
   receipt: {
     description: 'the signed receipt, as the DSSE envelope',
     read: async (session, reader, run) => session.output.jsonLine(await reader.receipt(run)),
@@ -127,5 +162,7 @@ export function runCommand(program: Command): void {
         return read(session, readerOf(session, options), parseRunId(id), options);
       });
   }
+  cancelCommand(run);
+  undoCommand(run);
   replayCommand(run);
 }

@@ -6,18 +6,15 @@ import { EXIT } from '../exit-code.ts';
 import { type CrashReport, crashEverywhere } from '../local-run/crash-everywhere.ts';
 import { SimulatedPlace } from '../local-run/simulated-place.ts';
 import { type SimulatedRun, type SimulationEnd, simulateRun } from '../local-run/simulated-run.ts';
-import {
-  deploymentOf,
-  draftSimulation,
-  type SimulationFlags,
-} from '../local-run/simulation-draft.ts';
+import { draftSimulation, type SimulationFlags } from '../local-run/simulation-draft.ts';
 import { parseStepFault } from '../local-run/step-fault.ts';
 import { collect, parsePairs } from '../option-parsers.ts';
 import { describeError, duration, type Output } from '../output.ts';
 import { limitOptions } from '../run-limits.ts';
-import { describeEvent } from '../run-narrative.ts';
+import { RunNarrator } from '../run-narrative.ts';
 import { stepRows } from '../run-steps.ts';
 import { placeError } from '../script-place.ts';
+import { deploymentOf } from '../script-work.ts';
 import { sessionOf } from '../session.ts';
 import { stopSignal } from '../up/stop-signal.ts';
 
@@ -72,11 +69,12 @@ export function simulateCommand(program: Command): void {
       await using before = flags.crashEveryStep === true ? await place.copy() : undefined;
       const cancel = stopSignal();
       const deps = { pool, cancel, onFault: () => undefined };
+      const narrator = new RunNarrator(output);
       output.note(`simulating ${realm}/${deployment} generation ${run.payload.generation}`);
       const end = await simulateRun(run, {
         ...{ ...deps, place },
         onEvent: ({ body }) => {
-          const text = describeEvent(body, output, { simulated: true });
+          const text = narrator.tell(body, true);
           if (text !== undefined) output.line(text);
         },
       });

@@ -1,7 +1,6 @@
 import {
   buildScriptPayload,
   digestOf,
-  HyphaError,
   type Json,
   nodeIdOf,
   PAYLOAD_TYPES,
@@ -13,6 +12,7 @@ import { nodeVerifier } from '@hypha/protocol/node';
 import { systemEntropy } from '../authority-signing.ts';
 import type { CompiledScript } from '../compile/index.ts';
 import { type LimitFlags, readLimits } from '../run-limits.ts';
+import { deploymentOf } from '../script-work.ts';
 import type { Past } from './simulated-place.ts';
 import type { SimulatedRun, StepFault } from './simulated-run.ts';
 
@@ -21,20 +21,6 @@ export interface SimulationFlags extends LimitFlags {
   readonly realm?: string;
   readonly onFailure?: 'undo' | 'keep';
   readonly deleteData?: string;
-}
-
-/** Whose names belong to: what a script is simulated as. Throws `E_ARGUMENT` when it has no name. */
-export function deploymentOf(
-  { deployment }: CompiledScript,
-  flags: { readonly name?: string; readonly realm?: string },
-): { readonly realm: string; readonly deployment: string } {
-  const name = flags.name ?? deployment.name;
-  if (name !== undefined) {
-    return { realm: flags.realm ?? deployment.realm ?? 'default', deployment: name };
-  }
-  throw new HyphaError('E_ARGUMENT', 'the script names no deployment', {
-    hint: "export const deployment = { name: 'web' }, or say --name",
-  });
 }
 
 /** What would be signed, for a node that nobody has; nothing is signed. */

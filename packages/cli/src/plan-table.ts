@@ -1,0 +1,81 @@
+import type { PlanDocument, PlanRemoval, PlanStep } from '@hypha/protocol';
+import type { Output } from './output.ts';
+
+/** For people: what changes stands out from what stays as it is. */
+const STYLES: Readonly<Record<string, 'green' | 'yellow' | 'red' | 'dim'>> = {
+  ...({ create: 'green', update: 'yellow', replace: 'yellow', run: 'yellow' } as const),
+  ...({ remove: 'red', 'delete-data': 'red', refuse: 'red' } as const),
+  ...({ 'no-op': 'dim', read: 'dim', wait: 'dim', retain: 'dim' } as const),
+};
+
+/** @param shown `node`: its name; `file`: the script, for the command that applies exactly this */
+export function showPlan(
+  output: Output,
+  plan: PlanDocument,
+  shown: { readonly node: string; readonly file?: string },
+): void {
+  if (output.format !== 'table') {
+    output.item(plan, []);
+    return;
+  }
+  const { realm, deployment, generation, hash, state, steps, removals } = plan;
+  output.line(`plan of ${realm}/${deployment} generation ${generation} on ${shown.node}`);
+  const rows = [
+    ...steps.map((step) => ({ at: String(step.step), what: stepText(step), planned: step })),
+    ...removals.map((removal) => ({
+      at: '',
+      what: `${removal.kind} ${removal.name}`,
+      planned: removal,
+    })),
+  ];
+  output.list(
+    rows,
+    [
+      { title: 'step', cell: ({ at }) => at },
+      { title: 'resource', cell: ({ what }) => what },
+      {
+        title: 'change',
+        cell: ({ planned }) => output.style(STYLES[planned.action] ?? 'dim', plannedText(planned)),
+      },
+    ],
+    'the script makes no step',
+  );
+  output.line(summaryOf(plan));
+  if (state === 'partial') {
+    output.line(output.style('yellow', `partial: ${plan.reason ?? 'there it ends'}`));
+    return;
+  }
+  if (hash === undefined) return;
+  output.line(`hash          ${hash}`);
+  if (shown.file !== undefined)
+    output.note(`exactly this: hypha apply ${shown.file} --expect ${hash}`);
+}
+
+/** `replace (image, memory)`, `retain: no longer declared, its data stays`. */
+export function plannedText(planned: PlanStep | PlanRemoval): string {
+  if ('differs' in planned && planned.differs.length > 0) {
+    return `${planned.action} (${planned.differs.join(', ')})`;
+  }
+  const why = REMOVALS[planned.action];
+  return why === undefined ? planned.action : `${planned.action}: ${why}`;
+}
+
+const REMOVALS: Readonly<Record<string, string>> = {
+  remove: 'no longer declared',
+  retain: 'no longer declared, its data stays',
+  'delete-data': 'no longer declared, its data goes',
+};
+
+function stepText({ verb, kind, name }: PlanStep): string {
+  if (kind === null || name === null) return verb;
+  return verb === `${kind}.ensure` ? `${kind} ${name}` : `${verb} ${name}`;
+}
+
+function summaryOf({ steps, removals }: PlanDocument): string {
+  const counts = new Map<string, number>();
+  for (const { action } of [...steps, ...removals]) {
+    counts.set(action, (counts.get(action) ?? 0) + 1);
+  }
+  const parts = [...counts].map(([action, count]) => `${count} ${action}`);
+  return `in all        ${parts.join(', ') || 'nothing'}`;
+}
