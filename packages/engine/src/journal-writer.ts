@@ -47,6 +47,7 @@ export class JournalWriter {
   #halt: EngineHalt | undefined;
   // step of every durable intent
   readonly #durableIntents: Set<number>;
+  readonly #broken = new AbortController();
   /** Aborted by `close`: what waits is then not written. */
   readonly #closed = new AbortController();
   #isTiming = false;
@@ -92,6 +93,11 @@ export class JournalWriter {
   /** Throws as `append` does, also for what was refused before. */
   async flush(): Promise<void> {
     await this.append();
+  }
+
+  /** Aborted when the run may not go on, or not here: its reason is what `append` throws. */
+  get broken(): AbortSignal {
+    return this.#broken.signal;
   }
 
   /** The run is being undone: what was refused is heard, and what an undo writes is taken. */
@@ -161,9 +167,11 @@ export class JournalWriter {
       const refusal = REFUSALS.find((code) => isHyphaError(error, code));
       if (refusal === undefined || !isHyphaError(error)) {
         this.#halt = new EngineHalt(error);
+        this.#broken.abort(this.#halt);
         throw this.#halt;
       }
       this.#refusal = new RunFailure(error);
+      this.#broken.abort(this.#refusal);
       // All or none: what led up to the refused event was lost with it.
       const left = [...part, ...rest, ...this.#waiting];
       this.#waiting = left.filter(({ body }) => this.#isStillWanted(body));

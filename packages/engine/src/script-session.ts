@@ -63,6 +63,7 @@ export class ScriptSession {
     if (run.stop.aborted) onStop();
     else run.stop.addEventListener('abort', onStop, { once: true, signal });
     run.drain.addEventListener('abort', notify, { once: true, signal });
+    run.writer.broken.addEventListener('abort', notify, { once: true, signal });
   }
 
   /** JSON text of what the script returned; undefined while it runs. */
@@ -83,8 +84,7 @@ export class ScriptSession {
   async next(): Promise<SessionNext> {
     for (;;) {
       this.#changed = Promise.withResolvers();
-      if (this.#scheduler.failure !== undefined) throw this.#scheduler.failure;
-      assertGoingOn(this.#context);
+      this.#assertGoing();
       const { aborted: isDraining } = this.#context.drain;
       if (isDraining) this.#scheduler.close();
       if (!this.#isReplaying) this.#begin();
@@ -157,6 +157,13 @@ export class ScriptSession {
     const [open, others] = partition(this.#fresh, ({ call }) => intents.has(call));
     this.#fresh = [];
     for (const call of [...open, ...others]) this.#scheduler.add(call);
+  }
+
+  #assertGoing(): void {
+    const { broken } = this.#context.writer;
+    if (this.#scheduler.failure !== undefined) throw this.#scheduler.failure;
+    if (broken.aborted) throw broken.reason;
+    assertGoingOn(this.#context);
   }
 
   /** The next outcome in the order of the record, once there is one. */
