@@ -57,7 +57,7 @@ async function unleash(fleet: Fleet, isReal: boolean): Promise<number> {
   }));
   const monkey = new Monkey(fleet, random.fork());
   const calm = new AbortController();
-  const raging = monkey.rage(calm.signal);
+  const raging = monkey.rage(calm.signal).catch((error: unknown) => interrupted.abort(error));
   let ended: ChaosRun[] = [];
   try {
     ended = (await Promise.all(works.map((work) => runDeployment(deps, work)))).flat();

@@ -97,8 +97,8 @@ export class Monkey {
 
   /** None while it is being restarted. */
   #service(name: string): number[] {
-    const pid = this.#fleet.pid(name);
-    return commandOf(pid) === '' ? [] : [pid];
+    const pid = this.#fleet.findPid(name);
+    return pid === undefined || commandOf(pid) === '' ? [] : [pid];
   }
 
   #below(command: RegExp): number[] {
