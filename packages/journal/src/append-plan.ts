@@ -1,6 +1,7 @@
 import {
   type BodyOf,
   type DesiredResource,
+  type Envelope,
   HyphaError,
   type JournalEvent,
   PlanDocument,
@@ -50,11 +51,17 @@ export class AppendPlan {
   readonly #changedSteps = new Map<number, ProvisionalEntry | null>();
   // steps of kept runs that this append drops
   readonly #undoneKept = new Set<string>();
+  #receipt: Envelope | undefined;
 
   constructor(deps: PlanDeps, of: { readonly entry: RunEntry; readonly head: RunHead }) {
     this.#deps = deps;
     this.#entry = of.entry;
     this.#head = of.head;
+  }
+
+  /** Of the run, once an event of this append has ended it. */
+  get receipt(): Envelope | undefined {
+    return this.#receipt;
   }
 
   /** After the write: memory follows the store. */
@@ -216,7 +223,8 @@ export class AppendPlan {
   }
 
   #finish(event: JournalEvent, body: BodyOf<'finished'>): void {
-    const { writes } = this.#deps.receipts.sign(this.#receipt(event, body));
+    const { receipt, writes } = this.#deps.receipts.sign(this.#receiptOf(event, body));
+    this.#receipt = receipt.envelope;
     this.writes.push(...writes);
     if (body.state === 'succeeded') return;
     const { run, realm, deployment, keep } = this.#entry;
@@ -236,7 +244,7 @@ export class AppendPlan {
     this.#release({ ...of, source: run });
   }
 
-  #receipt(event: JournalEvent, body: BodyOf<'finished'>): Omit<ReceiptPayload, 'seq' | 'prev'> {
+  #receiptOf(event: JournalEvent, body: BodyOf<'finished'>): Omit<ReceiptPayload, 'seq' | 'prev'> {
     const { run, digest, realm, deployment, generation, mode, cancelRequestedAt } = this.#entry;
     const { fold, outputSha256 } = this.#head;
     return {

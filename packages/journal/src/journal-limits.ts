@@ -4,6 +4,9 @@ export const JOURNAL_LIMITS = {
   runBytesMax: 16 * 1024 * 1024,
   /** A `committed` event with its output: it has to fit one delivery to the coordinator. */
   committedBytesMax: 3 * 1024 * 1024,
+  /** Envelope and events of recent runs kept in memory: of one, beyond which it is read from the store, and of all. */
+  rememberedRunBytesMax: 256 * 1024,
+  rememberedBytesMax: 8 * 1024 * 1024,
   /** Runs without a terminal state. */
   unfinishedRunsMax: 10_000,
   /** Cancels of work that is not here, by one key and in all. */

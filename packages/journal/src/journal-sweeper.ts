@@ -1,5 +1,6 @@
 import type { Store } from '@hypha/store';
 import type { JournalTables } from './journal-schema.ts';
+import type { RunMemory } from './run-memory.ts';
 
 /** Runs dropped by one sweep, so that it never holds the store for long. */
 const RUNS_PER_SWEEP = 500;
@@ -7,9 +8,11 @@ const RUNS_PER_SWEEP = 500;
 /** Drops what nobody needs any more. Nothing undelivered is ever dropped. */
 export class JournalSweeper {
   readonly #store: Store<JournalTables>;
+  readonly #memory: RunMemory;
 
-  constructor(store: Store<JournalTables>) {
+  constructor(store: Store<JournalTables>, memory: RunMemory) {
     this.#store = store;
+    this.#memory = memory;
   }
 
   /**
@@ -38,6 +41,7 @@ export class JournalSweeper {
       { query: db.deleteFrom('undone').where('run', 'in', runs) },
       { query: db.deleteFrom('run').where('run', 'in', runs) },
     ]);
+    this.#memory.forget(runs);
     return runs.length;
   }
 }

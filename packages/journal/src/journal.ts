@@ -23,7 +23,9 @@ import { ReservationBook } from './reservation-book.ts';
 import { type Admission, type Admitted, RunAdmission } from './run-admission.ts';
 import { type Cancellation, type Cancelled, RunCancellation } from './run-cancellation.ts';
 import type { RunEntry } from './run-entry.ts';
+import type { BuiltEvent } from './run-head.ts';
 import { RunLanes } from './run-lanes.ts';
+import { RunMemory } from './run-memory.ts';
 import { RunReader } from './run-reader.ts';
 import type { Author, RunnerAuthor } from './run-standing.ts';
 import { RunWriter } from './run-writer.ts';
@@ -75,6 +77,7 @@ export class Journal {
   readonly #cancellation: RunCancellation;
   readonly #reservations: ReservationBook;
   readonly #lanes: RunLanes;
+  readonly #memory: RunMemory;
   readonly #listeners = new Set<JournalListener>();
 
   /** Use `openJournal`. */
@@ -96,13 +99,14 @@ export class Journal {
     this.#reservations = reservations;
     this.#lanes = new RunLanes(stored.unfinished);
     this.records = records;
-    this.runs = new RunReader(store);
+    const memory = new RunMemory();
+    this.#memory = memory;
+    this.runs = new RunReader(store, memory);
     this.cursors = new DeliveryCursors(store);
-    this.sweeper = new JournalSweeper(store);
+    this.sweeper = new JournalSweeper(store, memory);
     this.horizon = horizon;
-    this.secrets = new SecretBook(store, nowMs);
+    this.secrets = new SecretBook(store, memory, nowMs);
     const { runs: reader } = this;
-    const onChanged: JournalListener = (entry, events) => this.#announce(entry, events);
     const arrivals = new KeyedLock();
     const receipts = new ReceiptChain({ store, signer, verifier });
     const queries = prepareQueries(store);
@@ -121,9 +125,25 @@ export class Journal {
       horizon,
       nowMs,
       unfinished: () => this.#lanes.size,
-      onAdmitted: onChanged,
+      onAdmitted: (entry, { envelope, secrets = [] }, { head, events, receipt }) => {
+        // Versions of kept ones are found by the write.
+        const given = secrets.length === 0 ? {} : undefined;
+        memory.add(entry, envelope, { events, given, receipt });
+        this.#writer.adopt(entry, head);
+        this.#announce(entry, events);
+      },
     });
-    this.#writer = new RunWriter({ ...plan, reader, verifier, nowMs, onAppended: onChanged });
+    this.#writer = new RunWriter({
+      ...plan,
+      // What failed is read as the store has it.
+      reader: new RunReader(store),
+      verifier,
+      nowMs,
+      onAppended: (entry, events, receipt) => {
+        memory.append(entry, events, receipt);
+        this.#announce(entry, events);
+      },
+    });
     this.#cancellation = new RunCancellation({
       reader,
       writer: this.#writer,
@@ -147,7 +167,7 @@ export class Journal {
    */
   async cancel(cancellation: Cancellation): Promise<Cancelled> {
     const cancelled = await this.#cancellation.cancel(cancellation);
-    for (const entry of cancelled.runs) if (!isTerminal(entry.state)) this.#lanes.update(entry);
+    if (!cancelled.existing) for (const entry of cancelled.runs) this.#track(entry);
     return cancelled;
   }
 
@@ -162,7 +182,7 @@ export class Journal {
       });
     }
     const entry = await this.#writer.claim(run, owner);
-    this.#lanes.update(entry);
+    this.#track(entry);
     return entry;
   }
 
@@ -172,7 +192,7 @@ export class Journal {
     owner: { runner: string; epoch: number; bootId: string },
   ): Promise<RunEntry> {
     const entry = await this.#writer.reattach(run, owner);
-    if (!isTerminal(entry.state)) this.#lanes.update(entry);
+    if (!isTerminal(entry.state)) this.#track(entry);
     return entry;
   }
 
@@ -202,7 +222,7 @@ export class Journal {
   async takeOver(run: string): Promise<RunEntry> {
     const entry = await this.#writer.takeOver(run);
     // The last words of a dead runner may have ended it.
-    if (!isTerminal(entry.state)) this.#lanes.update(entry);
+    if (!isTerminal(entry.state)) this.#track(entry);
     return entry;
   }
 
@@ -213,7 +233,7 @@ export class Journal {
    */
   async park(run: string, author: RunnerAuthor, wakeAtMs: number): Promise<RunEntry> {
     const entry = await this.#writer.park(run, author, wakeAtMs);
-    this.#lanes.update(entry);
+    this.#track(entry);
     return entry;
   }
 
@@ -248,10 +268,16 @@ export class Journal {
     await this.#store.close();
   }
 
-  #announce(entry: RunEntry, events: readonly JournalEvent[]): void {
+  #announce(entry: RunEntry, built: readonly BuiltEvent[]): void {
+    this.#track(entry);
+    const events = built.map(({ event }) => event);
+    for (const listener of this.#listeners) listener(entry, events);
+  }
+
+  #track(entry: RunEntry): void {
+    this.#memory.update(entry);
     if (isTerminal(entry.state)) this.#lanes.remove(entry);
     else this.#lanes.update(entry);
-    for (const listener of this.#listeners) listener(entry, events);
   }
 }
 

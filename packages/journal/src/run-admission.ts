@@ -1,7 +1,6 @@
 import {
   type Envelope,
   HyphaError,
-  type JournalEvent,
   type ResourceLimits,
   type ScriptPayload,
   type Verifier,
@@ -47,6 +46,14 @@ export interface Admitted {
   readonly existing: boolean;
 }
 
+/** What a run has when it is accepted. */
+interface Arrival {
+  readonly head: RunHead;
+  readonly events: readonly BuiltEvent[];
+  /** Of one that was cancelled before it came. */
+  readonly receipt?: Envelope | undefined;
+}
+
 interface AdmissionDeps {
   readonly store: Store<JournalTables>;
   readonly reader: RunReader;
@@ -63,7 +70,8 @@ interface AdmissionDeps {
   readonly horizon: ReplayHorizon;
   readonly nowMs: () => number;
   readonly unfinished: () => number;
-  readonly onAdmitted: (entry: RunEntry, events: readonly JournalEvent[]) => void;
+  /** Told once it is durable. */
+  readonly onAdmitted: (entry: RunEntry, admission: Admission, arrival: Arrival) => void;
 }
 
 /**
@@ -96,8 +104,11 @@ export class RunAdmission {
 
   async #admitOnce(admission: Admission): Promise<Admitted> {
     for (let attempt = 1; ; attempt++) {
-      const known = await this.#check(admission);
-      if (known !== undefined) return { entry: known, existing: true };
+      // What memory lets through, the write itself judges: only what it refuses is looked up.
+      if (attempt > 1 || !this.#seemsNew(admission)) {
+        const known = await this.#check(admission);
+        if (known !== undefined) return { entry: known, existing: true };
+      }
       const { payload, digest, keyids } = admission;
       const { realm } = payload;
       const tombstone = this.#deps.tombstones.find({ digest, realm, keyids });
@@ -126,6 +137,22 @@ export class RunAdmission {
       .execute();
     // Forgotten here once it has expired; what asks after that is refused before it comes here.
     if (used.some((row) => row.digest === digest)) return this.#deps.reader.findByDigest(digest);
+    this.#demandAdmissible(payload, used);
+    return undefined;
+  }
+
+  /** By what is in memory. The write fails when an id, a nonce or the digest was used. */
+  #seemsNew({ payload, digest }: Admission): boolean {
+    if (this.#deps.reader.isRemembered(digest)) return false;
+    try {
+      this.#demandAdmissible(payload, []);
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  #demandAdmissible(payload: ScriptPayload, used: readonly { readonly value: string }[]): void {
     if (this.#deps.unfinished() >= JOURNAL_LIMITS.unfinishedRunsMax) {
       throw new HyphaError('E_RATE', `cannot accept ${payload.id}: too many runs are unfinished`);
     }
@@ -139,7 +166,6 @@ export class RunAdmission {
       });
     }
     if (takesGeneration(payload)) demandNewer(payload, this.#deps.marks.find(payload) ?? 0);
-    return undefined;
   }
 
   /** Only an apply takes more than its deployment holds already. */
@@ -164,7 +190,7 @@ export class RunAdmission {
       writes.push({ query: queries.putReservation.with({ ...of, ...limits }) });
     }
     writes.push(...(await this.#deps.secrets.planGive(run, payload, admission.secrets ?? [])));
-    return await this.#settle(admission, row, { writes, events: [accepted.event] });
+    return await this.#settle(admission, row, { writes, head, events: [accepted] });
   }
 
   /** It came after its cancel: it is accepted and ends in one write, as if it had waited here for it. */
@@ -179,7 +205,9 @@ export class RunAdmission {
     const arrival = this.#planArrival(admission, row);
     const settled = await this.#settle(admission, row, {
       writes: [...arrival, this.#planEvent(accepted), ...plan.writes],
-      events: [accepted.event, finished.event],
+      head,
+      events: [accepted, finished],
+      receipt: plan.receipt,
     });
     plan.apply();
     return settled;
@@ -214,15 +242,16 @@ export class RunAdmission {
   }
 
   async #settle(
-    { payload }: Admission,
+    admission: Admission,
     row: ReturnType<typeof runRow>,
-    { writes, events }: { writes: readonly Write[]; events: readonly JournalEvent[] },
+    arrival: Arrival & { readonly writes: readonly Write[] },
   ): Promise<RunEntry> {
-    const [inserted] = await this.#deps.store.write(writes);
+    const { payload } = admission;
+    const [inserted] = await this.#deps.store.write(arrival.writes);
     if (takesGeneration(payload)) this.#deps.marks.raise(payload);
     const [{ position }] = Positions.parse(inserted?.rows);
     const entry = runEntryOf({ ...row, position });
-    this.#deps.onAdmitted(entry, events);
+    this.#deps.onAdmitted(entry, admission, arrival);
     return entry;
   }
 

@@ -11,6 +11,7 @@ import type { JournalTables } from './journal-schema.ts';
 import type { SignedReceipt } from './receipt-chain.ts';
 import type { DeploymentName } from './record-book.ts';
 import { RUN_COLUMNS, type RunEntry, runEntryOf } from './run-entry.ts';
+import type { RunMemory } from './run-memory.ts';
 
 export interface RunFilter {
   /** Only of these. */
@@ -30,15 +31,20 @@ const ENDED_KEPT: ReadonlySet<RunState> = new Set(['failed', 'cancelled']);
 /** Events read at once when a whole journal is wanted. */
 const EVENTS_PAGE = 1000;
 
-/** Reads of runs, events and receipts. */
+/** Reads of runs, events and receipts: from memory where they are there, else from the store. */
 export class RunReader {
   readonly #store: Store<JournalTables>;
+  readonly #memory: RunMemory | undefined;
 
-  constructor(store: Store<JournalTables>) {
+  /** @param memory absent: every read asks the store */
+  constructor(store: Store<JournalTables>, memory?: RunMemory) {
     this.#store = store;
+    this.#memory = memory;
   }
 
   async findRun(run: string): Promise<RunEntry | undefined> {
+    const known = this.#memory?.findRun(run);
+    if (known !== undefined) return known;
     const row = await this.#store.db
       .selectFrom('run')
       .select(RUN_COLUMNS)
@@ -54,7 +60,14 @@ export class RunReader {
     return entry;
   }
 
+  /** A run of that digest is known without asking the store. */
+  isRemembered(digest: string): boolean {
+    return this.#memory?.findByDigest(digest) !== undefined;
+  }
+
   async findByDigest(digest: string): Promise<RunEntry | undefined> {
+    const known = this.#memory?.findByDigest(digest);
+    if (known !== undefined) return known;
     const row = await this.#store.db
       .selectFrom('run')
       .select(RUN_COLUMNS)
@@ -89,6 +102,8 @@ export class RunReader {
 
   /** What was signed, exactly as it came. Throws `E_NOT_FOUND`. */
   async readEnvelope(run: string): Promise<Envelope> {
+    const known = this.#memory?.findEnvelope(run);
+    if (known !== undefined) return known;
     const row = await this.#store.db
       .selectFrom('run')
       .select('envelope')
@@ -102,7 +117,9 @@ export class RunReader {
   async listEvents(
     run: string,
     { after, limit }: { after: number; limit: number },
-  ): Promise<JournalEvent[]> {
+  ): Promise<readonly JournalEvent[]> {
+    const known = this.#memory?.findEvents(run);
+    if (known !== undefined) return known.slice(after, after + limit);
     const rows = await this.#store.db
       .selectFrom('event')
       .select('body')
@@ -126,6 +143,8 @@ export class RunReader {
 
   /** Undefined until the run has committed. */
   async findCommitted(run: string): Promise<BodyOf<'committed'> | undefined> {
+    const known = this.#memory?.findCommitted(run);
+    if (known !== undefined) return known;
     // Nothing but `finished` comes after it.
     const rows = await this.#store.db
       .selectFrom('event')
@@ -189,6 +208,8 @@ export class RunReader {
   }
 
   async findReceipt(run: string): Promise<Envelope | undefined> {
+    const known = this.#memory?.findReceipt(run);
+    if (known !== undefined) return known;
     const row = await this.#store.db
       .selectFrom('receipt')
       .select('envelope')

@@ -1,6 +1,7 @@
 import {
   type BodyOf,
   canonicalJson,
+  type Envelope,
   HyphaError,
   isTerminal,
   type JournalBody,
@@ -12,7 +13,7 @@ import { AppendPlan, type PlanDeps } from './append-plan.ts';
 import { JOURNAL_LIMITS } from './journal-limits.ts';
 import { KeyedLock } from './keyed-lock.ts';
 import type { RunEntry } from './run-entry.ts';
-import { RunHead } from './run-head.ts';
+import { type BuiltEvent, RunHead } from './run-head.ts';
 import type { RunReader } from './run-reader.ts';
 import {
   type Author,
@@ -38,11 +39,19 @@ interface Owner {
   readonly bootId: string;
 }
 
+/** Told once it is durable. */
+export type OnAppended = (
+  entry: RunEntry,
+  events: readonly BuiltEvent[],
+  /** Of a run that ended. */
+  receipt: Envelope | undefined,
+) => void;
+
 interface WriterDeps extends PlanDeps {
   readonly reader: RunReader;
   readonly verifier: Verifier;
   readonly nowMs: () => number;
-  readonly onAppended: (entry: RunEntry, events: readonly JournalEvent[]) => void;
+  readonly onAppended: OnAppended;
 }
 
 /**
@@ -59,6 +68,11 @@ export class RunWriter {
 
   constructor(deps: WriterDeps) {
     this.#deps = deps;
+  }
+
+  /** A run that was just accepted, and the end of its journal: nothing has to be read to go on. */
+  adopt(entry: RunEntry, head: RunHead): void {
+    this.#keep({ entry, head });
   }
 
   /** Appends all or none; durable when it resolves. */
@@ -240,9 +254,8 @@ export class RunWriter {
     await this.#deps.store.write([guard, ...plan.writes]);
     plan.apply();
     this.#keep({ entry: next, head });
-    const events = built.map(({ event }) => event);
-    this.#deps.onAppended(next, events);
-    return { next, events };
+    this.#deps.onAppended(next, built, plan.receipt);
+    return { next, events: built.map(({ event }) => event) };
   }
 
   /**

@@ -3,6 +3,7 @@ import type { Store, Write } from '@hypha/store';
 import { sql } from 'kysely';
 import type { JournalTables } from './journal-schema.ts';
 import type { DeploymentName } from './record-book.ts';
+import type { RunMemory } from './run-memory.ts';
 
 /** One secret as an envelope gave it to this node. */
 export type GivenSecret = StoredValue | { readonly name: string; readonly version: 'kept' };
@@ -42,10 +43,12 @@ const ENTRY_COLUMNS = ['realm', 'deployment', 'name', 'version', 'createdAt'] as
  */
 export class SecretBook {
   readonly #store: Store<JournalTables>;
+  readonly #memory: RunMemory;
   readonly #nowMs: () => number;
 
-  constructor(store: Store<JournalTables>, nowMs: () => number) {
+  constructor(store: Store<JournalTables>, memory: RunMemory, nowMs: () => number) {
     this.#store = store;
+    this.#memory = memory;
     this.#nowMs = nowMs;
   }
 
@@ -83,7 +86,9 @@ export class SecretBook {
   }
 
   /** Name → version, as the run was given them. */
-  async readGiven(run: string): Promise<Record<string, string>> {
+  async readGiven(run: string): Promise<Readonly<Record<string, string>>> {
+    const known = this.#memory.findGiven(run);
+    if (known !== undefined) return known;
     const rows = await this.#store.db
       .selectFrom('runSecret')
       .select(['name', 'version'])
