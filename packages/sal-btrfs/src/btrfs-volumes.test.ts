@@ -1,11 +1,9 @@
 import { glob, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Json } from '@hypha/protocol';
-import { EFFECTS, type Effects, type Sal } from '@hypha/sal';
+import { EFFECTS, type Sal } from '@hypha/sal';
 import {
   applyWhole,
   type ContractCall,
-  type ContractWorld,
   contractContext,
   contractRef,
   contractRid,
@@ -15,10 +13,9 @@ import {
   getVerb,
 } from '@hypha/sal/contract';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { BtrfsPool } from './btrfs-pool.ts';
-import { openBtrfsVolumes } from './btrfs-sal.ts';
-import { openPool } from './open-pool.ts';
+import type { BtrfsPool } from './btrfs-pool.ts';
 import { findLack, ScratchPool, signal } from './testing/scratch-pool.ts';
+import { VolumeWorld } from './testing/volume-world.ts';
 
 const lacking = await findLack();
 let scratch: ScratchPool;
@@ -31,75 +28,6 @@ beforeAll(async () => {
 });
 
 afterAll(() => scratch?.close());
-
-/** A pool of its own inside the scratch pool: a subvolume is as good as a file system. */
-class VolumeWorld implements ContractWorld {
-  static #made = 0;
-  readonly name = `world-${++VolumeWorld.#made}`;
-  readonly root = shared.resolve(this.name);
-
-  static async create(): Promise<VolumeWorld> {
-    const world = new VolumeWorld();
-    await shared.createSubvolume(world.name, signal());
-    return world;
-  }
-
-  async open(effects: Effects): Promise<Sal> {
-    const { tools } = scratch;
-    const config = { type: 'path', path: this.root } as const;
-    const open = await openPool({
-      config,
-      tools,
-      role: 'owner',
-      effects: EFFECTS,
-      signal: signal(),
-    });
-    const pool = await openInterrupted(open.pool.root, effects);
-    return openBtrfsVolumes({ open: { ...open, pool }, cp: tools.cp, effects }).sal;
-  }
-
-  /** Every label and every file of content, drafts included: none may be left. */
-  async capture(): Promise<Json> {
-    const files: Record<string, Json> = {};
-    for await (const path of glob(['**/*', '**/.tmp-*'], { cwd: this.root })) {
-      const text = await readFile(join(this.root, path), 'utf8').catch(() => undefined);
-      const isLabel = path.endsWith('label.json');
-      if (text === undefined && !/^(?:volumes|snapshots)$/.test(path)) files[path] = 'folder';
-      else if (text !== undefined) files[path] = isLabel ? withoutLastOp(text) : text;
-    }
-    return files;
-  }
-
-  write(volume: string, text: string): Promise<void> {
-    return writeFile(this.#content(volume), text);
-  }
-
-  read(volume: string): Promise<string> {
-    return readFile(this.#content(volume), 'utf8');
-  }
-
-  #content(volume: string): string {
-    return join(this.root, 'volumes', contractRid('volume', volume), 'data', 'content');
-  }
-
-  async close(): Promise<void> {
-    await shared.deleteSubvolume(this.name, signal());
-  }
-}
-
-function withoutLastOp(text: string): Json {
-  const { lastOp, ...label } = JSON.parse(text);
-  return label;
-}
-
-/** Opening reads ids and versions: no crash point worth having. */
-async function openInterrupted(root: string, effects: Effects): Promise<BtrfsPool> {
-  const change: Effects['change'] = (work) => effects.change(work);
-  const run: Effects['run'] = (command) =>
-    command.argv.includes('rootid') ? EFFECTS.run(command) : effects.run(command);
-  const options = { root, btrfs: scratch.tools.btrfs, backing: undefined };
-  return BtrfsPool.open({ ...options, effects: { run, change } }, signal());
-}
 
 const data: ContractCall = { verb: 'volume.ensure', name: 'data', args: { size: '1MiB' } };
 const grown: ContractCall = { ...data, args: { size: '2MiB', snapshotBefore: true } };
@@ -117,7 +45,7 @@ const source = { ...data, name: 'source' };
 describeStepContract({
   adapter: 'btrfs volumes',
   lacking,
-  createWorld: () => VolumeWorld.create(),
+  createWorld: () => VolumeWorld.create(shared),
   cases: [
     { ...data, title: 'creates one', action: 'create', beside: source, next: grown },
     {
@@ -160,7 +88,7 @@ describeStepContract({
 describeReadContract({
   adapter: 'btrfs volumes',
   lacking,
-  createWorld: () => VolumeWorld.create(),
+  createWorld: () => VolumeWorld.create(shared),
   cases: [
     {
       verb: 'volume.get',
@@ -184,7 +112,7 @@ describeReadContract({
 describeResourceContract({
   adapter: 'btrfs volumes',
   lacking,
-  createWorld: () => VolumeWorld.create(),
+  createWorld: () => VolumeWorld.create(shared),
   cases: [
     {
       title: 'volume',
@@ -210,7 +138,7 @@ describe('a btrfs volume', () => {
   });
 
   async function onWorld(act: (world: VolumeWorld, sal: Sal) => Promise<void>): Promise<void> {
-    const world = await VolumeWorld.create();
+    const world = await VolumeWorld.create(shared);
     try {
       await act(world, await world.open(EFFECTS));
     } finally {
