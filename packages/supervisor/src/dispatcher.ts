@@ -149,27 +149,31 @@ export class Dispatcher {
 
   /** At most as many as one pass gives. */
   #listWaiting(): RunJob[] {
-    const turns = this.#deps.journal.listLanes().flatMap(({ runs }) => runs.slice(0, 1));
-    const now = this.#deps.clock.nowMs();
-    const due = turns.filter((entry) => isUnowned(entry) && isDue(entry, now));
-    const suspect = this.#pickSuspect(turns, due);
-    return due
+    const { journal, clock, hopeless } = this.#deps;
+    const now = clock.nowMs();
+    const turns: RunEntry[] = [];
+    const suspects: RunEntry[] = [];
+    for (const { runs } of journal.listLanes()) {
+      const [first] = runs;
+      if (first === undefined) continue;
+      if (hopeless.suspicionOf(first) > 0) suspects.push(first);
+      else if (isDue(first, now)) turns.push(first);
+    }
+    return [...turns, ...this.#pickSuspect(suspects, now)]
       .filter((entry) => !this.#held.has(entry.run) && !this.#given.has(jobIdOf(entry)))
-      .filter((entry) => entry === suspect || this.#deps.hopeless.suspicionOf(entry) === 0)
       .slice(0, LIMITS.jobsPerPass)
       .map(({ run, epoch }) => ({ run, epoch }));
   }
 
   /** Of runs under which runners die one at a time is handed out: the least suspicious, then the oldest. */
-  #pickSuspect(turns: readonly RunEntry[], due: readonly RunEntry[]): RunEntry | undefined {
-    const { hopeless } = this.#deps;
+  #pickSuspect(suspects: readonly RunEntry[], nowMs: number): RunEntry[] {
+    const rank = (entry: RunEntry) => this.#deps.hopeless.suspicionOf(entry);
     const isOut = (entry: RunEntry) => entry.holder !== null || this.#given.has(jobIdOf(entry));
-    const suspects = turns.filter((entry) => hopeless.suspicionOf(entry) > 0);
-    if (suspects.some(isOut)) return undefined;
-    const rank = (entry: RunEntry) => hopeless.suspicionOf(entry);
+    if (suspects.some(isOut)) return [];
     return suspects
-      .filter((entry) => due.includes(entry))
-      .sort((a, b) => rank(a) - rank(b) || a.position - b.position)[0];
+      .filter((entry) => isDue(entry, nowMs))
+      .sort((a, b) => rank(a) - rank(b) || a.position - b.position)
+      .slice(0, 1);
   }
 
   async #pass(): Promise<void> {
@@ -207,17 +211,15 @@ export class Dispatcher {
 
 /** Every revision but the newest that no runner has begun. Plans and tasks replace nothing. */
 function superseded({ runs }: Lane): RunEntry[] {
+  if (runs.length < 2) return [];
   const revisions = runs.filter(({ mode }) => mode === 'apply' || mode === 'destroy');
   return revisions
     .slice(0, -1)
     .filter((entry) => entry.state === 'accepted' && entry.holder === null);
 }
 
-function isUnowned(entry: RunEntry): boolean {
-  return isClaimable(entry) && entry.holder === null;
-}
-
-/** A run that waits is due at its time. */
-function isDue({ wakeAt }: RunEntry, nowMs: number): boolean {
-  return wakeAt === null || wakeAt <= nowMs;
+/** A runner may take it: nobody has it, and if it waits, its time has come. */
+function isDue(entry: RunEntry, nowMs: number): boolean {
+  const { holder, wakeAt } = entry;
+  return holder === null && isClaimable(entry) && (wakeAt === null || wakeAt <= nowMs);
 }

@@ -52,8 +52,8 @@ export class EventDelivery {
       const items = [...acks, ...parcels.map(({ item }) => item)];
       if (items.length === 0) return false;
       const { results } = await this.#deps.send(items, signal);
-      await this.#confirm(parcels, results.slice(acks.length));
-      return this.#acks.length > 0 || backlog.length > 0;
+      const isTaken = await this.#confirm(parcels, results.slice(acks.length));
+      return this.#acks.length > 0 || !isTaken || isMoreLeft(backlog, parcels);
     } catch (error) {
       this.#acks.unshift(...acks);
       throw error;
@@ -94,7 +94,8 @@ export class EventDelivery {
     return parcels;
   }
 
-  async #confirm(parcels: readonly Parcel[], results: readonly OutboxResult[]): Promise<void> {
+  /** False when something has to be sent again. */
+  async #confirm(parcels: readonly Parcel[], results: readonly OutboxResult[]): Promise<boolean> {
     const { cursors } = this.#deps.journal;
     // run → events the coordinator has
     const confirmed = new Map<string, number>();
@@ -119,6 +120,7 @@ export class EventDelivery {
         details: { runs: [...stuck] },
       });
     }
+    return stuck.size === 0;
   }
 
   /** A number: the coordinator has this many events and lacks those after. */
@@ -146,6 +148,15 @@ export class EventDelivery {
         return result satisfies never;
     }
   }
+}
+
+/** Of what there was to tell when the batch was packed: what came since asks for itself. */
+function isMoreLeft(backlog: readonly Backlog[], parcels: readonly Parcel[]): boolean {
+  if (backlog.length === LIMITS.runsPerBatch) return true;
+  const reached = new Map(parcels.map(({ run, told }) => [run, told]));
+  return backlog.some(({ run, told, seq, ended }) => {
+    return (reached.get(run) ?? told) < (ended ? seq + 1 : seq);
+  });
 }
 
 /** In order, none over half a batch unless it is a single event. */

@@ -42,6 +42,8 @@ export class ReceiptDelivery {
   readonly #deps: ReceiptDeliveryDeps;
   /** Newest that the ledger says it has taken. In memory: sending twice changes nothing. */
   #sent = 0;
+  // seq → where the ledger says its receipt is, until that is proven
+  readonly #indexes = new Map<number, number>();
   /** Monotonic time since which the oldest one waits for its proof. */
   #waitingSinceMs: number | undefined;
   /** Newest that somebody was alarmed about. */
@@ -84,7 +86,8 @@ export class ReceiptDelivery {
     for (const { seq, envelope } of receipts) {
       if (seq <= this.#sent) continue;
       try {
-        await ledger.appendEntry(envelope, { signal });
+        const { index } = await ledger.appendEntry(envelope, { signal });
+        this.#indexes.set(seq, index);
       } catch (err) {
         if (await this.#resendLost(err, signal)) throw notYet(seq, err);
         if (isHyphaError(err) && !err.retryable && this.#alarmed < seq) {
@@ -107,6 +110,7 @@ export class ReceiptDelivery {
     const [known, ...lost] = await journal.runs.listReceipts(from, LIMITS.receiptsPerPage);
     // Not the chain that this node made.
     if (known?.digest !== data.known.digest || lost[0]?.seq !== data.known.seq + 1) return false;
+    this.#indexes.clear();
     for (const { envelope } of lost) await ledger.appendEntry(envelope, { signal });
     log.warn({ from: data.known.seq + 1, count: lost.length }, 'receipts sent again to the ledger');
     return true;
@@ -118,8 +122,11 @@ export class ReceiptDelivery {
     let done = (receipts[0]?.seq ?? 1) - 1;
     if (pinned === undefined) return done;
     for (const receipt of receipts) {
+      // By its own word the ledger cannot prove it yet: the next head may have it.
+      if ((this.#indexes.get(receipt.seq) ?? 0) >= pinned.size) return done;
       if (!(await this.#isIn(receipt, pinned, signal))) return done;
       done = receipt.seq;
+      this.#indexes.delete(done);
     }
     return done;
   }
@@ -161,6 +168,7 @@ export class ReceiptDelivery {
     }
     // From the start: whoever lost it may take it now.
     this.#sent = seq - 1;
+    this.#indexes.clear();
     this.#waitingSinceMs = clock.monotonicMs();
   }
 }

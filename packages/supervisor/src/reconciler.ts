@@ -102,13 +102,12 @@ export class Reconciler {
    * took too long, with what is left and why; it is tried for ever after.
    */
   async settle(run: RunEntry): Promise<Leftover[]> {
-    const { journal, clock, pace } = this.#deps;
+    const { clock, pace } = this.#deps;
+    // Most runs leave nothing: no timer for those.
+    if (this.#listUndeclared(run).length === 0) return [];
     const deadline = this.#within(pace.settleMs);
     for (let attempt = 1; ; attempt++) {
-      const records = journal.records.listRecords(run);
-      const tasks = this.#plan({ records, provisional: [] }).flatMap((deployment) =>
-        deployment.tasks.filter(({ action }) => action !== 'converge'),
-      );
+      const tasks = this.#listUndeclared(run);
       if (tasks.length === 0) return [];
       if (deadline.aborted) return tasks.map((task) => this.#leftoverOf(task));
       if (attempt > 1) await clock.sleep(pace.settleRetryMs * (attempt - 1), deadline);
@@ -117,6 +116,14 @@ export class Reconciler {
       // What has not had its turn by then finds its signal aborted and does nothing.
       await Promise.race([this.#turns.take(keyOf(run), work, 'at once'), aborted(deadline)]);
     }
+  }
+
+  #listUndeclared(run: RunEntry): ReconcileTask[] {
+    const records = this.#deps.journal.records.listRecords(run);
+    if (!records.some(({ status, unsettled }) => status === 'removing' || unsettled)) return [];
+    return this.#plan({ records, provisional: [] }).flatMap(({ tasks }) =>
+      tasks.filter(({ action }) => action !== 'converge'),
+    );
   }
 
   /**

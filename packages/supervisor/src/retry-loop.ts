@@ -15,7 +15,8 @@ interface RetryLoopDeps {
 
 /**
  * Does work whenever asked, one at a time, and tries what failed for ever with back-off: how this node tells
- * others what it has on disk while they come and go.
+ * others what it has on disk while they come and go. The first to ask after a rest is served soon; on a busy
+ * node much is told at once.
  */
 export class RetryLoop {
   readonly #deps: RetryLoopDeps;
@@ -24,6 +25,8 @@ export class RetryLoop {
   #end: Promise<void> = Promise.resolve();
   #isAsked = false;
   #failures = 0;
+  /** Monotonic: until then what comes in is gathered. */
+  #restUntilMs = 0;
 
   constructor(deps: RetryLoopDeps) {
     this.#deps = deps;
@@ -39,10 +42,9 @@ export class RetryLoop {
     this.#end = this.#run();
   }
 
-  /** There may be something to do. While failing, it waits for its time all the same. */
+  /** There may be something to do. While failing or at rest, it waits for its time all the same. */
   kick(): void {
-    this.#isAsked = true;
-    if (this.#failures === 0) this.#bell.ring();
+    this.#bell.ring();
   }
 
   async stop(): Promise<void> {
@@ -59,7 +61,8 @@ export class RetryLoop {
         await clock.sleep(pauseMs, signal);
       } else {
         await this.#bell.wait(LIMITS.deliveryMsMax, signal);
-        await clock.sleep(LIMITS.gatherMs, signal);
+        const restMs = this.#restUntilMs - clock.monotonicMs();
+        await clock.sleep(Math.max(LIMITS.gatherMs, restMs), signal);
         this.#isAsked = true;
       }
     }
@@ -73,6 +76,7 @@ export class RetryLoop {
       if (await work(this.#stopping.signal)) this.#isAsked = true;
       if (this.#failures > 0) log.info({ failures: this.#failures }, `${name} goes on`);
       this.#failures = 0;
+      this.#restUntilMs = clock.monotonicMs() + LIMITS.restMs;
       return 0;
     } catch (err) {
       if (this.#stopping.signal.aborted) return 0;

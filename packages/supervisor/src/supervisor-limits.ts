@@ -55,6 +55,8 @@ export const LIMITS = {
   streamLookMs: 30_000,
   /** Events that come within this are delivered together. */
   gatherMs: 50,
+  /** Between the end of one delivery and the next, unless the first left something over. */
+  restMs: 200,
   /** Delivery to ledger and coordinator. */
   deliveryMsMin: 200,
   deliveryMsMax: 30_000,
