@@ -41,13 +41,15 @@ export async function planScript(
 }
 
 function documentOf(context: SagaContext, planned: PlanSteps, reason?: string): PlanDocument {
-  const { run, node, payload, committed } = context.grant;
+  const { run, node, payload, committed, remains = [] } = context.grant;
   const { realm, deployment, generation, script, input, deleteData } = payload;
   const isPartial = reason !== undefined;
   const state = isPartial ? 'partial' : 'complete';
   const steps = [...planned.steps];
+  const held = new Map([...remains, ...committed].map((resource) => [resource.rid, resource]));
+  for (const rid of planned.declared) held.delete(rid);
   // What the rest of the script would declare is not known.
-  const undeclared = isPartial ? [] : committed.filter(({ rid }) => !planned.declared.has(rid));
+  const undeclared = isPartial ? [] : [...held.values()];
   const removals = undeclared.map((resource) => removalOf(resource, deleteData)).sort(byPath);
   const predicted = { state, steps, removals } as const;
   const subject = {

@@ -114,8 +114,17 @@ describe('a plan', () => {
       recorded('box', 'stays'),
       recorded('box', 'gone'),
     ];
+    // Of a failed run that was kept, and volumes that were declared once.
+    rig.remains = [
+      recorded('box', 'kept'),
+      recorded('box', 'kept', '2'),
+      recorded('box', 'stays'),
+      recorded('volume', 'ancient'),
+    ];
     expect((await planOf(rig)).removals).toEqual([
       { kind: 'box', name: 'gone', action: 'remove' },
+      { kind: 'box', name: 'kept', action: 'remove' },
+      { kind: 'volume', name: 'ancient', action: 'retain' },
       { kind: 'volume', name: 'data', action: 'retain' },
       { kind: 'volume', name: 'scratch', action: 'delete-data' },
     ]);
@@ -322,6 +331,9 @@ describe('the hash of a plan', () => {
       }),
       await hashOf((rig) => {
         rig.committed = [recorded('box', 'gone')];
+      }),
+      await hashOf((rig) => {
+        rig.remains = [recorded('box', 'kept')];
       }),
     ];
     expect(new Set(hashes).size).toBe(hashes.length);

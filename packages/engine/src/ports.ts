@@ -70,6 +70,8 @@ export interface RunGrant {
   readonly bootId: string;
   /** The committed record of this deployment on this node, before this run. */
   readonly committed: readonly DesiredResource[];
+  /** What else the deployment has here: retained data, and what failed runs were signed to keep. Default: nothing. */
+  readonly remains?: readonly DesiredResource[] | undefined;
   /** Name → version of the secrets this run was given, the same in every epoch. */
   readonly secrets: Readonly<Record<string, string>>;
   /** The plan that `expect` names, where the node still has it: only to show what changed. */

@@ -31,7 +31,8 @@ export interface ClaimedRun {
  */
 export function openClaim(claim: ClaimAnswer, checks: ClaimChecks): ClaimedRun {
   const { verifier, runner } = checks;
-  const { run, node, epoch, bootId, committed, secrets, envelope, expectedPlan } = claim;
+  const { run, node, epoch, bootId, envelope } = claim;
+  const { committed, remains, secrets, expectedPlan } = claim;
   const opened = openEnvelope(verifier, envelope, 'script');
   if (runIdOf(verifier, opened.digest, node.id) !== run) {
     throw new HyphaError(
@@ -44,7 +45,8 @@ export function openClaim(claim: ClaimAnswer, checks: ClaimChecks): ClaimedRun {
     what: `the payload of ${run}`,
     integersOnly: true,
   });
-  const grant = { run, epoch, payload, node, runner, bootId, committed, secrets, expectedPlan };
+  const known = { committed, remains, secrets, expectedPlan };
+  const grant = { run, epoch, payload, node, runner, bootId, ...known };
   return { grant, refusal: findRefusal(claim, checks) };
 }
 

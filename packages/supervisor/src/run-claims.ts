@@ -1,6 +1,7 @@
 import type { Journal, RunEntry } from '@hypha/journal';
 import type { ClaimAnswer, RunnerRequest, SupervisorNotice } from '@hypha/journal/client';
 import {
+  type DesiredResource,
   type Envelope,
   fromBase64,
   HyphaError,
@@ -106,9 +107,11 @@ export class RunClaims {
       },
       bootId,
       events,
-      committed: records
-        .filter(({ status }) => status === 'committed')
-        .map(({ rid, kind, name, spec, specHash }) => ({ rid, kind, name, spec, specHash })),
+      committed: records.filter(({ status }) => status === 'committed').map(asDesired),
+      remains: [
+        ...records.filter(({ status }) => status === 'retained'),
+        ...journal.records.listProvisional(entry).filter((step) => step.run !== run),
+      ].map(asDesired),
       secrets,
       // As it is now: it may have been cancelled while this was read.
       isCancelled: (journal.findUnfinished(run)?.cancelRequestedAt ?? null) !== null,
@@ -192,4 +195,8 @@ export class RunClaims {
     if (entry?.holder === runner && entry.epoch === epoch) return entry;
     throw new HyphaError('E_STALE_EPOCH', `${runner} does not own ${run} in epoch ${epoch}`);
   }
+}
+
+function asDesired({ rid, kind, name, spec, specHash }: DesiredResource): DesiredResource {
+  return { rid, kind, name, spec, specHash };
 }

@@ -61,6 +61,7 @@ export class SagaRig {
   /** Changes every turn of a guest before the engine sees it. */
   tamper: (turn: GuestTurn) => void = () => undefined;
   committed: DesiredResource[] = [];
+  remains: DesiredResource[] = [];
   secrets: Record<string, string> = {};
   expectedPlan: PlanDocument | null = null;
   readonly payload: ScriptPayload;
@@ -96,6 +97,7 @@ export class SagaRig {
       runner: 'runner-1',
       bootId: 'boot-1',
       committed: this.committed,
+      remains: this.remains,
       secrets: this.secrets,
       expectedPlan: this.expectedPlan,
     };

@@ -90,6 +90,8 @@ export const ClaimAnswer = z.strictObject({
   bootId: z.string(),
   events: z.array(JournalEvent),
   committed: z.array(DesiredResource),
+  /** What else the deployment has here: retained data, and what failed runs were signed to keep. */
+  remains: z.array(DesiredResource).optional(),
   /** Name → version of the secrets the run was given: never a value (G9). */
   secrets: z.record(Name, z.string()),
   /** A cancel of the run was accepted: it goes no way but back. */
