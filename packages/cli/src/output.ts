@@ -1,6 +1,7 @@
 import { stripVTControlCharacters, styleText } from 'node:util';
 import type { HyphaError } from '@hypha/protocol';
 import { stringify as toYaml } from 'yaml';
+import { planDifferenceLines } from './plan-difference.ts';
 
 export const FORMATS = ['table', 'json', 'yaml'] as const;
 export type Format = (typeof FORMATS)[number];
@@ -112,6 +113,7 @@ function linesOf(details: unknown): string[] {
   if (Array.isArray(details)) return details.map(lineOf);
   if (typeof details === 'object' && details !== null) {
     if ('nodes' in details) return linesOf(details.nodes);
+    if ('difference' in details) return planDifferenceLines(details.difference);
     // In lines of what was signed: the place above it is in lines of the operator's own file.
     if ('stack' in details) return [];
   }

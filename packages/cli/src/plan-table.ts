@@ -1,5 +1,6 @@
-import type { PlanDocument, PlanRemoval, PlanStep } from '@hypha/protocol';
+import type { PlanDocument } from '@hypha/protocol';
 import type { Output } from './output.ts';
+import { plannedSubject, plannedText } from './plan-difference.ts';
 
 /** For people: what changes stands out from what stays as it is. */
 const STYLES: Readonly<Record<string, 'green' | 'yellow' | 'red' | 'dim'>> = {
@@ -21,10 +22,10 @@ export function showPlan(
   const { realm, deployment, generation, hash, state, steps, removals } = plan;
   output.line(`plan of ${realm}/${deployment} generation ${generation} on ${shown.node}`);
   const rows = [
-    ...steps.map((step) => ({ at: String(step.step), what: stepText(step), planned: step })),
+    ...steps.map((step) => ({ at: String(step.step), what: plannedSubject(step), planned: step })),
     ...removals.map((removal) => ({
       at: '',
-      what: `${removal.kind} ${removal.name}`,
+      what: plannedSubject(removal),
       planned: removal,
     })),
   ];
@@ -49,26 +50,6 @@ export function showPlan(
   output.line(`hash          ${hash}`);
   if (shown.file !== undefined)
     output.note(`exactly this: hypha apply ${shown.file} --expect ${hash}`);
-}
-
-/** `replace (image, memory)`, `retain: no longer declared, its data stays`. */
-export function plannedText(planned: PlanStep | PlanRemoval): string {
-  if ('differs' in planned && planned.differs.length > 0) {
-    return `${planned.action} (${planned.differs.join(', ')})`;
-  }
-  const why = REMOVALS[planned.action];
-  return why === undefined ? planned.action : `${planned.action}: ${why}`;
-}
-
-const REMOVALS: Readonly<Record<string, string>> = {
-  remove: 'no longer declared',
-  retain: 'no longer declared, its data stays',
-  'delete-data': 'no longer declared, its data goes',
-};
-
-function stepText({ verb, kind, name }: PlanStep): string {
-  if (kind === null || name === null) return verb;
-  return verb === `${kind}.ensure` ? `${kind} ${name}` : `${verb} ${name}`;
 }
 
 function summaryOf({ steps, removals }: PlanDocument): string {

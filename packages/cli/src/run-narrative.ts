@@ -74,7 +74,8 @@ function intentText(body: BodyOf<'step-intent'>): string {
   const wait = waitText(body);
   if (wait !== undefined) return wait;
   const differs = (body.differs ?? []).length === 0 ? '' : ` (${body.differs?.join(', ')})`;
-  return `${target(body)} … ${body.action}${differs}`;
+  const action = body.class === 'read' && body.action === 'run' ? 'read' : body.action;
+  return `${target(body)} … ${action}${differs}`;
 }
 
 /** What only waits, in words. The arguments come from the script. */
@@ -104,7 +105,8 @@ function resultText(result: unknown): string {
 
 function finishedText(body: BodyOf<'finished'>, output: Output, simulated: boolean): string {
   const state = output.style(body.state === 'succeeded' ? 'green' : 'red', body.state);
-  const undone = body.undone > 0 ? `, ${body.undone} steps undone` : '';
+  const undone =
+    body.undone === 0 ? '' : `, ${body.undone} ${body.undone === 1 ? 'step' : 'steps'} undone`;
   const left = body.leftovers.map(
     (item) => `\n              left over: ${item.kind} ${item.name}: ${item.reason}`,
   );

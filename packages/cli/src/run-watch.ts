@@ -53,8 +53,8 @@ const TIMER_MS_MAX = 2 ** 31 - 1;
 
 /** What is told of a run while it is followed. */
 export interface WatchStyle {
-  /** `end`: only what undoes it, and how it ended. Default: all. */
-  readonly tells?: 'all' | 'end';
+  /** `end`: only what undoes it, and how it ended; `failure`: the same, of a run that fails. Default: all. */
+  readonly tells?: 'all' | 'end' | 'failure';
 }
 
 /** How each run ended, in their order; undefined after Ctrl-C: they go on. */
@@ -135,7 +135,10 @@ function noReceipt({ atMs, takenBy }: WatchDeadline, silent: readonly WatchedRun
 async function watchRun(
   session: Session,
   { run, label, reader, prove }: WatchedRun,
-  { signal, tells }: { readonly signal: AbortSignal; readonly tells: 'all' | 'end' },
+  {
+    signal,
+    tells,
+  }: { readonly signal: AbortSignal; readonly tells: NonNullable<WatchStyle['tells']> },
 ): Promise<RunView['state'] | undefined> {
   const { output } = session;
   const say = (text: string) => {
@@ -177,17 +180,22 @@ async function watchRun(
       if (!(await isProven(prove, claimed, signal))) return undefined;
     }
     const text = narrator.tell(body, fold.simulated);
-    if (text !== undefined && (tells === 'all' || ENDING.has(body.type))) say(text);
+    if (text !== undefined && isTold(body, tells)) say(text);
     if (body.type !== 'finished') continue;
     const problem = Problem.safeParse(body.problem);
     if (problem.success) say(describeError(await locateProblem(reader, run, problem.data)));
+    if (body.leftovers.some(({ reason }) => reason.startsWith('kept'))) {
+      output.note(`what it made was kept; undo it with: hypha run undo ${run}`);
+    }
     return body.state;
   }
   return undefined;
 }
 
-/** What is told of a run whose end alone is waited for. */
-const ENDING: ReadonlySet<string> = new Set(['undo-intent', 'undo-result', 'finished']);
+function isTold(body: JournalEvent['body'], tells: NonNullable<WatchStyle['tells']>): boolean {
+  if (tells === 'all' || body.type === 'undo-intent' || body.type === 'undo-result') return true;
+  return body.type === 'finished' && (tells === 'end' || body.state !== 'succeeded');
+}
 
 function followHash(head: string | undefined, event: JournalEvent): string | undefined {
   const holds = event.prev === head && eventHash(nodeVerifier, event) === event.hash;

@@ -1,8 +1,9 @@
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, renameSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { type NodeId, nodeIdOf, Sha256Hex, type Signer } from '@hypha/protocol';
 import { generateKey, nodeVerifier, readKeyFile, writeKeyFile } from '@hypha/protocol/node';
 import { z } from 'zod';
+import { makeFolder } from './make-folder.ts';
 import { socketDir } from './up/redis-process.ts';
 
 /** Where `hypha up` and `hypha node join` keep what, below one state folder. */
@@ -34,7 +35,7 @@ export function openState(root: string): StateLayout {
     node: (name) => join(root, 'nodes', name),
   };
   for (const folder of [root, layout.keys, layout.logs, layout.sockets]) {
-    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    makeFolder(folder);
   }
   return layout;
 }

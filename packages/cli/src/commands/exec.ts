@@ -89,7 +89,7 @@ export function execCommand(program: Command): void {
         }
         await sendWork(session, work, rest, {
           quiet: true,
-          tells: 'end',
+          tells: 'failure',
           show: async ({ run }, output) => showExecuted(session, run, output),
         });
       },

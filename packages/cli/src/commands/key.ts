@@ -1,9 +1,10 @@
-import { existsSync, mkdirSync, readdirSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { base64, HyphaError, Name } from '@hypha/protocol';
 import { generateKey, readKeyFile, writeKeyFile } from '@hypha/protocol/node';
 import type { Command } from 'commander';
 import { keyDirOf } from '../context.ts';
+import { makeFolder } from '../make-folder.ts';
 import { type Session, sessionOf } from '../session.ts';
 
 interface KeyView {
@@ -48,7 +49,7 @@ export function keyCommand(program: Command): void {
           hint: 'choose another name',
         });
       }
-      mkdirSync(dirname(file), { recursive: true, mode: 0o700 });
+      makeFolder(dirname(file));
       writeKeyFile(file, generateKey().pem);
       show(session, viewKey(file));
     });

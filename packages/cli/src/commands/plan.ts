@@ -22,7 +22,7 @@ export function planCommand(program: Command): void {
       const { script, values } = await readScript(session, file, flags);
       const work = await draftApply(session, script, values, { ...flags, mode: 'plan' });
       await sendWork(session, work, flags, {
-        tells: 'end',
+        tells: 'failure',
         show: async ({ run, name }, output) => {
           const plan = readPlan(work.payload, run, output);
           showPlan(session.output, plan, { node: name, file });

@@ -1,11 +1,12 @@
 import { existsSync } from 'node:fs';
-import { cp, mkdir, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { cp, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { DesiredResource, HyphaError, hex, Name } from '@hypha/protocol';
 import { nodeVerifier } from '@hypha/protocol/node';
 import { EFFECTS, findRecord, writeRecord } from '@hypha/sal';
 import { z } from 'zod';
+import { makeFolder } from '../make-folder.ts';
 
 const Past = z.strictObject({
   v: z.literal(1),
@@ -48,7 +49,7 @@ export class SimulatedPlace implements AsyncDisposable {
         },
       );
     }
-    await mkdir(folder, { recursive: true, mode: 0o700 });
+    makeFolder(folder);
     return new SimulatedPlace(folder, true);
   }
 
