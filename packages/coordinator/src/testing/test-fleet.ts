@@ -17,6 +17,7 @@ import {
   type Envelope,
   envelopeDigest,
   type Grant,
+  isHyphaError,
   type NodeView,
   type ResourceLimits,
   type Role,
@@ -31,6 +32,7 @@ import {
   signScript,
 } from '@hypha/protocol';
 import { generateKey, nodeVerifier, writeKeyFile } from '@hypha/protocol/node';
+import { vi } from 'vitest';
 import { FakeNode } from './fake-node.ts';
 import { type ServiceProcess, startService } from './service-process.ts';
 
@@ -98,11 +100,24 @@ export class TestFleet {
       writeKeyFile(fleet.#coordinatorKeyFile, fleet.#coordinatorKey.pem);
       await fleet.grant(fleet.#coordinatorKey.signer, 'coordinator');
       await fleet.startCoordinator();
+      await fleet.#untilFresh();
     } catch (error) {
       await fleet.stop();
       throw error;
     }
     return fleet;
+  }
+
+  /** Before it has read the ledger, which on a busy machine takes a while, a coordinator accepts nothing. */
+  async #untilFresh(): Promise<void> {
+    const { envelope } = this.script({ deployment: 'probe', nodes: [`node_${'a'.repeat(32)}`] });
+    await vi.waitFor(
+      async () => {
+        const refusal: unknown = await this.coordinator.submit({ envelope }).catch((err) => err);
+        if (!isHyphaError(refusal, 'E_NO_PLACEMENT')) throw refusal;
+      },
+      { timeout: 30_000 },
+    );
   }
 
   get authority(): Authority {
