@@ -138,7 +138,7 @@ describe('a journal writer', () => {
     await expect(writer.append(intent(5))).rejects.toThrow('run fails');
     expect([...record.intents.keys()]).toEqual([1, 4]);
 
-    writer.turnBack();
+    await writer.turnBack();
     const undo = writer.append({ type: 'undo-intent', step: 1 });
     const { bodies, end } = await next();
     expect(bodies).toEqual([result(1), { type: 'undo-intent', step: 1 }]);
@@ -153,7 +153,6 @@ describe('a journal writer', () => {
     (await next()).end(new HyphaError('E_STALE_EPOCH', 'another owns the run'));
     await expect(later).rejects.toThrow('engine halts');
     await expect(writer.flush()).rejects.toThrow('engine halts');
-    writer.turnBack();
-    await expect(writer.flush()).rejects.toThrow('engine halts');
+    await expect(writer.turnBack()).rejects.toThrow('engine halts');
   });
 });

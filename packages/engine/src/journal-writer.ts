@@ -100,8 +100,15 @@ export class JournalWriter {
     return this.#broken.signal;
   }
 
-  /** The run is being undone: what was refused is heard, and what an undo writes is taken. */
-  turnBack(): void {
+  /**
+   * The run is being undone: writes what waits, as far as the journal still takes it, and from then on what an undo
+   * writes. Throws `EngineHalt`.
+   */
+  async turnBack(): Promise<void> {
+    await this.flush().catch((error: unknown) => {
+      if (!(error instanceof RunFailure)) throw error;
+    });
+    await this.#inFlight;
     this.#refusal = undefined;
   }
 

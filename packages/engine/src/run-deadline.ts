@@ -31,9 +31,9 @@ export class RunDeadline {
     this.#endsAtMonotonicMs = clock.monotonicMs() + leftMs;
   }
 
-  /** Wall clock, epoch milliseconds, if nothing else is fetched. */
+  /** Wall clock, whole epoch milliseconds, if nothing else is fetched. */
   get endsAtMs(): number {
-    return this.#clock.nowMs() + this.#leftMs;
+    return Math.ceil(this.#clock.nowMs() + this.#leftMs);
   }
 
   get #leftMs(): number {

@@ -53,6 +53,25 @@ describe('stopping', () => {
     },
   );
 
+  test('writes no more intents once the journal knows of a cancel, and undoes all the same', async () => {
+    const rig = new SagaRig(async ({ call, log }) => {
+      await call('box.ensure', 'a');
+      log('looking');
+      await call('box.peek', 'a');
+      await call('box.ensure', 'b');
+    });
+    rig.world.onPlan = () => {
+      // The second plan: the reading before it still waits to be written.
+      if (rig.world.boxes.size === 0) return;
+      rig.journal.isCancelled = true;
+      rig.cancel.abort();
+    };
+    expect(await rig.run()).toMatchObject({ state: 'cancelled', problem: { code: 'E_CANCELLED' } });
+    expect(rig.bodiesOf('step-intent').map(({ step }) => step)).toEqual([1]);
+    expect(rig.bodiesOf('undo-intent').map(({ step }) => step)).toEqual([1]);
+    expect(rig.world.snapshot()).toEqual({});
+  });
+
   test('is cancelled without a guest when the cancel came first', async () => {
     const rig = new SagaRig(async () => null);
     rig.cancel.abort();

@@ -18,7 +18,7 @@ export type Unwound =
  */
 export async function unwindRun(context: SagaContext, failure: HyphaError): Promise<Unwound> {
   const { record, writer } = context;
-  writer.turnBack();
+  await writer.turnBack();
   const problem = record.undoProblem ?? recordedProblem(failure);
   const isKept = context.grant.payload.onFailure === 'keep' && !record.isUndoing;
   const steps = isKept ? [] : stepsToUndo(record);

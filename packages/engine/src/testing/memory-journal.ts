@@ -18,6 +18,8 @@ export class MemoryJournal {
   readonly kept = new Map<string, readonly JournalEvent[]>();
   /** Thrown by the next append that holds an event of this type. */
   refuseNext: { type: JournalBody['type']; error: HyphaError } | undefined;
+  /** A cancel of the run was accepted: it begins nothing more. */
+  isCancelled = false;
   readonly #clock: Clock;
   // type → how many events there are of it, and on which steps
   readonly #steps = new Map<JournalBody['type'], { count: number; steps: Set<number> }>();
@@ -49,6 +51,9 @@ export class MemoryJournal {
           const { error } = this.refuseNext;
           this.refuseNext = undefined;
           throw error;
+        }
+        if (this.isCancelled && bodies.some((body) => isBeginning(body))) {
+          throw new HyphaError('E_CANCELLED', `${this.run} was cancelled`);
         }
         const before = this.events.length;
         try {
@@ -124,4 +129,8 @@ export class MemoryJournal {
     this.#open.clear();
     for (const { body } of this.events) this.#index(body);
   }
+}
+
+function isBeginning({ type }: JournalBody): boolean {
+  return type === 'step-intent' || type === 'committed';
 }
