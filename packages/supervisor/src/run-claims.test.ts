@@ -3,7 +3,9 @@ import { afterEach, beforeEach, expect, test } from 'vitest';
 import { RunClaims } from './run-claims.ts';
 import {
   admissionOf,
+  desiredOf,
   finished,
+  intent,
   JournalWorld,
   silentLog,
   started,
@@ -57,6 +59,27 @@ test('a claim tells the names and versions of the secrets the run was given, the
   await world.journal.takeOver(run);
   const second = await claims.claim('r2', { method: 'claim', run, epoch: 2 });
   expect(second.secrets).toEqual(first.secrets);
+});
+
+test('a claim tells what the deployment has, and what remains of data and of a failed run', async () => {
+  const [data, web, kept] = [
+    desiredOf('volume', 'data'),
+    desiredOf('container', 'web'),
+    desiredOf('container', 'kept'),
+  ] as const;
+  await world.succeed(await world.commit([data, web]));
+  await world.succeed(await world.commit([web]));
+  const failed = await world.begin([kept], { onFailure: 'keep' });
+  await world.fixture.append(failed, [finished('failed', 'E_SCRIPT')]);
+  const run = await admitted();
+  const claim = await claims.claim('r1', { method: 'claim', run, epoch: 1 });
+  expect(claim.committed).toEqual([web]);
+  expect(claim.remains).toEqual([data, kept]);
+  // What the run itself declares is not of another one.
+  await world.fixture.append(run, [started(), intent(1, desiredOf('container', 'own'))]);
+  await world.journal.takeOver(run);
+  const second = await claims.claim('r2', { method: 'claim', run, epoch: 2 });
+  expect(second.remains).toEqual([data, kept]);
 });
 
 test('the owner of a run gets files of its own deployment', async () => {
