@@ -52,8 +52,21 @@ export class Monkey {
       await delay(this.#random.int(PAUSE_MS.min, PAUSE_MS.max));
       const fault = this.#random.pick(urn);
       if (await this.#inflict(fault)) this.counts.set(fault, (this.counts.get(fault) ?? 0) + 1);
+      // Who is never up between two faults gets nowhere, and shows nothing.
+      await this.#untilUp(signal);
     }
     await Promise.all(this.#thaws);
+  }
+
+  async #untilUp(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      const isUp = await this.#fleet.node.listRuns({ limit: 1 }).then(
+        () => true,
+        () => false,
+      );
+      if (isUp && runnerPids(this.#fleet.state).length > 0) return;
+      await delay(PAUSE_MS.min);
+    }
   }
 
   /** False when there was nobody to do it to. */

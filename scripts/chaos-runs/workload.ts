@@ -34,7 +34,7 @@ export interface ChaosRun {
   readonly deployment: string;
   readonly generation: number;
   readonly script: ChaosScript;
-  /** When its cancel was answered with a 202, epoch milliseconds. */
+  /** When its node answered its cancel with a 202, epoch milliseconds: from there on it is final. */
   readonly cancelledAtMs: number | null;
   /** As the node shows it at its end; null when it did not end in time. */
   readonly end: RunView | null;
@@ -104,7 +104,7 @@ async function driveRun(deps: WorkloadDeps, choices: Choices): Promise<ChaosRun>
   return { run, deployment, generation, script, cancelledAtMs, end };
 }
 
-/** When it was accepted; null when it came too late. */
+/** When the node accepted it; null when it came too late, or goes through the coordinator: it may come too late. */
 async function cancel(
   deps: WorkloadDeps,
   { realm, aud, authority }: ScriptPayload,
@@ -123,7 +123,7 @@ async function cancel(
       const client = viaCoordinator ? fleet.coordinator : fleet.node;
       return await client.cancel({ envelope: signed });
     });
-    return Date.now();
+    return viaCoordinator ? null : Date.now();
   } catch (error) {
     if (isHyphaError(error, 'E_TOO_LATE')) return null;
     throw error;
