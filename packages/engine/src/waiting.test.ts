@@ -215,6 +215,9 @@ describe('what time it is', () => {
     });
     rig.world.onApply = ({ step }) => rig.clock.advance([0, 1_000, -5_000, 7_000][step] ?? 0);
     expect(await rig.run()).toEqual({ state: 'committed', output: '[0,1000,1000,3000]' });
+    const recorded = rig.bodiesOf('step-result').map(({ nowMs }) => Number(nowMs));
+    const begunMs = Number(rig.bodiesOf('started')[0]?.nowMs);
+    expect(recorded.map((time) => time - begunMs)).toEqual([1_000, 1_000, 3_000]);
     const again = new SagaRig(rig.script);
     again.clock.advance(300_000);
     const { events } = rig.journal;
