@@ -29,6 +29,7 @@ afterEach(async () => {
   await fixture[Symbol.asyncDispose]();
 });
 
+const SMALL = { resources: { milliCpus: 0, memoryBytes: 0, storageBytes: 0 } };
 const supervisor = { by: 'supervisor' } as const;
 const owner = { runner: 'r1', epoch: 1, bootId: 'boot-1' };
 const refusal = (code: string) => expect.objectContaining({ code });
@@ -335,4 +336,25 @@ test('listeners hear of what is durable, in order', async () => {
     'step-intent',
     'step-result',
   ]);
+});
+
+test('appends that are refused leave the receipts alone that are signed meanwhile', async () => {
+  const ending = await Promise.all(
+    Array.from({ length: 20 }, (_, index) =>
+      startRun({ deployment: `ending-${index}`, limits: SMALL }),
+    ),
+  );
+  const refused = await startRun({ deployment: 'refused', limits: SMALL });
+  const { seq: after } = await fixture.journal.runs.getRun(refused.run);
+  const author = { by: 'runner', runner: 'r1', epoch: 1, after } as const;
+  const outcomes = await Promise.allSettled(
+    ending.flatMap(({ run }) => [
+      fixture.journal.append(refused.run, author, [result(9)]),
+      fixture.append(run, [finished('failed', 'E_SCRIPT')]),
+      fixture.journal.append(refused.run, author, [result(9)]),
+    ]),
+  );
+  expect(outcomes.filter(({ status }) => status === 'fulfilled')).toHaveLength(ending.length);
+  const receipts = await fixture.journal.runs.listReceipts(0, 100);
+  expect(receipts.map(({ seq }) => seq)).toEqual(ending.map((_, index) => index + 1));
 });

@@ -47,6 +47,11 @@ export class ReceiptChain {
     );
   }
 
+  /** Its end is in memory: `sign` may be called now. */
+  get isKnown(): boolean {
+    return this.#end !== undefined;
+  }
+
   /** Reads the stored end when it is not known. */
   async refresh(): Promise<void> {
     while (this.#end === undefined) {
@@ -63,7 +68,7 @@ export class ReceiptChain {
     this.#end = undefined;
   }
 
-  /** Call only after `refresh`, without waiting in between. The writes go with the event they prove. */
+  /** Call only while `isKnown`. The writes go with the event they prove. */
   sign(payload: Omit<ReceiptPayload, 'seq' | 'prev'>): {
     receipt: SignedReceipt;
     writes: readonly Write[];

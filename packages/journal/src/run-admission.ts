@@ -112,7 +112,9 @@ export class RunAdmission {
       const { payload, digest, keyids } = admission;
       const { realm } = payload;
       const tombstone = this.#deps.tombstones.find({ digest, realm, keyids });
-      if (tombstone !== undefined) await this.#deps.plan.receipts.refresh();
+      const { receipts } = this.#deps.plan;
+      // Whoever fails at the same time forgets it for all.
+      while (tombstone !== undefined && !receipts.isKnown) await receipts.refresh();
       const reservation = tombstone === undefined ? this.#reserve(admission) : null;
       try {
         if (tombstone !== undefined) {
@@ -121,7 +123,7 @@ export class RunAdmission {
         return { entry: await this.#write(admission, reservation), existing: false };
       } catch (error) {
         if (reservation !== null) this.#deps.reservations.drop(reservation);
-        if (tombstone !== undefined) this.#deps.plan.receipts.forget();
+        if (tombstone !== undefined) receipts.forget();
         if (!isStoreConflict(error) || attempt === JOURNAL_LIMITS.attemptsMax) throw error;
       }
     }

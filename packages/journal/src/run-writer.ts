@@ -240,7 +240,10 @@ export class RunWriter {
     author: Author,
     bodies: readonly JournalBody[],
   ): Promise<{ readonly next: RunEntry; readonly events: readonly JournalEvent[] }> {
-    if (bodies.some(({ type }) => type === 'finished')) await this.#deps.receipts.refresh();
+    const { receipts } = this.#deps;
+    const isLast = bodies.some(({ type }) => type === 'finished');
+    // Whoever fails at the same time forgets it for all.
+    while (isLast && !receipts.isKnown) await receipts.refresh();
     const plan = new AppendPlan(this.#deps, { entry, head });
     const stamp = { epoch: author.by === 'runner' ? author.epoch : 0, at: this.#deps.nowMs() };
     const built = bodies.map((body) => {

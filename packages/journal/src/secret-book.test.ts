@@ -104,6 +104,15 @@ describe('secrets in the journal', () => {
     expect(entry?.createdAt).toBe(fixture.nowMs - 5000);
   });
 
+  test('of the last revision outlive the plans and tasks that come after it', async () => {
+    await succeed((await admit(given('a'))).run);
+    const { run: task } = await admitAs(admissionOf({ mode: 'task' }), [given('b')]);
+    await succeed(task);
+    expect(await versions()).toEqual(['a']);
+    const { run } = await admit(kept);
+    expect(await fixture.journal.secrets.readGiven(run)).toEqual({ token: version('a') });
+  });
+
   test('to be kept are those of the newest run that did not fail', async () => {
     await succeed((await admit(given('a'))).run);
     await fail((await admit(given('b'))).run);

@@ -42,6 +42,26 @@ describe('write', () => {
     expect(store.counts().pending).toBe(0);
   });
 
+  test('shares it also when each waits for a read of its own in between', async () => {
+    await using folder = await temporaryFolder();
+    await using store = await openNotes(folder.path);
+    const before = store.counts().commits;
+    const writers = Array.from({ length: 32 }, async (_, writer) => {
+      for (let round = 0; round < 10; round++) {
+        const id = writer * 10 + round;
+        await store.write([insertNote(store, id)]);
+        const found = await store.db
+          .selectFrom('notes')
+          .select('id')
+          .where('id', '=', id)
+          .execute();
+        expect(found).toEqual([{ id }]);
+      }
+    });
+    await Promise.all(writers);
+    expect(store.counts().commits - before).toBeLessThan(160);
+  });
+
   test('commits by itself when it is alone', async () => {
     await using folder = await temporaryFolder();
     await using store = await openNotes(folder.path);
