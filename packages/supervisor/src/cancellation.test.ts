@@ -170,3 +170,17 @@ test('a cancel from the coordinator takes the same way', async () => {
   await fixture.coordinator.cancel({ envelope: fixture.signCancel(envelope) });
   await expectUndone(run, 'routed');
 });
+
+test('a cancel accepted in time is known after its time, and one that comes late is refused', async () => {
+  const draft = { lifetimeSeconds: 10 };
+  const sign = () => {
+    const script = fixture.sign(`return 1;`, { deployment: 'expiry' });
+    return fixture.signCancel(script, fixture.operator, draft);
+  };
+  const [envelope, late] = [sign(), sign()];
+  expect(await fixture.api.cancel({ envelope })).toMatchObject({ runs: [] });
+  const sentAt = performance.now();
+  await until('it has expired', () => performance.now() - sentAt > 11_000);
+  await expect(fixture.api.cancel({ envelope: late })).rejects.toMatchObject({ code: 'E_EXPIRED' });
+  expect(await fixture.api.cancel({ envelope })).toMatchObject({ runs: [], existing: true });
+});

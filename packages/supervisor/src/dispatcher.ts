@@ -143,7 +143,7 @@ export class Dispatcher {
     log.error({ jobs: jobs.slice(0, 10), alarm: true }, 'queue hands out nothing and is emptied');
     this.#ignored = new Map();
     this.#resets++;
-    if (this.#resets > 1) this.#deps.replaceIdle();
+    if (this.#resets > LIMITS.resetsMax) this.#deps.replaceIdle();
     await queue.reset(jobs);
   }
 

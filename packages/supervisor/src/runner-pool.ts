@@ -144,7 +144,8 @@ export class RunnerPool {
   /** Ends runners that own nothing: they take no work, and nobody sees why. Others start in their place. */
   replaceIdle(): void {
     for (const runner of this.#runners.values()) {
-      if (!this.#deps.isHolding(runner.id)) this.#bury(runner, 'took no work');
+      const isIdle = runner.line !== undefined && !this.#deps.isHolding(runner.id);
+      if (isIdle) this.#bury(runner, 'took no work');
     }
   }
 

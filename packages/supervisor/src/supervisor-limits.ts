@@ -13,6 +13,8 @@ export const LIMITS = {
   doubtQuiet: 15,
   doubtBusy: 1,
   doubtMax: 60,
+  /** Times in a row that an emptied queue changed nothing before runners that take nothing are replaced. */
+  resetsMax: 2,
   /** How long runners of a former supervisor may take to come back. */
   reattachMs: 5_000,
   /** How long a new runner may take to say hello; one that ended is seen at once. */

@@ -255,12 +255,17 @@ export class NodeFixture implements AsyncDisposable {
   }
 
   /** Ends the runs of a script envelope on this node. */
-  signCancel(script: Envelope, signer: Signer = this.operator): Envelope {
+  signCancel(
+    script: Envelope,
+    signer: Signer = this.operator,
+    draft: { readonly lifetimeSeconds?: number } = {},
+  ): Envelope {
     const payload = buildCancelPayload(
       {
         realm: 'default',
         nodes: [this.node],
         target: openEnvelope(nodeVerifier, script, 'script').digest,
+        ...draft,
         authority: { seq: this.#authority.seq, head: this.#authority.head },
       },
       { nowMs: Date.now(), randomBytes: (count) => new Uint8Array(randomBytes(count)) },
