@@ -13,6 +13,7 @@ export class RunNarrator {
   readonly #output: Output;
   // step → what it is on
   readonly #labels = new Map<number, string>();
+  #isStarted = false;
 
   constructor(output: Output) {
     this.#output = output;
@@ -20,6 +21,10 @@ export class RunNarrator {
 
   tell(body: JournalBody, simulated: boolean): string | undefined {
     if (body.type === 'step-intent') this.#labels.set(body.step, subjectOf(body));
+    if (body.type === 'started') {
+      if (this.#isStarted) return `taken up      by ${body.runner}`;
+      this.#isStarted = true;
+    }
     const labelOf = (step: number) => this.#labels.get(step) ?? '';
     return describeEvent(body, this.#output, { simulated, labelOf });
   }

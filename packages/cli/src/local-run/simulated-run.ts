@@ -4,6 +4,7 @@
  */
 import { type Fault, type Guest, runSaga, type SagaOutcome } from '@hypha/engine';
 import {
+  DATA_KINDS,
   type DesiredResource,
   HyphaError,
   type JournalBody,
@@ -194,7 +195,7 @@ class Simulation {
       const deleteData = payload.deleteData.includes(resource.name);
       const { realm, deployment } = payload;
       const record: ResourceRecord = { ...resource, realm, deployment };
-      const isData = resource.kind === 'volume' && !deleteData;
+      const isData = DATA_KINDS.has(resource.kind) && !deleteData;
       try {
         const signal = this.#deps.cancel;
         await this.#sals.findKind(resource.kind)?.remove(record, { deleteData, signal });
