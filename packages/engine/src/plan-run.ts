@@ -1,4 +1,5 @@
 import {
+  DATA_KINDS,
   type DesiredResource,
   type GuestProgram,
   type PlanDocument,
@@ -9,9 +10,6 @@ import { PlanSteps } from './plan-steps.ts';
 import type { SagaContext } from './saga-context.ts';
 import { PlanEnd } from './saga-error.ts';
 import { runScript, type ScriptEnd, type ScriptSources } from './script-run.ts';
-
-/** Kinds that hold what cannot be made again: they stay when they are no longer declared (design §10). */
-const DATA_KINDS: readonly string[] = ['volume'];
 
 export type Planned =
   | { readonly ended: true; readonly plan: PlanDocument }
@@ -66,7 +64,7 @@ function documentOf(context: SagaContext, planned: PlanSteps, reason?: string): 
 }
 
 function removalOf({ kind, name }: DesiredResource, deleteData: readonly string[]): PlanRemoval {
-  if (!DATA_KINDS.includes(kind)) return { kind, name, action: 'remove' };
+  if (!DATA_KINDS.has(kind)) return { kind, name, action: 'remove' };
   return { kind, name, action: deleteData.includes(name) ? 'delete-data' : 'retain' };
 }
 

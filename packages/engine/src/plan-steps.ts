@@ -5,6 +5,7 @@ import { ResourceAccount } from './resource-account.ts';
 import type { StepIntent, StepOutcome } from './run-record.ts';
 import type { SagaContext } from './saga-context.ts';
 import { PlanEnd, RunFailure } from './saga-error.ts';
+import { withSecrets } from './secret-handles.ts';
 import { checkResult, runStep, type StepMaking } from './step.ts';
 import { parseCall, type StepCall } from './step-call.ts';
 import { attempt } from './step-effect.ts';
@@ -76,7 +77,8 @@ export class PlanSteps implements StepRunner {
     if (uses !== null) this.#making.account.set(rid, uses);
     if (desired !== null) this.#declared.add(rid);
     const action = intent.action as PlannedStep['action'];
-    this.#world.add(rid, { verb: verb.verb, args: rawArgs, action, desired });
+    const args = withSecrets(this.#context.grant, rawArgs);
+    this.#world.add(rid, { verb: verb.verb, args, action, desired });
   }
 
   #parseAgain(call: ScriptCall): StepCall {

@@ -2,7 +2,7 @@
  * What commits and failures do to the desired record of one deployment. Pure: rows in, rows out, so that
  * every case is a table in a test. Source: design §10 "Commit point".
  */
-import type { DesiredResource } from '@hypha/protocol';
+import { DATA_KINDS, type DesiredResource } from '@hypha/protocol';
 
 /** `retained`: data kept though no longer declared. `removing`: the reconciler is to remove it. */
 export type RecordStatus = 'committed' | 'retained' | 'removing';
@@ -27,9 +27,6 @@ export interface ProvisionalState extends DesiredResource {
   /** Its outcome is recorded. */
   readonly settled: boolean;
 }
-
-/** Kinds whose removal loses what cannot be made again: only a signed `deleteData` removes them. */
-const DATA_KINDS: ReadonlySet<string> = new Set(['volume']);
 
 interface DeploymentRecord {
   readonly records: readonly RecordState[];

@@ -29,6 +29,9 @@ export const DesiredResource = z.strictObject({
 });
 export type DesiredResource = z.infer<typeof DesiredResource>;
 
+/** Kinds whose removal loses what cannot be made again: only a signed `deleteData` removes them. */
+export const DATA_KINDS: ReadonlySet<string> = new Set(['volume']);
+
 export const Leftover = z.strictObject({
   rid: Rid,
   kind: z.string(),
