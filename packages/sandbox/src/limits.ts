@@ -21,8 +21,8 @@ export const SANDBOX_LIMITS = {
    */
   looksPerCpuMs: 1,
   stepsPerLook: 10_000,
-  /** Least linear memory: the engine is built to start with 16 MiB. */
-  memoryBytesMin: 16 * 1024 * 1024,
+  /** Least linear memory: the engine's own data and stack take 5 MiB of it. */
+  memoryBytesMin: 8 * 1024 * 1024,
   /** One message to a host: source and input, or the result of one call. */
   requestBytesMax: 8 * 1024 * 1024,
   /** Answer of a host that is ready, bytes. */
