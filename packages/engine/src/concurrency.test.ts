@@ -93,6 +93,34 @@ describe('calls made together', () => {
   });
 });
 
+test('of a call that cannot be repeated the script hears once its outcome is durable', async () => {
+  const rig = new SagaRig(async ({ call }) => {
+    const once = async () => {
+      await call('box.run', 'a');
+      await call('box.peek', 'c');
+    };
+    await Promise.all([once(), call('box.ensure', 'b')]);
+  });
+  takes(rig, (step) => (step === 2 ? 100 : 10));
+  rig.journal.onAppend = async (bodies) => {
+    const isOnce = bodies.some((body) => body.type === 'step-result' && body.step === 1);
+    if (isOnce) await rig.clock.sleep(1_000, new AbortController().signal);
+  };
+  const begun: (readonly [string | null, boolean])[] = [];
+  const onApply = rig.world.onApply;
+  rig.world.onApply = async (context) => {
+    const isDurable = rig.bodiesOf('step-result').some(({ step }) => step === 1);
+    begun.push([context.name, isDurable]);
+    await onApply?.(context);
+  };
+  expect((await rig.run()).state).toBe('committed');
+  expect(begun).toEqual([
+    ['a', false],
+    ['b', false],
+    ['c', true],
+  ]);
+});
+
 describe('calls on one resource', () => {
   test('take effect in the order they were made, however long each takes', async () => {
     const rig = new SagaRig(async ({ call }) => {

@@ -87,7 +87,7 @@ export class ScriptSession {
       this.#assertGoing();
       const { aborted: isDraining } = this.#context.drain;
       if (isDraining) this.#scheduler.close();
-      if (!this.#isReplaying) this.#begin();
+      this.#begin();
       const outcome = this.#takeOutcome();
       if (outcome !== undefined) return { next: 'deliver', outcome };
       if (this.#pending.size === 0) return { next: 'end' };

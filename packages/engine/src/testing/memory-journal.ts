@@ -18,6 +18,8 @@ export class MemoryJournal {
   readonly kept = new Map<string, readonly JournalEvent[]>();
   /** Thrown by the next append that holds an event of this type. */
   refuseNext: { type: JournalBody['type']; error: HyphaError } | undefined;
+  /** Called before events are durable. */
+  onAppend: ((bodies: readonly JournalBody[]) => Promise<void>) | undefined;
   /** A cancel of the run was accepted: it begins nothing more. */
   isCancelled = false;
   readonly #clock: Clock;
@@ -45,6 +47,7 @@ export class MemoryJournal {
       append: async (bodies) => {
         const label = bodies.map((body) => body.type).join('+');
         await fuse.pass(`before append ${label}`);
+        await this.onAppend?.(bodies);
         if (epoch !== this.epoch) throw new HyphaError('E_STALE_EPOCH', `epoch ${epoch} is over`);
         const refused = bodies.find((body) => body.type === this.refuseNext?.type);
         if (refused !== undefined && this.refuseNext !== undefined) {
