@@ -91,12 +91,13 @@ export class BtrfsPool implements SubvolumePool {
     await this.#run(`snapshot ${source} as ${target}`, argv, options.signal);
   }
 
-  async rename(source: string, target: string): Promise<void> {
+  async rename(source: string, target: string, { isDurable } = { isDurable: true }): Promise<void> {
     const from = this.resolve(source);
     const to = await this.#prepareTarget(target);
     await withStorageErrors(`rename ${source} to ${target}`, () =>
       this.#effects.change(() => rename(from, to)),
     );
+    if (!isDurable) return;
     // A rename of a subvolume makes the next sync of its folder commit the whole file system.
     await syncFolder(dirname(to));
     if (dirname(from) !== dirname(to)) await syncFolder(dirname(from));

@@ -15,7 +15,7 @@ import { readStats } from './cgroup-folders.ts';
 import type { Instance } from './container-host.ts';
 import { CONTAINER_LIMITS } from './container-limits.ts';
 import { readLog } from './container-log.ts';
-import type { Containers, MadeInstance } from './containers.ts';
+import type { Containers } from './containers.ts';
 import type { RunRecord } from './instance-store.ts';
 import { wasOutOfMemory } from './monitor.ts';
 import { attachmentOf, isAttached, listAttachedRids } from './network-attachment.ts';
@@ -76,8 +76,7 @@ class ContainerResource {
   async converge(record: ResourceRecord, signal: AbortSignal): Promise<void> {
     const spec = ContainerSpec.parse(record.spec);
     const { store } = this.#containers;
-    const made = (await this.#findRecorded(record)) ?? (await this.#make(record, spec, signal));
-    const { instance } = made;
+    const instance = (await this.#findRecorded(record)) ?? (await this.#make(record, spec, signal));
     await this.#lower(instance, spec, signal);
     const isCurrent = (await store.findCurrent(record.rid))?.id === instance.id;
     if (isCurrent && (await this.#containers.isRunning(instance, signal))) return;
@@ -89,7 +88,7 @@ class ContainerResource {
     // What runs needs no decision: only its place or its monitor has to be set right.
     if (isCurrent && !('pid' in status) && decision.action !== 'start') return;
     const restarts = decision.action === 'rest' ? 0 : decision.restarts;
-    await this.#containers.activate(made, { spec, restarts, signal });
+    await this.#containers.activate(instance, { spec, restarts, signal });
   }
 
   async settle(record: ResourceRecord, signal: AbortSignal): Promise<void> {
@@ -210,24 +209,18 @@ class ContainerResource {
   }
 
   /** The instance made for this spec; the current one first. */
-  async #findRecorded(record: ResourceRecord): Promise<MadeInstance | undefined> {
+  async #findRecorded(record: ResourceRecord): Promise<Instance | undefined> {
     const { store } = this.#containers;
     const current = await store.findCurrent(record.rid);
     const others = await store.list(record.rid);
     for (const instance of current === undefined ? others : [current, ...others]) {
       const stored = await store.read(instance);
-      if (stored.label.specHash === record.specHash) {
-        return { instance, isAttached: false };
-      }
+      if (stored.label.specHash === record.specHash) return instance;
     }
     return undefined;
   }
 
-  async #make(
-    record: ResourceRecord,
-    spec: ContainerSpec,
-    signal: AbortSignal,
-  ): Promise<MadeInstance> {
+  async #make(record: ResourceRecord, spec: ContainerSpec, signal: AbortSignal): Promise<Instance> {
     const image = await this.#containers.images.resolve(spec.image);
     return this.#containers.make(labelForRecord(record), spec, image, signal);
   }

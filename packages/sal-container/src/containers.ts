@@ -15,7 +15,8 @@ import { type InstanceRecord, InstanceStore, instanceOf } from './instance-store
 import { findMonitor } from './monitor.ts';
 import {
   attachmentOf,
-  ensureAttachment,
+  ensureLinks,
+  ensureNamespace,
   isAttached,
   removeAttachment,
 } from './network-attachment.ts';
@@ -24,12 +25,6 @@ import { settleAll } from './settle-all.ts';
 
 /** An image may be collected between the look and the snapshot; not twice in a row. */
 const MAKE_ATTEMPTS_MAX = 3;
-
-export interface MadeInstance {
-  readonly instance: Instance;
-  /** Its network was made or set right just now. */
-  readonly isAttached: boolean;
-}
 
 /** `ended`: it had no process at all; `ailing`: it had, but not one that was as it should be. */
 export type Liveness = 'running' | 'ailing' | 'ended';
@@ -50,7 +45,7 @@ export class Containers {
   }
 
   /**
-   * The instance of a label, with its network, not yet started; current only where none was. Idempotent.
+   * The instance of a label, with its network namespace, not yet started nor current. Idempotent.
    * The parts are made side by side: a container is to start about as fast as its runtime can.
    */
   async make(
@@ -58,51 +53,62 @@ export class Containers {
     spec: ContainerSpec,
     image: ResolvedImage,
     signal: AbortSignal,
-  ): Promise<MadeInstance> {
+  ): Promise<Instance> {
     const instance = instanceOf(label, image.sha256);
     const record = { v: 1, label, image: image.sha256, ...declaredFields(spec) } as const;
-    let isAttached = false;
     for (let attempt = 1; !(await this.store.has(instance)); attempt++) {
       await this.images.ensure(image, signal);
       try {
-        const isFirst = (await this.store.findCurrent(instance.rid)) === undefined;
         await settleAll([
           this.store.create(instance, record, signal),
-          // A mark on what is not there yet marks nothing.
-          ...(isFirst ? [this.store.setCurrent(instance)] : []),
-          ensureAttachment(this.host, attachmentOf(this.host, instance.rid), signal),
+          ensureNamespace(this.host, attachmentOf(this.host, instance.rid), signal),
           ensureRunFolder(this.host, instance, signal),
         ]);
-        isAttached = true;
       } catch (error) {
         const isRetried = isHyphaError(error) && attempt < MAKE_ATTEMPTS_MAX;
         if (!isRetried || (await this.images.has(image.sha256))) throw error;
       }
     }
-    return { instance, isAttached };
+    return instance;
   }
 
   /** Parks every other instance, and has this one current, attached and running. Idempotent. */
   async activate(
-    { instance, isAttached: isJustAttached }: MadeInstance,
+    instance: Instance,
     options: { spec: ContainerSpec; restarts: number; signal: AbortSignal },
   ): Promise<void> {
     const { signal } = options;
     await this.#park(instance, signal);
     await this.store.discardDrafts(instance.rid, signal);
+    // Side by side: whoever finds one without the other takes it for half made, and activates it again.
+    await settleAll([this.#mark(instance), this.#start(instance, options)]);
+  }
+
+  /** Current, and on disk with all that its maker named. */
+  async #mark(instance: Instance): Promise<void> {
     const current = await this.store.findCurrent(instance.rid);
     if (current?.id !== instance.id) await this.store.setCurrent(instance);
+    await this.store.sync();
+  }
+
+  async #start(
+    instance: Instance,
+    options: { spec: ContainerSpec; restarts: number; signal: AbortSignal },
+  ): Promise<void> {
+    const { signal } = options;
     if (await this.isRunning(instance, signal)) return;
     const attachment = attachmentOf(this.host, instance.rid);
+    await ensureNamespace(this.host, attachment, signal);
     const status = await this.runtime.status(instance, signal);
-    if (!isJustAttached) await ensureAttachment(this.host, attachment, signal);
     if ('pid' in status) {
+      await ensureLinks(this.host, attachment, signal);
       // Only a new start gets it out of a namespace that lost its name, or back from a stop.
       const isKept =
         (await isAttached(attachment, status.pid)) && !(await this.#isStopping(instance));
       if (!isKept) await this.runtime.stop(instance, signal);
     }
-    await this.runtime.start(instance, options);
+    const linked = ensureLinks(this.host, attachment, signal);
+    await settleAll([linked, this.runtime.start(instance, { ...options, linked })]);
   }
 
   /**
@@ -131,11 +137,10 @@ export class Containers {
     if (record !== null) await this.adjust(instance, record, signal);
     const spec = await this.#findSpec(instance);
     if (was === 'running' && spec !== undefined) {
-      const target = { instance, isAttached: false };
-      await this.activate(target, { spec, restarts: 0, signal });
+      await this.activate(instance, { spec, restarts: 0, signal });
     } else {
       await this.#park(instance, signal);
-      await this.store.setCurrent(instance);
+      await this.#mark(instance);
       const isAlive = 'pid' in (await this.runtime.status(instance, signal));
       if (was === 'ended' && isAlive) await this.#stop(instance, signal);
     }

@@ -27,7 +27,7 @@ import {
 import { z } from 'zod';
 import { type Instance, parseInstanceId } from './container-host.ts';
 import { CONTAINER_LIMITS } from './container-limits.ts';
-import type { Containers, MadeInstance } from './containers.ts';
+import type { Containers } from './containers.ts';
 import type { ResolvedImage } from './image-store.ts';
 import { InstanceRecord } from './instance-store.ts';
 
@@ -131,10 +131,9 @@ class EnsureVerb {
   async apply(context: ResourceContext, spec: ContainerSpec): Promise<Json> {
     const { signal, name } = context;
     signal.throwIfAborted();
-    const made = await this.#make(context, spec);
-    const { instance } = made;
+    const instance = await this.#make(context, spec);
     if (!(await this.#isAsWanted(instance, spec, signal))) {
-      await this.#containers.activate(made, { spec, restarts: 0, signal });
+      await this.#containers.activate(instance, { spec, restarts: 0, signal });
       await this.#containers.health.wait(instance, spec, { name, signal });
     }
     return resultOf(this.#containers, context);
@@ -148,6 +147,8 @@ class EnsureVerb {
       current.record.image === image.sha256 &&
       (await this.#isAsWanted(current.instance, spec, context.signal));
     if (!isWhole) return { state: 'absent' };
+    // Whoever was cut may not have come to it.
+    await this.#containers.store.sync();
     return { state: 'done', result: resultOf(this.#containers, context) };
   }
 
@@ -159,7 +160,7 @@ class EnsureVerb {
   }
 
   /** The current instance when it is the wanted one or becomes it in place, else this step's own. */
-  async #make(context: ResourceContext, spec: ContainerSpec): Promise<MadeInstance> {
+  async #make(context: ResourceContext, spec: ContainerSpec): Promise<Instance> {
     const label = labelForStep(context, 'container', Json.parse(spec));
     const current = await this.#readCurrent(context);
     const image = await this.#resolve(spec, current);
@@ -177,7 +178,7 @@ class EnsureVerb {
       };
       await this.#containers.adjust(instance, adjusted, context.signal);
     }
-    return { instance, isAttached: false };
+    return instance;
   }
 
   /**

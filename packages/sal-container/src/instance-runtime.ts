@@ -30,9 +30,9 @@ import { readKernelFile } from './kernel-file.ts';
 import {
   createMonitored,
   findMonitor,
+  findMonitorFence,
   hasReported,
   killMonitor,
-  openMonitorFence,
 } from './monitor.ts';
 import { identifyProcess, isAlive, ProcessIdentity } from './process-identity.ts';
 import { updateArguments } from './runtime-config.ts';
@@ -81,14 +81,20 @@ export class InstanceRuntime {
   }
 
   /**
-   * Has it running. Idempotent. Its network attachment must be there.
+   * Has it running. Idempotent. Its network namespace must be there.
+   * @param options.linked resolves when the namespace has its links: the program is not let go before
    * @param options.restarts goes into its run record when it has to be started
    */
   async start(
     instance: Instance,
-    options: { spec: ContainerSpec; restarts: number; signal: AbortSignal },
+    options: {
+      spec: ContainerSpec;
+      restarts: number;
+      linked: Promise<void>;
+      signal: AbortSignal;
+    },
   ): Promise<void> {
-    const { spec, restarts, signal } = options;
+    const { spec, restarts, linked, signal } = options;
     let status = await this.status(instance, signal);
     if (status.state === 'created' && (await this.#finishCutStart(instance, status.pid, signal))) {
       status = { state: 'running', pid: status.pid };
@@ -99,6 +105,7 @@ export class InstanceRuntime {
       status = { state: 'created', pid: await this.#create(instance, signal) };
     }
     if (status.state === 'created') {
+      await linked;
       const startedAtMs = this.#host.nowMs();
       // Only where it decides whether there is ever another start must it outlast a loss of power.
       const isDurable = spec.restart === 'never';
@@ -252,15 +259,16 @@ export class InstanceRuntime {
     { sawTheEnd, signal }: { sawTheEnd: boolean; signal: AbortSignal },
   ): Promise<void> {
     if (sawTheEnd) await this.waitForMonitor(instance, signal);
-    const fence = await openMonitorFence(this.#host, instance);
-    if (!(await fence.isEmpty()) || (await this.#isMonitored(instance))) {
+    const fence = await findMonitorFence(this.#host, instance);
+    const isEmpty = fence === undefined || (await fence.isEmpty());
+    if (!isEmpty || (await this.#isMonitored(instance))) {
       await this.#host.effects.change(async () => {
-        await fence.kill();
+        await fence?.kill();
         await killMonitor(this.#host, instance);
-        await fence.waitEmpty(signal);
+        await fence?.waitEmpty(signal);
       });
     }
-    await fence.remove();
+    await fence?.remove();
   }
 
   async #isMonitored(instance: Instance): Promise<boolean> {

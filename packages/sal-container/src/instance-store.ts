@@ -4,13 +4,23 @@
  * `containers/<rid>.current` says which of a resource's instances is the one.
  *
  * N1  An instance under its name is whole: it is prepared as `.tmp-…` and renamed last.
- * N2  Of the spec there is nothing here but limits and hashes: `env` and `files` are only in the run folder.
+ * N2  A file's content is on disk before its name is. The names are before the step ends (`sync`), not before it
+ *     goes on: that takes about as long as a start.
+ * N3  Of the spec there is nothing here but limits and hashes: `env` and `files` are only in the run folder.
  */
 import { createHash } from 'node:crypto';
 import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { HyphaError, type Rid } from '@hypha/protocol';
-import { DeclaredFields, findRecord, ResourceLabel, removeRecord, writeRecord } from '@hypha/sal';
+import {
+  DeclaredFields,
+  findRecord,
+  ResourceLabel,
+  removeRecord,
+  syncFolder,
+  writeDraftRecord,
+  writeRecord,
+} from '@hypha/sal';
 import { z } from 'zod';
 import {
   type ContainerHost,
@@ -77,17 +87,27 @@ export class InstanceStore {
     return (await this.has(instance)) ? instance : undefined;
   }
 
-  /** Durable when it resolves. */
+  /** Durable with the next `sync`. */
   async setCurrent({ id, rid }: Instance): Promise<void> {
     const path = this.#currentPath(rid);
-    await this.#host.effects.change(() => writeRecord(path, { v: 1, instance: id }));
+    await this.#host.effects.change(async () => {
+      await mkdir(dirname(path), { recursive: true });
+      const draft = `${path}.${process.pid}.draft`;
+      await writeDraftRecord(draft, { v: 1, instance: id });
+      await rename(draft, path);
+    });
+  }
+
+  /** Has the names of instances and of what is current on disk. */
+  async sync(): Promise<void> {
+    await syncFolder(this.#host.pool.resolve('containers'));
   }
 
   async has(instance: Instance): Promise<boolean> {
     return this.#host.pool.isSubvolume(instancePath(instance));
   }
 
-  /** Idempotent. The image must be in the pool; throws `E_SAL` when it has just been collected. */
+  /** Idempotent. Durable with the next `sync`. The image must be in the pool; throws `E_SAL` when it has just been collected. */
   async create(instance: Instance, record: InstanceRecord, signal: AbortSignal): Promise<void> {
     const { pool, effects } = this.#host;
     if (await this.has(instance)) return;
@@ -96,9 +116,9 @@ export class InstanceStore {
     await pool.snapshot(imagePath(record.image), draft, { readonly: false, signal });
     await effects.change(async () => {
       await mkdir(join(pool.resolve(draft), 'exit'), { recursive: true });
-      await writeRecord(join(pool.resolve(draft), 'instance.json'), record);
+      await writeDraftRecord(join(pool.resolve(draft), 'instance.json'), record);
     });
-    await pool.rename(draft, instancePath(instance));
+    await pool.rename(draft, instancePath(instance), { isDurable: false });
   }
 
   /** Throws `E_SAL` when it is not there. */

@@ -8,7 +8,7 @@ import { readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { HyphaError } from '@hypha/protocol';
-import { COMMAND_ENV, type Fence, openFence, withToolUmask } from '@hypha/sal';
+import { COMMAND_ENV, type Fence, findFence, openFence, withToolUmask } from '@hypha/sal';
 import { z } from 'zod';
 import {
   type ContainerHost,
@@ -30,9 +30,16 @@ const Report = z.object({
   message: z.string().optional(),
 });
 
-export function openMonitorFence(host: ContainerHost, { id }: Instance): Promise<Fence> {
-  const { cgroup2 } = host.cgroups;
-  return openFence({ cgroup2, group: host.group, name: `container-${id}` });
+/** Undefined where no monitor can be. */
+export function findMonitorFence(
+  host: ContainerHost,
+  instance: Instance,
+): Promise<Fence | undefined> {
+  return findFence(fenceOf(host, instance));
+}
+
+function fenceOf(host: ContainerHost, { id }: Instance): Parameters<typeof openFence>[0] {
+  return { cgroup2: host.cgroups.cgroup2, group: host.group, name: `container-${id}` };
 }
 
 /**
@@ -50,7 +57,7 @@ export async function createMonitored(
   signal.throwIfAborted();
   await rm(oomPath(host, instance), { force: true });
   await rm(reportedPath(host, instance), { force: true });
-  const fence = await openMonitorFence(host, instance);
+  const fence = await openFence(fenceOf(host, instance));
   const { tool, argv } = fence.enter(host.tools.conmon, monitorArguments(host, instance, options));
   const child = withToolUmask(() =>
     spawn(tool, argv, {

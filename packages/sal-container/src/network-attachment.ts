@@ -47,13 +47,12 @@ export function attachmentOf(host: Pick<ContainerHost, 'group' | 'node'>, rid: R
   };
 }
 
-/** Makes what is missing and sets right what differs. Idempotent. */
-export async function ensureAttachment(
+/** Makes what is missing of the links and sets right what differs. Idempotent. Needs the namespace. */
+export async function ensureLinks(
   host: ContainerHost,
   attachment: Attachment,
   signal: AbortSignal,
 ): Promise<void> {
-  await ensureNamespace(host, attachment, signal);
   await ensureLink(host, attachment, signal);
   try {
     await configureInside(host, attachment, signal);
@@ -112,7 +111,8 @@ export async function listAttachedRids(host: ContainerHost): Promise<readonly Ri
   });
 }
 
-async function ensureNamespace(
+/** All that a runtime needs to create a container, which has no network yet. Idempotent. */
+export async function ensureNamespace(
   host: ContainerHost,
   attachment: Attachment,
   signal: AbortSignal,

@@ -90,6 +90,19 @@ export async function openFence(options: {
   return new CgroupFence(path);
 }
 
+/** The fence of that name where there is one; a process group leaves no name to find. */
+export async function findFence(
+  options: Parameters<typeof openFence>[0],
+): Promise<Fence | undefined> {
+  const { cgroup2, group, name } = options;
+  if (cgroup2 === undefined) return openFence(options);
+  const isThere = await access(join(cgroup2, group, name)).then(
+    () => true,
+    () => false,
+  );
+  return isThere ? openFence(options) : undefined;
+}
+
 /** Names of the fences of a group, alive or not: how a restarted supervisor finds strays. */
 export async function listFences(cgroup2: string | undefined, group: string): Promise<string[]> {
   if (cgroup2 === undefined) return [];

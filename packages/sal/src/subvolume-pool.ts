@@ -31,8 +31,11 @@ export interface SubvolumePool {
     target: string,
     options: { readonly: boolean; signal: AbortSignal },
   ): Promise<void>;
-  /** Atomic, on disk when it resolves. Throws `E_CONFLICT` when `target` exists. */
-  rename(source: string, target: string): Promise<void>;
+  /**
+   * Atomic. Throws `E_CONFLICT` when `target` exists.
+   * @param options.isDurable default true: on disk when it resolves
+   */
+  rename(source: string, target: string, options?: { isDurable: boolean }): Promise<void>;
   /** Removes it and every subvolume inside, deepest first. Absent is fine. */
   deleteSubvolume(path: string, signal: AbortSignal): Promise<void>;
   setReadonly(path: string, readonly: boolean, signal: AbortSignal): Promise<void>;
