@@ -11,8 +11,9 @@ import {
 } from '@hypha/protocol';
 import { openStore, type Store } from '@hypha/store';
 import { DeliveryCursors } from './delivery-cursors.ts';
+import { MIGRATIONS } from './journal-migrations.ts';
 import { prepareQueries } from './journal-queries.ts';
-import { type JournalTables, MIGRATIONS } from './journal-schema.ts';
+import type { JournalTables } from './journal-schema.ts';
 import { JournalSweeper } from './journal-sweeper.ts';
 import { KeyedLock } from './keyed-lock.ts';
 import { MarkBook } from './mark-book.ts';
@@ -192,7 +193,7 @@ export class Journal {
     owner: { runner: string; epoch: number; bootId: string },
   ): Promise<RunEntry> {
     const entry = await this.#writer.reattach(run, owner);
-    if (!isTerminal(entry.state)) this.#track(entry);
+    this.#track(entry);
     return entry;
   }
 
@@ -222,7 +223,7 @@ export class Journal {
   async takeOver(run: string): Promise<RunEntry> {
     const entry = await this.#writer.takeOver(run);
     // The last words of a dead runner may have ended it.
-    if (!isTerminal(entry.state)) this.#track(entry);
+    this.#track(entry);
     return entry;
   }
 

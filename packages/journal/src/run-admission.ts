@@ -17,7 +17,8 @@ import type { Reservation, ReservationBook } from './reservation-book.ts';
 import { type RunEntry, type RunSource, runEntryOf } from './run-entry.ts';
 import { type BuiltEvent, RunHead } from './run-head.ts';
 import type { RunReader } from './run-reader.ts';
-import { cancelledBody, dueOf } from './run-standing.ts';
+import { replayValues, runRow, takesGeneration } from './run-row.ts';
+import { cancelledBody } from './run-standing.ts';
 import type { GivenSecret, SecretBook } from './secret-book.ts';
 import type { Tombstone, TombstoneBook } from './tombstone-book.ts';
 
@@ -274,52 +275,6 @@ export class RunAdmission {
   }
 }
 
-/** The row of a run that arrives, as its events so far have left it. */
-function runRow(
-  admission: Admission,
-  { seq, hash, fold }: RunHead,
-  cancelRequestedAt: number | null = null,
-) {
-  const { run, payload, digest, envelope, source, keyids } = admission;
-  return {
-    run,
-    digest,
-    revision: payload.id,
-    realm: payload.realm,
-    deployment: payload.deployment,
-    generation: payload.generation,
-    mode: payload.mode,
-    envelope: JSON.stringify(envelope),
-    source,
-    acceptedAt: fold.acceptedAt ?? 0,
-    expSeconds: payload.exp,
-    epoch: 1,
-    holder: null,
-    bootId: null,
-    seq,
-    head: hash,
-    state: fold.state,
-    steps: 0,
-    startedAt: null,
-    endedAt: fold.endedAt,
-    problem: fold.problem === null ? null : JSON.stringify(fold.problem),
-    simulated: 0,
-    onFailure: payload.onFailure,
-    deleteData: JSON.stringify(payload.deleteData),
-    message: payload.message,
-    due: dueOf({ state: fold.state, seq }),
-    told: 0,
-    keyids: JSON.stringify(keyids),
-    cancelRequestedAt,
-    wakeAt: null,
-  };
-}
-
-/** Plans and tasks are no revision of what the deployment is to be: they take no number and lose none. */
-function takesGeneration({ mode }: ScriptPayload): boolean {
-  return mode === 'apply' || mode === 'destroy';
-}
-
 function demandNewer({ realm, deployment, generation }: ScriptPayload, admitted: number): void {
   if (generation > admitted) return;
   const code = generation === admitted ? 'E_CONFLICT' : 'E_SUPERSEDED';
@@ -332,9 +287,4 @@ function demandNewer({ realm, deployment, generation }: ScriptPayload, admitted:
       details: { generation, admitted },
     },
   );
-}
-
-/** The id may come back under no other digest, a nonce under no other of the same key. */
-function replayValues(payload: ScriptPayload, keyids: readonly string[]): string[] {
-  return [`id ${payload.id}`, ...keyids.map((keyid) => `nonce ${keyid} ${payload.nonce}`)];
 }

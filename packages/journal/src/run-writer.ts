@@ -3,17 +3,17 @@ import {
   canonicalJson,
   type Envelope,
   HyphaError,
-  isTerminal,
   type JournalBody,
   type JournalEvent,
   type Verifier,
 } from '@hypha/protocol';
 import { isStoreConflict } from '@hypha/store';
+import { type ActiveRun, ActiveRuns, type Owner } from './active-runs.ts';
 import { AppendPlan, type PlanDeps } from './append-plan.ts';
 import { JOURNAL_LIMITS } from './journal-limits.ts';
 import { KeyedLock } from './keyed-lock.ts';
 import type { RunEntry } from './run-entry.ts';
-import { type BuiltEvent, RunHead } from './run-head.ts';
+import type { BuiltEvent, RunHead } from './run-head.ts';
 import type { RunReader } from './run-reader.ts';
 import {
   type Author,
@@ -28,17 +28,6 @@ import {
   type RunnerAuthor,
 } from './run-standing.ts';
 
-interface ActiveRun {
-  readonly entry: RunEntry;
-  readonly head: RunHead;
-}
-
-interface Owner {
-  readonly runner: string;
-  readonly epoch: number;
-  readonly bootId: string;
-}
-
 /** Told once it is durable. */
 export type OnAppended = (
   entry: RunEntry,
@@ -48,6 +37,7 @@ export type OnAppended = (
 ) => void;
 
 interface WriterDeps extends PlanDeps {
+  /** Of the store itself. */
   readonly reader: RunReader;
   readonly verifier: Verifier;
   readonly nowMs: () => number;
@@ -61,18 +51,17 @@ interface WriterDeps extends PlanDeps {
  */
 export class RunWriter {
   readonly #deps: WriterDeps;
-  readonly #active = new Map<string, ActiveRun>();
-  // run → who claimed it: known here until the first append makes it durable
-  readonly #owners = new Map<string, Owner>();
+  readonly #active: ActiveRuns;
   readonly #locks = new KeyedLock();
 
   constructor(deps: WriterDeps) {
     this.#deps = deps;
+    this.#active = new ActiveRuns(deps.reader, deps.verifier);
   }
 
   /** A run that was just accepted, and the end of its journal: nothing has to be read to go on. */
   adopt(entry: RunEntry, head: RunHead): void {
-    this.#keep({ entry, head });
+    this.#active.keep({ entry, head });
   }
 
   /** Appends all or none; durable when it resolves. */
@@ -127,7 +116,7 @@ export class RunWriter {
           .set({ cancelRequestedAt: requestedAt, wakeAt: null })
           .where('run', '=', run);
         await this.#deps.store.write([{ query, expectRows: 1 }]);
-        return { entry: this.#keep({ entry: cancelled, head }).entry, existing: false };
+        return { entry: this.#active.keep({ entry: cancelled, head }).entry, existing: false };
       }),
     );
   }
@@ -138,7 +127,7 @@ export class RunWriter {
    */
   async park(run: string, author: RunnerAuthor, wakeAtMs: number): Promise<RunEntry> {
     return await this.#locks.hold(run, async () => {
-      const { entry, head } = await this.#load(run);
+      const { entry, head } = await this.#active.load(run);
       const isParked =
         entry.epoch === author.epoch + 1 && entry.holder === null && head.seq === author.after;
       if (isParked && entry.state === 'running') return entry;
@@ -160,7 +149,7 @@ export class RunWriter {
    */
   async claim(run: string, owner: Owner): Promise<RunEntry> {
     return await this.#locks.hold(run, async () => {
-      const { entry, head } = await this.#load(run);
+      const { entry, head } = await this.#active.load(run);
       const free = entry.holder === null || entry.holder === owner.runner;
       if (entry.epoch !== owner.epoch || !free || !isClaimable(entry)) {
         const reason = free ? entry.state : `owned by ${entry.holder}`;
@@ -170,9 +159,7 @@ export class RunWriter {
           { details: { epoch: entry.epoch, reason } },
         );
       }
-      const { runner, bootId } = owner;
-      this.#owners.set(run, owner);
-      return this.#keep({ entry: { ...entry, holder: runner, bootId, wakeAt: null }, head }).entry;
+      return this.#active.claim({ entry, head }, owner);
     });
   }
 
@@ -182,7 +169,7 @@ export class RunWriter {
    * `E_STALE_EPOCH`.
    */
   async reattach(run: string, owner: Owner): Promise<RunEntry> {
-    const held = await this.#locks.hold(run, async () => (await this.#load(run)).entry);
+    const held = await this.#locks.hold(run, async () => (await this.#active.load(run)).entry);
     if (isClaimable(held)) return await this.claim(run, owner);
     if (held.epoch === owner.epoch && held.holder === owner.runner) return held;
     throw new HyphaError(
@@ -196,31 +183,33 @@ export class RunWriter {
    * refused. Call only once everything it started is dead (design §7).
    */
   async takeOver(run: string): Promise<RunEntry> {
-    return await this.#locks.hold(run, async () => await this.#endEpoch(await this.#load(run)));
+    return await this.#locks.hold(
+      run,
+      async () => await this.#endEpoch(await this.#active.load(run)),
+    );
   }
 
   async #endEpoch({ entry, head }: ActiveRun): Promise<RunEntry> {
     const { run, epoch, wakeAt } = entry;
     const next = { ...entry, epoch: epoch + 1, holder: null };
-    this.#active.delete(run);
-    this.#owners.delete(run);
+    this.#active.release(run);
     const query = this.#deps.store.db
       .updateTable('run')
       .set({ epoch: next.epoch, holder: null, wakeAt })
       .where('run', '=', run)
       .where('epoch', '=', epoch);
     await this.#deps.store.write([{ query, expectRows: 1 }]);
-    return this.#keep({ entry: next, head }).entry;
+    return this.#active.keep({ entry: next, head }).entry;
   }
 
   /** What lost a race for the receipt chain is done again, on what the store holds. */
   async #retry<T>(run: string, attempt: (active: ActiveRun) => Promise<T>): Promise<T> {
     for (let count = 1; ; count++) {
-      const active = await this.#load(run);
+      const active = await this.#active.load(run);
       try {
         return await attempt(active);
       } catch (error) {
-        this.#active.delete(run);
+        this.#active.forget(run);
         this.#deps.receipts.forget();
         if (!isStoreConflict(error) || count === JOURNAL_LIMITS.attemptsMax) throw error;
       }
@@ -256,7 +245,7 @@ export class RunWriter {
     const guard = { query: this.#updateRun(next, entry.seq), expectRows: 1 };
     await this.#deps.store.write([guard, ...plan.writes]);
     plan.apply();
-    this.#keep({ entry: next, head });
+    this.#active.keep({ entry: next, head });
     this.#deps.onAppended(next, built, plan.receipt);
     return { next, events: built.map(({ event }) => event) };
   }
@@ -290,35 +279,6 @@ export class RunWriter {
       simulated: Number(next.simulated),
       seqBefore,
     });
-  }
-
-  async #load(run: string): Promise<ActiveRun> {
-    const cached = this.#active.get(run);
-    if (cached !== undefined) return cached;
-    const [entry, events] = await Promise.all([
-      this.#deps.reader.getRun(run),
-      this.#deps.reader.readAllEvents(run),
-    ]);
-    const owner = this.#owners.get(run);
-    const claimed = owner !== undefined && owner.epoch === entry.epoch && entry.holder === null;
-    return this.#keep({
-      entry: claimed
-        ? { ...entry, holder: owner.runner, bootId: owner.bootId, wakeAt: null }
-        : entry,
-      head: RunHead.fromEvents(this.#deps.verifier, run, events),
-    });
-  }
-
-  /** Ended runs are not kept: nothing follows. */
-  #keep(active: ActiveRun): ActiveRun {
-    const { run, state } = active.entry;
-    if (isTerminal(state)) {
-      this.#active.delete(run);
-      this.#owners.delete(run);
-    } else {
-      this.#active.set(run, active);
-    }
-    return active;
   }
 }
 

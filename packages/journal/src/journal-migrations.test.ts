@@ -5,7 +5,8 @@ import { generateKey, nodeVerifier } from '@hypha/protocol/node';
 import { openStore } from '@hypha/store';
 import { expect, test } from 'vitest';
 import { openJournal } from './journal.ts';
-import { type JournalTables, MIGRATIONS } from './journal-schema.ts';
+import { MIGRATIONS } from './journal-migrations.ts';
+import type { JournalTables } from './journal-schema.ts';
 import { acceptedOf, admissionOf, NODE, NOW_SECONDS } from './testing/journal-fixture.ts';
 
 test('runs of a journal from before cancels have their signers, and no cancel', async () => {
