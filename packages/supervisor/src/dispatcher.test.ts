@@ -22,6 +22,7 @@ let slots: number;
 let replaced: number;
 let hopeless: HopelessRuns;
 let nowMs: number;
+let refused: Set<string>;
 beforeEach(async () => {
   world = await JournalWorld.open();
   jobs = [];
@@ -30,6 +31,7 @@ beforeEach(async () => {
   slots = 0;
   replaced = 0;
   nowMs = 1_000_000;
+  refused = new Set();
   hopeless = new HopelessRuns({ journal: world.journal, log: silentLog });
   dispatcher = newDispatcher();
 });
@@ -50,6 +52,7 @@ function newDispatcher(): Dispatcher {
   return new Dispatcher({
     ...{ journal: world.journal, queue, hopeless, log: silentLog },
     slots: () => slots,
+    isRefused: (run) => refused.has(run),
     replaceIdle: () => {
       replaced++;
     },
@@ -184,6 +187,13 @@ describe('a run that waits', () => {
       mayCancelAny: true,
     };
     await world.journal.cancel({ ...signed, receivedAtMs: nowMs, forgetAtSeconds: 0 });
+    expect(await pass()).toEqual([`${run} 2`]);
+  });
+
+  test('waits no longer once its key is taken back: it has to be undone', async () => {
+    const run = await park();
+    expect(await pass()).toEqual([]);
+    refused.add(run);
     expect(await pass()).toEqual([`${run} 2`]);
   });
 

@@ -17,6 +17,8 @@ interface DispatcherDeps {
   readonly slots: () => number;
   /** Runners without a run take none, although there are some: others have to be started. */
   readonly replaceIdle: () => void;
+  /** The run goes no way but back: it waits for no time. */
+  readonly isRefused: (run: string) => boolean;
   readonly hopeless: Pick<HopelessRuns, 'suspicionOf'>;
   readonly clock: Pick<Clock, 'nowMs'>;
   readonly log: Logger;
@@ -157,7 +159,7 @@ export class Dispatcher {
       const [first] = runs;
       if (first === undefined) continue;
       if (hopeless.suspicionOf(first) > 0) suspects.push(first);
-      else if (isDue(first, now)) turns.push(first);
+      else if (this.#isDue(first, now)) turns.push(first);
     }
     return [...turns, ...this.#pickSuspect(suspects, now)]
       .filter((entry) => !this.#held.has(entry.run) && !this.#given.has(jobIdOf(entry)))
@@ -171,9 +173,16 @@ export class Dispatcher {
     const isOut = (entry: RunEntry) => entry.holder !== null || this.#given.has(jobIdOf(entry));
     if (suspects.some(isOut)) return [];
     return suspects
-      .filter((entry) => isDue(entry, nowMs))
+      .filter((entry) => this.#isDue(entry, nowMs))
       .sort((a, b) => rank(a) - rank(b) || a.position - b.position)
       .slice(0, 1);
+  }
+
+  /** A runner may take it: nobody has it, and if it waits, its time has come. */
+  #isDue(entry: RunEntry, nowMs: number): boolean {
+    const { run, holder, wakeAt } = entry;
+    if (holder !== null || !isClaimable(entry)) return false;
+    return wakeAt === null || wakeAt <= nowMs || this.#deps.isRefused(run);
   }
 
   async #pass(): Promise<void> {
@@ -216,10 +225,4 @@ function superseded({ runs }: Lane): RunEntry[] {
   return revisions
     .slice(0, -1)
     .filter((entry) => entry.state === 'accepted' && entry.holder === null);
-}
-
-/** A runner may take it: nobody has it, and if it waits, its time has come. */
-function isDue(entry: RunEntry, nowMs: number): boolean {
-  const { holder, wakeAt } = entry;
-  return holder === null && isClaimable(entry) && (wakeAt === null || wakeAt <= nowMs);
 }

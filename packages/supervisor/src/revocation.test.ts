@@ -20,6 +20,10 @@ afterEach(async () => {
   await fixture.sals.letGoAll();
 });
 
+const LONG = {
+  wallMs: 7_200_000,
+  resources: { milliCpus: 0, memoryBytes: 0, storageBytes: 10 },
+};
 const ALARM = '"msg":"run stopped"';
 const revoke = (keyid: string) => ({ type: 'revoke', keyid, reason: 'stolen' }) as const;
 
@@ -69,7 +73,7 @@ test('a queued run of a revoked key is rejected while the one before it still wo
   const otto = await fixture.addOperator();
   const held = await submitHeld('queued', fixture.operator);
   const waiting = await fixture.submit(
-    fixture.sign(`await container('never', {});`, { deployment: 'other' }, otto),
+    fixture.sign(`await container('never', {});`, { deployment: 'queued' }, otto),
   );
   await fixture.change(revoke(otto.keyid));
   expect(await fixture.waitForEnd(waiting)).toMatchObject({
@@ -120,4 +124,17 @@ test('a revocation that came while the supervisor was away stops the run when it
   });
   const steps = (await journalOf(run)).filter(({ type }) => type === 'step-intent');
   expect(steps).toHaveLength(3);
+});
+
+test('a run that waits is undone at once when its key is revoked', async () => {
+  const otto = await fixture.addOperator();
+  const body = `await container('waits', {}); await sleep('1h');`;
+  const run = await fixture.submit(fixture.sign(body, { deployment: 'waits', limits: LONG }, otto));
+  await until('it waits', async () => (await fixture.api.run(run)).waitingUntil !== undefined);
+  await fixture.change(revoke(otto.keyid));
+  expect(await fixture.waitForEnd(run)).toMatchObject({
+    state: 'failed',
+    problem: { code: 'E_KEY_REVOKED' },
+  });
+  expect(fixture.sals.things()).not.toContain('waits');
 });

@@ -19,6 +19,8 @@ interface RevocationsDeps {
   readonly authority: () => Authority;
   /** Tells a runner that owns a run why it goes no further. */
   readonly notify: (runner: string, run: string, reason: HyphaError) => void;
+  /** A run that nobody owns has to be undone, and waits for nothing else. */
+  readonly kick: () => void;
   readonly log: Logger;
 }
 
@@ -90,7 +92,8 @@ export class Revocations {
     // As it is now: a runner may have claimed it meanwhile.
     const holder = this.#deps.journal.findUnfinished(run)?.holder ?? null;
     this.#deps.log.warn({ run, runner: holder, err: reason, alarm: true }, 'run stopped');
-    if (holder !== null) this.#deps.notify(holder, run, reason);
+    if (holder === null) this.#deps.kick();
+    else this.#deps.notify(holder, run, reason);
   }
 
   async #findReason(run: string): Promise<HyphaError | undefined> {

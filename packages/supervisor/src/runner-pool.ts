@@ -64,6 +64,7 @@ export class RunnerPool {
   #shortLives = 0;
   readonly #listening: ListeningClock;
   #watch: NodeJS.Timeout | undefined;
+  #isSweeping = false;
   #fenced = 0;
 
   constructor(deps: RunnerPoolDeps) {
@@ -115,8 +116,23 @@ export class RunnerPool {
       runner.helloMs = LIMITS.reattachMs;
       runner.heardMs = this.#listening.elapsedMs;
     }
-    this.#watch = setInterval(() => this.#fenceSilent(), LIMITS.listenMs);
     while (this.#runners.size < count) await this.#spawn();
+    this.#watch = setInterval(() => this.#fenceSilent(), LIMITS.listenMs);
+  }
+
+  /** Starts what is missing because it could not be started when its time was. */
+  async sweep(): Promise<void> {
+    // A burial starts the next one itself, after the pause that is due.
+    const isBusy = this.#isSweeping || this.#burials.size > 0 || this.#watch === undefined;
+    if (isBusy || this.#stopping.signal.aborted) return;
+    this.#isSweeping = true;
+    try {
+      while (this.#runners.size < this.#count) await this.#spawn();
+    } catch (err) {
+      this.#deps.log.error({ err }, 'runner cannot be started');
+    } finally {
+      this.#isSweeping = false;
+    }
   }
 
   /** A runner says hello. Throws `E_UNAUTHENTICATED` or `E_STALE_EPOCH`: then it ends itself. */

@@ -130,6 +130,7 @@ export class Supervisor {
     this.#dispatcher = new Dispatcher({
       ...{ journal, queue: this.#queue, hopeless, clock, log },
       slots: () => this.#pool.connected * config.runsPerRunner,
+      isRefused: (run) => this.#revocations.reasonOf(run) !== undefined,
       replaceIdle: () => this.#pool.replaceIdle(),
     });
     this.#reconciler = new Reconciler({ journal, sals, log, clock, pace: LIMITS });
@@ -163,6 +164,7 @@ export class Supervisor {
       authority: () => this.#fleet.current(),
       notify: (runner, run, reason) =>
         this.#pool.notify(runner, { notice: 'refuse', run, problem: toProblem(reason) }),
+      kick: () => this.#dispatcher.kick(),
     });
     this.#pool = new RunnerPool({
       records: new RunnerRecords(folder.runners),
@@ -206,7 +208,8 @@ export class Supervisor {
       settle: () => {
         this.#dispatcher.refill();
         this.#settlement.sweep();
-        // Never rejects.
+        // None of these rejects.
+        void this.#pool.sweep();
         void secrets.sweep();
         void this.#dateJournal();
       },
