@@ -138,12 +138,39 @@ test('a plan says what would happen, does none of it, and takes no generation', 
   const earlier = fixture.sign(body, draft);
   const planned = await fixture.submit(fixture.sign(body, { ...draft, mode: 'plan' }));
   expect(await fixture.waitForEnd(planned)).toMatchObject({ state: 'succeeded', mode: 'plan' });
-  expect(await fixture.api.plan(planned)).toMatchObject({ run: planned, removals: [] });
+  expect(await fixture.api.plan(planned)).toMatchObject({
+    ...{ run: planned, state: 'complete', removals: [] },
+    steps: [{ name: 'planned', action: 'create' }],
+  });
   expect(fixture.sals.things()).not.toContain('planned');
   const run = await fixture.submit(earlier);
   expect(await fixture.waitForEnd(run)).toMatchObject({ state: 'succeeded' });
   expect(fixture.sals.things()).toContain('planned');
   expect((await fixture.api.plan(run)).steps).toMatchObject([{ name: 'planned' }]);
+});
+
+test('an apply that expects a plan is held to it, and is told what is planned otherwise now', async () => {
+  const body = `await volume('expected', {}); return 1;`;
+  const draft = { deployment: 'expects', limits: SMALL };
+  const planned = await fixture.submit(fixture.sign(body, { ...draft, mode: 'plan' }));
+  expect(await fixture.waitForEnd(planned)).toMatchObject({ state: 'succeeded' });
+  const { hash, node } = await fixture.api.plan(planned);
+  if (hash === undefined) throw new Error('the plan has no hash');
+  const held = { ...draft, expect: { [node]: hash } };
+  const first = await fixture.submit(fixture.sign(body, held));
+  expect(await fixture.waitForEnd(first)).toMatchObject({ state: 'succeeded' });
+  const again = await fixture.submit(fixture.sign(body, held));
+  expect(await fixture.waitForEnd(again)).toMatchObject({
+    state: 'failed',
+    steps: 0,
+    problem: {
+      code: 'E_PLAN_CHANGED',
+      details: {
+        expected: hash,
+        difference: [{ step: 1, was: { action: 'create' }, now: { action: 'no-op' } }],
+      },
+    },
+  });
 });
 
 test('what a failed run kept is undone by a task', async () => {

@@ -113,6 +113,7 @@ export class CountedSals {
           : null;
         return { action: before === null ? 'create' : 'update', before };
       },
+      predict: async (context) => handle(context),
       apply: async (context, { size }) => {
         const name = context.name ?? '';
         if (isThere(name, size)) return handle(context);
