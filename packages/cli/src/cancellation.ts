@@ -3,16 +3,19 @@ import type { RunsClient } from '@hypha/client';
 import {
   buildCancelPayload,
   type CancellationAccepted,
+  envelopeDigest,
   HyphaError,
   type RunView,
   signCancel,
 } from '@hypha/protocol';
+import { nodeVerifier } from '@hypha/protocol/node';
 import { systemEntropy } from './authority-signing.ts';
 import { parseRunId } from './option-parsers.ts';
 import { authorityView } from './revision-draft.ts';
+import { assertIsRun } from './run-identity.ts';
 import { allPages, type Session } from './session.ts';
 import { chooseSigner } from './signing-key.ts';
-import { fetchProof } from './submission.ts';
+import { fetchProof, readScriptPayload } from './submission.ts';
 import { nodeAddress, readerOf, type ViaFlags } from './via.ts';
 
 export interface CancelFlags extends ViaFlags {
@@ -41,10 +44,7 @@ export async function findCancelTargets(
   const reader = readerOf(session, flags);
   const views = new Map<string, RunView>();
   for (const id of ids) {
-    const found = id.startsWith('rev_')
-      ? await findRevision(reader, id)
-      : [await reader.run(parseRunId(id))];
-    for (const view of found) views.set(view.run, view);
+    for (const view of await findRuns(reader, id)) views.set(view.run, view);
   }
   const targets = new Map<string, CancelTarget>();
   for (const view of views.values()) {
@@ -55,13 +55,33 @@ export async function findCancelTargets(
   return [...targets.values()];
 }
 
+/** What is signed ends the work of this digest, so whoever is asked must not choose another one. */
+async function findRuns(reader: RunsClient, id: string): Promise<readonly RunView[]> {
+  if (id.startsWith('rev_')) return await findRevision(reader, id);
+  const view = await reader.run(parseRunId(id));
+  assertIsRun(view, id);
+  return [view];
+}
+
 async function findRevision(reader: RunsClient, revision: string): Promise<readonly RunView[]> {
   const runs = await allPages((cursor) => reader.listRuns({ cursor, limit: 500 }), RUNS_MAX);
   const found = runs.filter((run) => run.revision === revision);
-  if (found.length > 0) return found;
-  throw new HyphaError('E_NOT_FOUND', `no run of revision ${revision}`, {
-    hint: 'find it with: hypha deployment history NAME',
-  });
+  const [first] = found;
+  if (first === undefined) {
+    throw new HyphaError('E_NOT_FOUND', `no run of revision ${revision}`, {
+      hint: 'find it with: hypha deployment history NAME',
+    });
+  }
+  const envelope = await reader.envelope(first.run);
+  const digest = envelopeDigest(nodeVerifier, envelope, 'script');
+  const isOne = found.every((run) => run.envelopeDigest === digest);
+  if (!isOne || readScriptPayload(envelope)?.id !== revision) {
+    throw new HyphaError('E_CONFLICT', `what is told of ${revision} is not of it`, {
+      hint: 'do not believe this coordinator; ask the node itself: --via node',
+    });
+  }
+  for (const view of found) assertIsRun(view, view.run);
+  return found;
 }
 
 /**

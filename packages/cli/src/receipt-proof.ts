@@ -19,6 +19,7 @@ import {
 import { nodeVerifier } from '@hypha/protocol/node';
 import { fetchAuthority } from './authority-chain.ts';
 import { findEnrolment } from './node-enrolment.ts';
+import { assertIsRun } from './run-identity.ts';
 import type { ClaimedEnd, WatchedRun } from './run-watch.ts';
 import type { Session } from './session.ts';
 import type { SubmittedRun } from './submission.ts';
@@ -103,11 +104,7 @@ export function proofOf(
 ): NonNullable<WatchedRun['prove']> {
   return async (claimed, signal) => {
     const { node, envelopeDigest } = await reader.run(run, { signal });
-    if (runIdOf(nodeVerifier, envelopeDigest, node) !== run) {
-      throw new HyphaError('E_CONFLICT', `${run} is not of ${envelopeDigest} on ${node}`, {
-        hint: 'do not believe this coordinator; ask the node itself: --via node',
-      });
-    }
+    assertIsRun({ node, envelopeDigest }, run);
     const soon = AbortSignal.any([signal, AbortSignal.timeout(RECEIPT_MS_MAX)]);
     const submitted = { run, node, name: node, reader };
     await unlessAlone(session, via, () =>

@@ -11,6 +11,7 @@ import { z } from 'zod';
 import { EXIT } from '../exit-code.ts';
 import { parseRunId } from '../option-parsers.ts';
 import { draftTask } from '../revision-draft.ts';
+import { assertIsRun } from '../run-identity.ts';
 import { allPages, type Session, sessionOf } from '../session.ts';
 import { readerOf } from '../via.ts';
 import { type SendFlags, sendWork, taskSendOptions } from '../work-sending.ts';
@@ -33,6 +34,7 @@ export function undoCommand(run: Command): void {
       const target = parseRunId(id);
       const reader = readerOf(session, flags);
       const view = await reader.run(target);
+      assertIsRun(view, target);
       assertKept(view);
       const events = await allPages((cursor) => reader.journal(target, { cursor, limit: 500 }));
       const { realm, deployment, node } = view;

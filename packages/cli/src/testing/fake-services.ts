@@ -32,6 +32,8 @@ export interface CoordinatorScript {
   events: readonly JournalEvent[];
   view: RunView | undefined;
   receipt: Envelope | undefined;
+  /** To a cancel; undefined: it answers as if there were no such path. */
+  onCancel?: (body: string) => unknown;
 }
 
 export class FakeServices implements AsyncDisposable {
@@ -132,7 +134,8 @@ export class FakeServices implements AsyncDisposable {
   }
 
   #coordinatorAnswer({ pathname }: URL, reply: ServerResponse, body: string): unknown {
-    const { accepted, events, view, receipt } = this.coordinator;
+    const { accepted, events, view, receipt, onCancel } = this.coordinator;
+    if (pathname === '/v1/cancellations') return onCancel?.(body);
     if (pathname === '/v1/deployments' && body !== '') return accepted;
     // It admits to nothing that it was not asked for by id.
     if (pathname === '/v1/deployments' || pathname === '/v1/runs')
