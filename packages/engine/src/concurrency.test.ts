@@ -214,6 +214,30 @@ describe('the signed ceiling', () => {
   });
 });
 
+test('what was begun before a crash is not refused for what waited for its turn then', async () => {
+  const limits = { limits: { resources: { storageBytes: 100 } } };
+  const script: Script = async ({ call }) => {
+    const first = call('box.ensure', 'a', { size: 10 });
+    const second = call('box.ensure', 'a', { size: 60 });
+    const third = call('box.ensure', 'b', { size: 60 });
+    const settled = await Promise.allSettled([first, second, third]);
+    return settled.map(({ status }) => status);
+  };
+  const calm = new SagaRig(script, limits);
+  takes(calm, (step) => (step === 3 ? 2_000 : 400));
+  const output = '["fulfilled","rejected","fulfilled"]';
+  expect(await calm.run()).toEqual({ state: 'committed', output });
+  // As if only the first outcome had got to the journal.
+  const { events } = calm.journal;
+  const durable = events.findIndex(({ body }) => body.type === 'step-result') + 1;
+  const rig = new SagaRig(script, limits);
+  rig.journal.events.push(...events.slice(0, durable));
+  expect(rig.bodiesOf('step-intent').map(({ step }) => step)).toEqual([1, 3]);
+  rig.world.boxes.set('a', { size: 10, colour: 'plain', whole: true, lastOp: 'x/1' });
+  expect(await rig.run()).toEqual({ state: 'committed', output });
+  expect(rig.world.snapshot()).toMatchObject({ a: { size: 10 }, b: { size: 60 } });
+});
+
 describe('replay of calls made together', () => {
   const both: Script = async ({ call }) => {
     await Promise.all([call('box.ensure', 'a', { size: 1 }), call('box.ensure', 'b', { size: 2 })]);

@@ -153,7 +153,7 @@ export class ScriptSession {
   /** Gives the scheduler what was made since. After a replay that is every call without outcome. */
   #begin(): void {
     const { intents } = this.#context.record;
-    // What is under way already has what it needs, so it comes first.
+    // What was begun before a crash was admitted then and held its locks, so it comes first.
     const [open, others] = partition(this.#fresh, ({ call }) => intents.has(call));
     this.#fresh = [];
     for (const call of [...open, ...others]) this.#scheduler.add(call);

@@ -65,9 +65,7 @@ function admitCall(context: SagaContext, making: StepMaking, call: ScriptCall): 
   const admitted = parseCall({ context, isDeclared: (rid) => making.isDeclared(rid) }, call);
   const { rid, uses, verb, name } = admitted;
   if (rid === null || uses === null) return admitted;
-  // What was begun before a crash was admitted then, whoever is admitted first now.
-  if (context.record.intents.has(call.call)) account.set(rid, uses);
-  else account.reserve(rid, uses, `${verb.kind} ${name}`);
+  account.reserve(rid, uses, `${verb.kind} ${name}`);
   return admitted;
 }
 

@@ -72,6 +72,18 @@ describe('a sleep', () => {
     }
   });
 
+  test('counts from when the script made it, also where that was not recorded', async () => {
+    const rig = new SagaRig(async ({ call }) => await call('sleep', null, { duration: '1s' }));
+    const begunMs = rig.clock.nowMs();
+    await rig.crashAt('before append step-intent');
+    expect(rig.bodiesOf('step-intent')).toEqual([]);
+    rig.clock.advance(60_000);
+    const resumedMs = rig.clock.nowMs();
+    expect((await rig.run()).state).toBe('committed');
+    expect(rig.clock.nowMs()).toBe(resumedMs);
+    expect(rig.bodiesOf('step-intent')).toMatchObject([{ before: { untilMs: begunMs + 1_000 } }]);
+  });
+
   test('does not let a run go that also works', async () => {
     const rig = new SagaRig(async ({ call }) => {
       const sleep = call('sleep', null, { duration: '1h' });
@@ -142,10 +154,12 @@ describe('a sleep', () => {
       return 'slept';
     });
     const drained = new SagaRig(rig.script);
-    const sleeping = drained.run();
-    await expect.poll(() => drained.bodiesOf('started').length).toBe(1);
-    drained.drain.abort();
-    expect(await sleeping).toEqual({ state: 'released' });
+    drained.journal.onAppend = async (bodies) => {
+      if (bodies.some(({ type }) => type === 'step-intent')) drained.drain.abort();
+    };
+    expect(await drained.run()).toEqual({ state: 'released' });
+    expect(drained.bodiesOf('step-intent').map(({ verb }) => verb)).toEqual(['sleep']);
+    expect(drained.bodiesOf('step-result')).toEqual([]);
   });
 
   test.each([
