@@ -108,3 +108,55 @@ test('nobody else gets a secret: not another runner, not an older epoch, not aft
   await expect(claims.provideSecrets('r2', last)).rejects.toMatchObject(refused);
   expect(asked).toEqual([]);
 });
+
+async function running(): Promise<string> {
+  const run = await admitted();
+  await claims.claim('r1', { method: 'claim', run, epoch: 1 });
+  await world.fixture.append(run, [started()]);
+  return run;
+}
+
+async function cancel(run: string): Promise<void> {
+  const { digest: target, realm } = await world.journal.runs.getRun(run);
+  const signed = { digest: 'c'.repeat(64), target, realm, keyids: [], mayCancelAny: true };
+  await world.journal.cancel({ ...signed, receivedAtMs: 1, forgetAtSeconds: 0 });
+}
+
+test('a run that is given back waits for its time, and its runner owns it no longer', async () => {
+  const run = await running();
+  const park = { method: 'park', run, epoch: 1, after: 2, wakeAtMs: 77 } as const;
+  await claims.park('r1', park);
+  expect(wakes).toEqual([77]);
+  const bodies = [finished('failed')];
+  const append = { method: 'append', run, epoch: 1, after: 2, bodies } as const;
+  await expect(claims.append('r1', append)).rejects.toMatchObject({
+    code: 'E_STALE_EPOCH',
+  });
+  expect(await world.journal.runs.getRun(run)).toMatchObject({ epoch: 2, wakeAt: 77 });
+});
+
+test('a cancelled run that is given back has its turn at once, and its claim says why', async () => {
+  const run = await running();
+  await cancel(run);
+  await claims.park('r1', { method: 'park', run, epoch: 1, after: 2, wakeAtMs: 77 });
+  expect(wakes).toEqual([0]);
+  const claim = await claims.claim('r2', { method: 'claim', run, epoch: 2 });
+  expect(claim.isCancelled).toBe(true);
+});
+
+test('a runner that comes back is told what was said of its runs while it was away', async () => {
+  const [cancelled, other] = [await running(), await admitted()];
+  await cancel(cancelled);
+  await claims.reattach('r1', [{ run: cancelled, epoch: 1 }]);
+  expect(notices).toEqual(['r1 cancel']);
+  await expect(claims.reattach('r1', [{ run: other, epoch: 4 }])).rejects.toMatchObject({
+    code: 'E_STALE_EPOCH',
+  });
+});
+
+test('only the owner of a run reads what another kept', async () => {
+  const run = await running();
+  const request = { method: 'read-kept', run, epoch: 1, target: run } as const;
+  await expect(claims.readKept('r2', request)).rejects.toMatchObject({ code: 'E_STALE_EPOCH' });
+  await expect(claims.readKept('r1', request)).rejects.toMatchObject({ code: 'E_NOT_FOUND' });
+});
