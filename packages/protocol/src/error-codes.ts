@@ -246,7 +246,11 @@ export const ERROR_CODES = {
     hint: 'raise the limit or use less',
   },
   E_CPU: { status: 422, title: 'script exceeded limits.cpuMs', hint: 'raise the limit or do less' },
-  E_DEADLINE: { status: 422, title: 'run exceeded limits.wallMs', hint: 'raise the limit' },
+  E_DEADLINE: {
+    status: 422,
+    title: 'run exceeded limits.wallMs',
+    hint: 'see which step took it: hypha run replay RUN; or raise the limit: --deadline',
+  },
   E_TIMEOUT: {
     status: 422,
     title: 'a step or a wait took too long',

@@ -85,6 +85,7 @@ async function showUndone(session: Session, run: RunId, text: string | undefined
     ...leftovers.map((item) => ['left over', leftoverText(item)] as const),
     ['run', run],
   ]);
+  if (undone + leftovers.length === 0) output.note('nothing was left to undo');
   if (leftovers.length > 0) process.exitCode = EXIT.failedRun;
 }
 
