@@ -201,6 +201,7 @@ export class SimNode {
       ...{ ...shared, queue: this.queue, hopeless },
       slots: () => this.runners.filter(({ isDead }) => !isDead).length * SLOTS,
       replaceIdle: () => undefined,
+      isRefused: () => false,
     });
     const reconciler = new Reconciler({ ...shared, sals: this.world.sals(actor), pace: LIMITS });
     const bootId = `boot-${this.#boots}`;
