@@ -190,3 +190,37 @@ test(
     await vi.waitFor(() => expect(rig.beats).toBeGreaterThanOrEqual(2), WAIT);
   },
 );
+
+test(
+  'a run whose neighbour took their sandbox host down goes on as if nothing had happened',
+  TIMEOUT,
+  async () => {
+    await using rig = await NodeRig.open();
+    await rig.volumes.hold('v0');
+    const runner = await rig.startRunner();
+    const [neighbour = ''] = await submitAll(rig, ['v0']);
+    const [tool] = await allHeld(rig, ['v0']);
+    // In a builtin that no interrupt reaches: its host has to be killed.
+    const stuck = await rig.submit(
+      `import { volume } from 'hypha';
+export default async () => {
+  await volume('stuck', { size: 1 });
+  Array.prototype.indexOf.call({ length: 2 ** 53 - 1 }, 1);
+};`,
+      { deployment: 'stuck', limits: { ...SMALL, cpuMs: 200 } },
+    );
+    await vi.waitFor(async () => expect(await rig.stateOf(stuck)).toBe('failed'), WAIT);
+    expect((await rig.bodies(stuck)).at(-1)).toMatchObject({ problem: { code: 'E_CPU' } });
+    process.kill(tool ?? 0);
+    await allCommitted(rig, [neighbour]);
+    const displaced = { msg: 'call failed', run: neighbour, phase: 'guest' };
+    expect(runner.lines).toContainEqual(expect.objectContaining(displaced));
+    const started = (await rig.bodies(neighbour)).filter(({ type }) => type === 'started');
+    expect(started).toHaveLength(1);
+    expect(rig.volumes.effects().filter((effect) => !effect.endsWith('stuck'))).toEqual([
+      ...['make v0', 'finish v0'],
+      ...['make v0-too', 'finish v0-too'],
+    ]);
+    expect(rig.volumes.exists('stuck')).toBe(false);
+  },
+);
