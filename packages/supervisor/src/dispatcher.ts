@@ -130,8 +130,9 @@ export class Dispatcher {
    */
   async #doubt(): Promise<void> {
     const { journal, queue, log, slots } = this.#deps;
-    const entries = journal.listLanes().flatMap(({ runs }) => runs);
-    const idle = slots() - entries.filter(({ holder }) => holder !== null).length;
+    const isHeld = (entry: RunEntry) => entry.holder !== null && isClaimable(entry);
+    const held = journal.listLanes().flatMap(({ runs }) => runs.filter(isHeld));
+    const idle = slots() - held.length;
     const weight = this.#begun < idle ? LIMITS.doubtQuiet : LIMITS.doubtBusy;
     this.#begun = 0;
     const jobs = this.#listWaiting();

@@ -1,4 +1,4 @@
-import type { Journal, RunEntry } from '@hypha/journal';
+import { isClaimable, type Journal, type RunEntry } from '@hypha/journal';
 import type { HyphaServer } from '@hypha/service';
 import type { NodeCancellation } from './cancellation.ts';
 import type { RunTakeover } from './run-takeover.ts';
@@ -21,7 +21,7 @@ export function addRunGauges(
     count(() => true),
   );
   server.gauge('hypha_runs_held', 'Runs that a runner has in hand.', () =>
-    count(({ holder }) => holder !== null),
+    count((entry) => entry.holder !== null && isClaimable(entry)),
   );
   server.gauge('hypha_runs_waiting', 'Runs that wait for a time and are held by no process.', () =>
     count(({ wakeAt }) => wakeAt !== null),
