@@ -9,11 +9,11 @@ const STYLES: Readonly<Record<string, 'green' | 'yellow' | 'red' | 'dim'>> = {
   ...({ 'no-op': 'dim', read: 'dim', wait: 'dim', retain: 'dim' } as const),
 };
 
-/** @param shown `node`: its name; `file`: the script, for the command that applies exactly this */
+/** @param shown `node`: its name; `next`: the command that applies exactly this */
 export function showPlan(
   output: Output,
   plan: PlanDocument,
-  shown: { readonly node: string; readonly file?: string },
+  shown: { readonly node: string; readonly next?: string },
 ): void {
   if (output.format !== 'table') {
     output.item(plan, []);
@@ -48,8 +48,7 @@ export function showPlan(
   }
   if (hash === undefined) return;
   output.line(`hash          ${hash}`);
-  if (shown.file !== undefined)
-    output.note(`exactly this: hypha apply ${shown.file} --expect ${hash}`);
+  if (shown.next !== undefined) output.note(`exactly this: ${shown.next}, with the same flags`);
 }
 
 function summaryOf({ steps, removals }: PlanDocument): string {

@@ -25,7 +25,11 @@ export function planCommand(program: Command): void {
         tells: 'failure',
         show: async ({ run, name }, output) => {
           const plan = readPlan(work.payload, run, output);
-          showPlan(session.output, plan, { node: name, file });
+          const expect = work.nodeNames.length === 1 ? plan.hash : `${name}=${plan.hash}`;
+          showPlan(session.output, plan, {
+            node: name,
+            next: `hypha apply ${file} --expect ${expect}`,
+          });
         },
       });
     });
