@@ -49,11 +49,14 @@ describe('a running container', () => {
     const result = await node.ensure('web', PAGE);
     const answer = await fetch(`http://[${addressOf(result)}]/page`);
     expect(await answer.text()).toBe('hello');
-    expect(await node.observe('web', PAGE)).toMatchObject({
-      state: 'running',
-      converged: true,
-      addresses: [addressOf(result)],
-      info: { restarts: 0, health: 'healthy', pids: 1 },
+    // The server has a process for a request until its connection ends.
+    await vi.waitFor(async () => {
+      expect(await node.observe('web', PAGE)).toMatchObject({
+        state: 'running',
+        converged: true,
+        addresses: [addressOf(result)],
+        info: { restarts: 0, health: 'healthy', pids: 1 },
+      });
     });
   });
 

@@ -126,3 +126,14 @@ test('refuses output beyond the bound', async () => {
   );
   expect((error as HyphaError).message).toContain('printed more than its bound');
 });
+
+test('an argument that no command can have is a command that did not start', async () => {
+  const error = await failureOf(runCommand({ tool: sh, argv: ['a\0b'], purpose: 'try', signal }));
+  expect(error).toMatchObject({ code: 'E_SAL', message: 'cannot try: /bin/sh did not start' });
+});
+
+test('a tool that reads no input is not waited for to read it', async () => {
+  const input = 'x'.repeat(1024 * 1024);
+  const result = await runCommand({ tool: '/bin/true', argv: [], purpose: 'try', input, signal });
+  expect(result.exitCode).toBe(0);
+});

@@ -2,11 +2,12 @@
  * The one way SALs run external commands: an absolute path, an argv array, a fixed environment, a
  * deadline and an output bound (security notes §2.8). There is no shell, so nothing is ever quoted.
  */
+import { type ChildProcess, spawn } from 'node:child_process';
 import { constants } from 'node:fs';
 import { access, stat } from 'node:fs/promises';
 import { isAbsolute, join } from 'node:path';
+import type { Readable } from 'node:stream';
 import { HyphaError } from '@hypha/protocol';
-import { execa } from 'execa';
 
 const TOOL_FOLDERS = [
   '/usr/local/sbin',
@@ -100,23 +101,14 @@ export const runCommand: RunCommand = async (command) => {
     throw new HyphaError('E_INTERNAL', `tool ${command.tool} is not an absolute path`);
   }
   command.signal.throwIfAborted();
-  const child = withToolUmask(() => start(command));
-  // A grandchild that inherited the pipes must not make us wait for its whole life.
-  let pipeTimer: NodeJS.Timeout | undefined;
-  child.nodeChildProcess.once('exit', () => {
-    pipeTimer = setTimeout(() => {
-      child.stdout?.destroy();
-      child.stderr?.destroy();
-    }, COMMAND_LIMITS.pipeDelayMs);
-  });
   const stuck = waitUntilStuck(command);
-  const result = await Promise.race([child, stuck.promise]);
-  clearTimeout(pipeTimer);
-  stuck.cancel();
-  if (result === 'stuck' || result.isCanceled) command.signal.throwIfAborted();
-  if (result === 'stuck') return checkEnd(command, STUCK);
-  const ended = { ...result, stdout: textOf(result.stdout), stderr: textOf(result.stderr) };
-  return checkEnd(command, ended);
+  try {
+    const result = await Promise.race([waitForEnd(command), stuck.promise]);
+    if (result === 'stuck' || result.isCanceled) command.signal.throwIfAborted();
+    return checkEnd(command, result === 'stuck' ? STUCK : result);
+  } finally {
+    stuck.cancel();
+  }
 };
 
 /** As most machines have it. */
@@ -135,23 +127,85 @@ export function withToolUmask<T>(spawn: () => T): T {
   }
 }
 
-function start(command: Command) {
+/**
+ * Plain `spawn`: a library that does the same costs several times its processor time, and a step may need half a
+ * dozen commands.
+ */
+function start(command: Command): ChildProcess {
   const output = command.output === 'discard' ? 'ignore' : 'pipe';
-  return execa(command.tool, command.argv, {
-    shell: false,
+  return spawn(command.tool, command.argv, {
     cwd: command.cwd ?? '/',
     env: COMMAND_ENV,
-    extendEnv: false,
-    reject: false,
-    stripFinalNewline: false,
-    stdout: output,
-    stderr: output,
-    ...(command.input === undefined ? { stdin: 'ignore' as const } : { input: command.input }),
-    timeout: command.timeoutMs ?? COMMAND_LIMITS.timeoutMs,
-    forceKillAfterDelay: COMMAND_LIMITS.killDelayMs,
-    maxBuffer: command.outputBytesMax ?? COMMAND_LIMITS.outputBytesMax,
-    cancelSignal: command.signal,
+    stdio: [command.input === undefined ? 'ignore' : 'pipe', output, output],
   });
+}
+
+/** Resolves with whatever end it takes; SIGTERM at the deadline, the bound or the signal, then SIGKILL. */
+async function waitForEnd(command: Command): Promise<CommandEnd & { isCanceled: boolean }> {
+  const { timeoutMs, outputBytesMax, killDelayMs, pipeDelayMs } = COMMAND_LIMITS;
+  const seen = { timedOut: false, isMaxBuffer: false, isCanceled: false };
+  let child: ChildProcess;
+  try {
+    child = withToolUmask(() => start(command));
+  } catch (cause) {
+    // An argument that no command can have.
+    return { ...seen, stdout: '', stderr: '', cause };
+  }
+  const { promise, resolve } = Promise.withResolvers<Partial<CommandEnd>>();
+  const timers: NodeJS.Timeout[] = [];
+  const end = (why: keyof typeof seen) => {
+    seen[why] = true;
+    child.kill('SIGTERM');
+    timers.push(setTimeout(() => child.kill('SIGKILL'), killDelayMs));
+  };
+  const onAbort = () => end('isCanceled');
+  command.signal.addEventListener('abort', onAbort, { once: true });
+  timers.push(setTimeout(() => end('timedOut'), command.timeoutMs ?? timeoutMs));
+  const bound = {
+    bytesMax: command.outputBytesMax ?? outputBytesMax,
+    onFull: () => end('isMaxBuffer'),
+  };
+  const stdout = collect(child.stdout, bound);
+  const stderr = collect(child.stderr, bound);
+  child.once('error', (cause) => resolve({ cause }));
+  child.once('exit', () => {
+    // A grandchild that inherited the pipes must not make us wait for its whole life.
+    timers.push(
+      setTimeout(() => {
+        child.stdout?.destroy();
+        child.stderr?.destroy();
+      }, pipeDelayMs),
+    );
+  });
+  child.once('close', (code, signal) => {
+    resolve({ exitCode: code ?? undefined, signal: signal ?? undefined });
+  });
+  // Whether it reads all of it is its own affair.
+  child.stdin?.on('error', () => undefined);
+  child.stdin?.end(command.input);
+  try {
+    const ended = await promise;
+    return { ...seen, ...ended, stdout: stdout(), stderr: stderr() };
+  } finally {
+    command.signal.removeEventListener('abort', onAbort);
+    for (const timer of timers) clearTimeout(timer);
+  }
+}
+
+/** Keeps what comes, up to the bound. */
+function collect(
+  stream: Readable | null,
+  { bytesMax, onFull }: { readonly bytesMax: number; readonly onFull: () => void },
+): () => string {
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  stream?.on('data', (chunk: Buffer) => {
+    const wasFull = bytes > bytesMax;
+    bytes += chunk.length;
+    if (bytes <= bytesMax) chunks.push(chunk);
+    else if (!wasFull) onFull();
+  });
+  return () => Buffer.concat(chunks).toString('utf8');
 }
 
 const STUCK: CommandEnd = { timedOut: true, isMaxBuffer: false, stdout: '', stderr: '' };
@@ -233,8 +287,4 @@ function boundArgv(argv: readonly string[]): readonly string[] {
     kept.push(argument);
   }
   return kept;
-}
-
-function textOf(output: unknown): string {
-  return typeof output === 'string' ? output : '';
 }
