@@ -105,5 +105,7 @@ try {
   process.stdout.write(`chaos ended early, seed ${seed}\n`);
   process.exitCode = EXIT.failed;
 } finally {
+  // What a killed fleet left running only a living one can stop.
+  if (!fleet.isUp) await fleet.up().catch(() => undefined);
   await fleet[Symbol.asyncDispose]();
 }

@@ -56,7 +56,7 @@ export async function runDeployment(
   work: { readonly deployment: string; readonly count: number; readonly random: SeededRandom },
 ): Promise<ChaosRun[]> {
   const { deployment, count, random } = work;
-  const ends: Promise<ChaosRun>[] = [];
+  const ends: Promise<ChaosRun | null>[] = [];
   for (let generation = 1; generation <= count; generation++) {
     const script = writeScript(random, `${deployment}-${generation}`);
     const choices = {
@@ -65,10 +65,12 @@ export async function runDeployment(
       waits: random.chance(0.75),
     };
     const end = driveRun(deps, { deployment, generation, script, ...choices });
+    // Whoever waits for all of them hears of it.
+    end.catch(() => undefined);
     ends.push(end);
     if (choices.waits) await end;
   }
-  return await Promise.all(ends);
+  return (await Promise.all(ends)).filter((run) => run !== null);
 }
 
 interface Choices {
@@ -79,7 +81,17 @@ interface Choices {
   readonly cancelAfterMs: number | null;
 }
 
-async function driveRun(deps: WorkloadDeps, choices: Choices): Promise<ChaosRun> {
+/** Null for a revision that a later one overtook on its way to the node: it was never accepted. */
+async function driveRun(deps: WorkloadDeps, choices: Choices): Promise<ChaosRun | null> {
+  try {
+    return await followRun(deps, choices);
+  } catch (error) {
+    if (isHyphaError(error, 'E_SUPERSEDED')) return null;
+    throw error;
+  }
+}
+
+async function followRun(deps: WorkloadDeps, choices: Choices): Promise<ChaosRun> {
   const { fleet, runs, image } = deps;
   const { deployment, generation, script, viaCoordinator, cancelAfterMs } = choices;
   const payload = runs.draft({
