@@ -8,7 +8,6 @@ import {
   Json,
   runIdOf,
   signScript,
-  type VerbClass,
   verifyReceipt,
 } from '@hypha/protocol';
 import { nodeVerifier } from '@hypha/protocol/node';
@@ -24,6 +23,7 @@ import { RunClaims } from '../../packages/supervisor/src/run-claims.ts';
 import { SOURCE } from './crash-script.ts';
 import { type CrashWorld, REALM, removeAll } from './crash-world.ts';
 import { MortalProcess } from './mortal-process.ts';
+import { type Committed, isCommitted, isInsideOnce, linesOf } from './recorded-steps.ts';
 import { WatchedEffects } from './watched-effects.ts';
 
 const RESOURCES = { milliCpus: 10_000, memoryBytes: 2 ** 30, storageBytes: 2 ** 30 };
@@ -104,7 +104,7 @@ class CrashRun {
       await own.close();
     }
     await first.fenced();
-    const isUnknown = first.isDead && this.#isOnceOpen(await this.#readEvents());
+    const isUnknown = first.isDead && isInsideOnce(await this.#readEvents());
     if (first.isDead) await this.#takeOver(options.hosts);
     const ending = await this.#settle();
     return { ending, hasDied: first.isDead, isUnknown };
@@ -221,15 +221,12 @@ class CrashRun {
       worlds.push(await this.#world.capture(this.#deployment));
     }
     const receipt = await this.#readReceipt();
-    const steps = (await this.#readEvents()).flatMap(outcomeOf).toSorted();
+    const steps = (await this.#readEvents()).flatMap(linesOf).toSorted();
     return { receipt, steps, worlds, ...(await this.#watched.seen()) };
   }
 
   /** Drops what was parked, and says whether the node is as declared without any repair. */
-  async #converge(
-    sals: Sals,
-    desired: Extract<JournalEvent['body'], { type: 'committed' }>['desired'],
-  ): Promise<Json> {
+  async #converge(sals: Sals, desired: Committed['desired']): Promise<Json> {
     const observed: Record<string, Json> = {};
     for (const resource of desired) {
       const record = { ...resource, realm: REALM, deployment: this.#deployment };
@@ -255,30 +252,4 @@ class CrashRun {
   async #readEvents(): Promise<readonly JournalEvent[]> {
     return await this.#node.journal.runs.readAllEvents(this.#run);
   }
-
-  #isOnceOpen(events: readonly JournalEvent[]): boolean {
-    const ended = new Set(events.flatMap(({ body }) => (isOutcome(body) ? [body.step] : [])));
-    return events.some(({ body }) => {
-      if (body.type !== 'step-intent' || ended.has(body.step)) return false;
-      const { idempotent = false } = body.args as { readonly idempotent?: boolean };
-      return body.class === ('once' satisfies VerbClass) && !idempotent;
-    });
-  }
-}
-
-type Body = JournalEvent['body'];
-
-function isCommitted(body: Body): body is Extract<Body, { type: 'committed' }> {
-  return body.type === 'committed';
-}
-
-function isOutcome(body: Body): body is Extract<Body, { type: 'step-result' | 'step-error' }> {
-  return body.type === 'step-result' || body.type === 'step-error';
-}
-
-function outcomeOf({ body }: JournalEvent): readonly string[] {
-  if (body.type === 'step-intent') {
-    return [`${String(body.step).padStart(2, '0')} ${body.verb} ${body.name} ${body.action}`];
-  }
-  return isOutcome(body) ? [`${String(body.step).padStart(2, '0')} ${body.type}`] : [];
 }

@@ -13,6 +13,7 @@ import {
 } from '@hypha/sal-btrfs';
 import { type ContainerMachine, createContainerSal, detectContainers } from '@hypha/sal-container';
 import { buildBusyboxImage, findImageLack } from '@hypha/sal-container/testing';
+import { engineClock } from '../../packages/runner/src/engine-clock.ts';
 import type { ContainerHost } from '../../packages/sal-container/src/container-host.ts';
 import { Containers } from '../../packages/sal-container/src/containers.ts';
 import { listGroupFolders } from '../../packages/sal-container/src/testing/traces.ts';
@@ -181,7 +182,7 @@ export class RealWorld implements CrashWorld {
       findVolume: async () => undefined,
       runFolder: join(this.#folder, 'run'),
       group: `hypha-${Buffer.from(suffix).toString('hex').slice(0, 8)}`,
-      nowMs: () => Date.now(),
+      nowMs: engineClock.nowMs,
     };
   }
 
