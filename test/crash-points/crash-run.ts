@@ -71,12 +71,12 @@ export async function runDeployment(
   world: CrashWorld,
   options: CrashPoint & { readonly hosts: SandboxPool },
 ): Promise<CrashReport> {
-  const run = new CrashRun(world, options.deployment);
-  try {
-    return await run.go(options);
-  } finally {
-    await run.close();
-  }
+  const { deployment } = options;
+  const run = new CrashRun(world, deployment);
+  const report = await run.go(options).finally(() => run.close());
+  const left = JSON.stringify(await world.capture(deployment));
+  if (left !== '{}') throw new Error(`left of ${deployment}: ${left}`);
+  return report;
 }
 
 class CrashRun {

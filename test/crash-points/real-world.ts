@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { mkdtemp, readdir, readFile, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
@@ -16,6 +17,7 @@ import { buildBusyboxImage, findImageLack } from '@hypha/sal-container/testing';
 import { engineClock } from '../../packages/runner/src/engine-clock.ts';
 import type { ContainerHost } from '../../packages/sal-container/src/container-host.ts';
 import { Containers } from '../../packages/sal-container/src/containers.ts';
+import { attachmentOf } from '../../packages/sal-container/src/network-attachment.ts';
 import { listGroupFolders } from '../../packages/sal-container/src/testing/traces.ts';
 import { ONCE_FILE } from './crash-script.ts';
 import { type CrashWorld, knownOf, nodeKey, readLabel, withoutNames } from './crash-world.ts';
@@ -142,8 +144,15 @@ export class RealWorld implements CrashWorld {
     const containers = new Containers(this.#host(EFFECTS, this.#pool));
     const current = await containers.store.findCurrent(rid);
     const folders = await this.#names(join(this.#folder, 'run'), '');
-    const runs = folders.filter((name) => name.includes(rid));
-    if (current === undefined) return runs.length === 0 ? undefined : { runs: runs.length };
+    const runs = folders.filter((name) => name.includes(rid)).length;
+    const { name, namespacePath } = attachmentOf(containers.host, rid);
+    const places = { namespace: namespacePath, link: `/sys/class/net/${name}` };
+    const network = Object.entries(places).flatMap(([part, path]) =>
+      existsSync(path) ? [part] : [],
+    );
+    if (current === undefined) {
+      return runs === 0 && network.length === 0 ? undefined : { runs, network };
+    }
     const { label, ...record } = await containers.store.read(current);
     const { state } = await containers.runtime.status(current, signal());
     const createdBy = withoutNames(label.createdBy, deployment);
@@ -156,7 +165,7 @@ export class RealWorld implements CrashWorld {
       }
     }
     const declared = JSON.parse(withoutNames(JSON.stringify(record), deployment)) as Json;
-    return { runs: runs.length, createdBy, declared: withoutHashes(declared), state, memory };
+    return { runs, network, createdBy, declared: withoutHashes(declared), state, memory };
   }
 
   /** Files and folders below a path of the pool, with what they hold. */
