@@ -24,10 +24,11 @@ export default async () => {
 `;
 /** Longer than the test: it ends because it is stopped. */
 const ENDLESS = `
-import { volume } from 'hypha';
+import { sleep, volume } from 'hypha';
 export const deployment = { name: 'endless', secrets: ['token'] };
 export default async () => {
-  for (let i = 0; i < 9000; i++) await volume('data', { size: '1MiB' });
+  await volume('data', { size: '1MiB' });
+  for (let i = 0; i < 500; i++) await sleep('1s');
 };
 `;
 

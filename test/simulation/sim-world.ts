@@ -253,6 +253,7 @@ export class SimWorld {
   /** One half of an effect: it happens at one moment, and only one process may be at a thing then. */
   async #half(actor: Actor, rid: Rid, signal: AbortSignal, change: () => void): Promise<void> {
     signal.throwIfAborted();
+    await actor.pass();
     const other = this.#hands.get(rid);
     if (other !== undefined) this.#violate(`${actor.name} and ${other} are at ${rid} at once`);
     this.#hands.set(rid, actor.name);
