@@ -4,7 +4,7 @@ import { promisify } from 'node:util';
 import { expect, test } from 'vitest';
 import { root } from './fixtures/fleet.ts';
 
-const RUNS = 12;
+const RUNS = 8;
 const TIMEOUT_MS = 900_000;
 
 test('generated scripts keep every promise while what runs them is killed, stopped and wiped', {

@@ -22,7 +22,7 @@ const FAULTS = {
 } as const;
 type Fault = keyof typeof FAULTS;
 
-const PAUSE_MS = { min: 300, max: 2_500 };
+const PAUSE_MS = { min: 300, max: 4_000 };
 const STOPPED_MS = { min: 200, max: 3_000 };
 /** Longer than a supervisor waits for a silent runner. */
 const RUNNER_STOPPED_MS = 20_000;
