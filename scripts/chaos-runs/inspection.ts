@@ -52,7 +52,7 @@ async function inspectRun(
   key: Uint8Array,
 ): Promise<string[]> {
   const { end } = run;
-  if (end === null) return [`G2 ${run.run} has not ended`];
+  if (end === null) return [`G2 ${run.run} has not ended: ${await standingOf(fleet, run.run)}`];
   const found: string[] = [];
   const say = (line: string) =>
     void found.push(`${line} (${run.run}, ${run.deployment} ${run.generation})`);
@@ -84,6 +84,17 @@ async function inspectRun(
   ).catch((error: unknown) => void say(`G7 no receipt: ${error}`));
   if (receipt) checkReceipt(receipt, run, events, say);
   return found;
+}
+
+/** How far a run got that did not end: its newest events. */
+async function standingOf(fleet: Fleet, run: string): Promise<string> {
+  const { state } = await fleet.coordinator.run(run).catch(() => fleet.node.run(run));
+  const { items } = await fleet.node.journal(run, { limit: 500 }).catch(() => ({ items: [] }));
+  const events = items.slice(-12).map(({ at, epoch, body }) => {
+    const step = 'step' in body ? ` ${body.step}` : '';
+    return `${new Date(at).toISOString()} ${epoch} ${body.type}${step}`;
+  });
+  return [state, ...events].join('\n    ');
 }
 
 function checkReceipt(

@@ -70,7 +70,7 @@ async function unleash(fleet: Fleet, isReal: boolean): Promise<number> {
   if (violations.length > 0) process.stdout.write(`${fleet.logs()}\n`);
   report(ended, monkey);
   process.stdout.write(
-    `${ended.length} runs, ${monkey.kills} kills, ${violations.length} violations, seed ${seed}\n`,
+    `${count} runs, ${monkey.kills} kills, ${violations.length} violations, seed ${seed}\n`,
   );
   return violations.length;
 }

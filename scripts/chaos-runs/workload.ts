@@ -91,7 +91,7 @@ async function driveRun(deps: WorkloadDeps, choices: Choices): Promise<ChaosRun 
   }
 }
 
-async function followRun(deps: WorkloadDeps, choices: Choices): Promise<ChaosRun> {
+async function followRun(deps: WorkloadDeps, choices: Choices): Promise<ChaosRun | null> {
   const { fleet, runs, image } = deps;
   const { deployment, generation, script, viaCoordinator, cancelAfterMs } = choices;
   const payload = runs.draft({
@@ -113,6 +113,7 @@ async function followRun(deps: WorkloadDeps, choices: Choices): Promise<ChaosRun
     cancelledAtMs = await cancel(deps, payload, envelope, viaCoordinator);
   }
   const end = await awaitEnd(deps, run);
+  if (end === 'refused') return null;
   return { run, deployment, generation, script, cancelledAtMs, end };
 }
 
@@ -142,12 +143,20 @@ async function cancel(
   }
 }
 
-async function awaitEnd({ fleet, signal }: WorkloadDeps, run: string): Promise<RunView | null> {
+/** `refused`: the coordinator took it, and the node did not. */
+async function awaitEnd(
+  { fleet, signal }: WorkloadDeps,
+  run: string,
+): Promise<RunView | 'refused' | null> {
   const deadline = performance.now() + END_MS_MAX;
   while (performance.now() < deadline) {
     signal.throwIfAborted();
     const view = await fleet.node.run(run).catch(() => undefined);
     if (view !== undefined && isTerminal(view.state)) return view;
+    const routed = await fleet.coordinator.run(run).catch(() => undefined);
+    if (routed?.state === 'rejected' && routed.startedAt === null && view === undefined) {
+      return 'refused';
+    }
     await delay(POLL_MS);
   }
   return null;
