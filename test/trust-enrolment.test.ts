@@ -235,7 +235,8 @@ test('an admin gives the place of a machine that is lost to another key', {
   await hypha('node', 'admit', fresh.id, '--replaces', 'seat');
   expect(await fresh.waitUntilReady()).toMatchObject({ name: 'seat' });
   expect(await findNode(fresh.id)).toMatchObject({ name: 'seat', labels: { zone: 'low' } });
-  expect(await findNode(old)).toMatchObject({ state: 'revoked', replacedBy: fresh.id });
+  await waitFor(async () => (await findNode(old))?.state === 'revoked', { what: 'the old is out' });
+  expect(await findNode(old)).toMatchObject({ replacedBy: fresh.id });
   expect(await powersOf(lost)).toEqual(NO_POWERS);
 });
 

@@ -156,7 +156,7 @@ class CrashRun {
       ...{ journal, secrets: NO_SECRETS, bootId: 'boot', log: silent },
       reconciler: { makeWay: async () => undefined, leaveAlone: async () => undefined },
       revocations: { checkMayAppend: () => undefined, reasonOf: () => undefined },
-      dispatcher: { wakeAt: () => undefined, kick: () => undefined },
+      dispatcher: { wakeAt: () => undefined, kick: () => undefined, isHeld: () => false },
       notify: () => undefined,
       self: () => ({ id: node, name: 'node-1', labels: {}, realms: ['*'] }),
       authority: () => fleet.authority.updates,

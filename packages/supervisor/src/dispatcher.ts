@@ -62,6 +62,11 @@ export class Dispatcher {
     this.#held.add(run);
   }
 
+  /** Nobody may have it yet, whatever job says so. */
+  isHeld(run: string): boolean {
+    return this.#held.has(run);
+  }
+
   letGo(run: string): void {
     this.#held.delete(run);
     this.kick();

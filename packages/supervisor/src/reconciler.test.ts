@@ -17,7 +17,7 @@ const entryOf = async (run: string) => await world.journal.runs.getRun(run);
 test('what is recorded and not there is made, volumes before what stands on them', async () => {
   await world.succeed(await world.commit([web, data]));
   await world.startReconciler();
-  await until('both are there', () => world.sals.things().length === 2);
+  await until('both are there', () => world.sals.effects().length === 2);
   expect(world.sals.effects()).toEqual(['repair data', 'repair web']);
 });
 

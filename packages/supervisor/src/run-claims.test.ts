@@ -19,11 +19,13 @@ let claims: RunClaims;
 let asked: string[];
 let wakes: number[];
 let notices: string[];
+let held: Set<string>;
 beforeEach(async () => {
   world = await JournalWorld.open();
   asked = [];
   wakes = [];
   notices = [];
+  held = new Set();
   const files: SecretFiles = {
     provide: async ({ realm, deployment }, refs) => {
       asked.push(`${realm}/${deployment}`);
@@ -35,7 +37,11 @@ beforeEach(async () => {
     reconciler: world.reconciler,
     secrets: files,
     revocations: { checkMayAppend: () => undefined, reasonOf: () => undefined },
-    dispatcher: { wakeAt: (timeMs) => wakes.push(timeMs), kick: () => wakes.push(0) },
+    dispatcher: {
+      wakeAt: (timeMs) => wakes.push(timeMs),
+      kick: () => wakes.push(0),
+      isHeld: (run) => held.has(run),
+    },
     notify: (runner, notice) => notices.push(`${runner} ${notice.notice}`),
     bootId: 'boot-1',
     self: () => ({ id: 'node', name: 'n', labels: {}, realms: ['*'] }),
@@ -59,6 +65,16 @@ test('a claim tells the names and versions of the secrets the run was given, the
   await world.journal.takeOver(run);
   const second = await claims.claim('r2', { method: 'claim', run, epoch: 2 });
   expect(second.secrets).toEqual(first.secrets);
+});
+
+test('nobody gets a run while what it had made is being made again, whatever job names it', async () => {
+  const run = await admitted();
+  held.add(run);
+  const claim = () => claims.claim('r1', { method: 'claim', run, epoch: 1 });
+  await expect(claim()).rejects.toMatchObject({ code: 'E_UNAVAILABLE' });
+  expect(world.journal.findUnfinished(run)).toMatchObject({ holder: null, epoch: 1 });
+  held.delete(run);
+  expect(await claim()).toMatchObject({ run });
 });
 
 test('a claim tells what the deployment has, and what remains of data and of a failed run', async () => {

@@ -40,7 +40,7 @@ interface ClaimsDeps {
   readonly reconciler: Pick<Reconciler, 'makeWay' | 'leaveAlone'>;
   readonly secrets: SecretFiles;
   readonly revocations: Pick<Revocations, 'checkMayAppend' | 'reasonOf'>;
-  readonly dispatcher: Pick<Dispatcher, 'wakeAt' | 'kick'>;
+  readonly dispatcher: Pick<Dispatcher, 'wakeAt' | 'kick' | 'isHeld'>;
   readonly notify: (runner: string, notice: SupervisorNotice) => void;
   readonly bootId: string;
   /** Throws `E_UNAVAILABLE` before the node has enrolled. */
@@ -74,10 +74,16 @@ export class RunClaims {
     }
   }
 
-  /** Throws `E_STALE_EPOCH` for a job that is stale or was never ours. */
+  /**
+   * Throws `E_STALE_EPOCH` for a job that is stale or was never ours, `E_UNAVAILABLE` while what the run had made is
+   * still being made again: it gets a job when that is done.
+   */
   async claim(runner: string, { run, epoch }: Claim): Promise<ClaimAnswer> {
-    const { journal, reconciler, bootId, log } = this.#deps;
+    const { journal, reconciler, dispatcher, bootId, log } = this.#deps;
     const node = this.#deps.self();
+    if (dispatcher.isHeld(run)) {
+      throw new HyphaError('E_UNAVAILABLE', `${run} waits for its resources to be restored`);
+    }
     const entry = await journal
       .claim(run, { runner, epoch, bootId })
       .catch(async (err: unknown) => {

@@ -38,10 +38,8 @@ export class RunTakeover {
     const { dispatcher, reconciler, bootId, log } = this.#deps;
     for (const entry of this.#list(isClaimable)) {
       const { run, holder } = entry;
-      const isRestored = entry.bootId !== null && entry.bootId !== bootId;
-      // Jobs from before the reboot may still be in the queue: they must not be worth anything meanwhile.
-      if (isRestored || (holder !== null && !expected.has(holder))) await this.#takeOver(entry);
-      if (!isRestored) continue;
+      if (holder !== null && !expected.has(holder)) await this.#takeOver(entry);
+      if (entry.bootId === null || entry.bootId === bootId) continue;
       log.info({ run }, 'resources of the run are restored after a reboot');
       dispatcher.hold(run);
       // `restore` never rejects.
