@@ -17,8 +17,10 @@ test('generated scripts keep every promise while what runs them is killed, stopp
     ['--runs', String(RUNS), '--seed', seed],
     { timeout: TIMEOUT_MS, maxBuffer: 16 * 2 ** 20 },
   );
-  const { stdout } = await chaos.catch((error: { stdout?: string }) => ({
-    stdout: error.stdout ?? String(error),
-  }));
-  expect(stdout).toMatch(new RegExp(`\\n${RUNS} runs, \\d+ kills, 0 violations, seed ${seed}\\n$`));
+  const { stdout, stderr } = await chaos.catch(
+    ({ stdout = '', stderr = '' }: { stdout?: string; stderr?: string }) => ({ stdout, stderr }),
+  );
+  expect(stdout, stderr).toMatch(
+    new RegExp(`\\n${RUNS} runs, \\d+ kills, 0 violations, seed ${seed}\\n$`),
+  );
 });

@@ -12,6 +12,7 @@ import { waitFor } from '@hypha/testkit';
 import type { Fleet } from '../../test/fixtures/fleet.ts';
 import { poolFolders, runtimeContainers } from '../../test/fixtures/node-world.ts';
 import type { SignedRuns } from '../../test/fixtures/signed-runs.ts';
+import { insist } from './insist.ts';
 import type { ChaosRun } from './workload.ts';
 
 /** For repairs and deliveries that the last fault left to do. */
@@ -25,6 +26,7 @@ interface InspectionDeps {
   readonly runs: SignedRuns;
   /** True: volumes and containers can be looked at without asking Hypha. */
   readonly isReal: boolean;
+  readonly signal: AbortSignal;
 }
 
 /** Looks at everything when all is quiet; each line that comes back is a broken promise. */
@@ -47,7 +49,7 @@ export async function inspect(
 
 /** G2, G3, G6 and the receipt. */
 async function inspectRun(
-  { fleet, runs }: InspectionDeps,
+  { fleet, runs, signal }: InspectionDeps,
   run: ChaosRun,
   key: Uint8Array,
 ): Promise<string[]> {
@@ -56,7 +58,7 @@ async function inspectRun(
   const found: string[] = [];
   const say = (line: string) =>
     void found.push(`${line} (${run.run}, ${run.deployment} ${run.generation})`);
-  const events = await runs.events(run.run);
+  const events = await insist(signal, () => runs.events(run.run));
   if (firstBrokenEvent(nodeVerifier, events) !== null) say('G7 the journal is broken');
   const finished = events.filter(({ body }) => body.type === 'finished');
   if (finished.length !== 1) say(`G2 it ended ${finished.length} times`);

@@ -65,7 +65,7 @@ async function unleash(fleet: Fleet, isReal: boolean): Promise<number> {
     calm.abort();
     await raging;
   }
-  const violations = await inspect({ fleet, runs, isReal }, ended);
+  const violations = await inspect({ fleet, runs, isReal, signal: interrupted.signal }, ended);
   for (const line of violations) process.stdout.write(`violation: ${line}\n`);
   if (violations.length > 0) process.stdout.write(`${fleet.logs()}\n`);
   report(ended, monkey);

@@ -5,7 +5,6 @@ import {
   digestOf,
   type Envelope,
   fromBase64,
-  HyphaError,
   isHyphaError,
   isTerminal,
   type RunView,
@@ -16,14 +15,14 @@ import { nodeVerifier } from '@hypha/protocol/node';
 import type { SeededRandom } from '@hypha/testkit';
 import type { Fleet } from '../../test/fixtures/fleet.ts';
 import type { SignedRuns } from '../../test/fixtures/signed-runs.ts';
+import { insist } from './insist.ts';
 import { type ChaosScript, writeScript } from './script-writer.ts';
 
+/** Small enough that two revisions of every deployment fit on a node of two cores. */
 const LIMITS = {
   wallMs: 300_000,
-  resources: { milliCpus: 400, memoryBytes: 128 * 2 ** 20, storageBytes: 64 * 2 ** 20 },
+  resources: { milliCpus: 100, memoryBytes: 128 * 2 ** 20, storageBytes: 64 * 2 ** 20 },
 };
-/** A service may be away for as long as its restarts are backed off. */
-const ANSWER_MS_MAX = 120_000;
 /** From its 202 to its end: everything may be killed over and over meanwhile. */
 const END_MS_MAX = 420_000;
 const POLL_MS = 200;
@@ -103,7 +102,7 @@ async function followRun(deps: WorkloadDeps, choices: Choices): Promise<ChaosRun
     limits: LIMITS,
   });
   const envelope = runs.signPayload(payload);
-  const run = await insist(deps, async () => {
+  const run = await insist(deps.signal, async () => {
     const client = viaCoordinator ? fleet.coordinator : fleet.node;
     return (await client.submit({ envelope })).runs[0]?.run ?? '';
   });
@@ -132,7 +131,7 @@ async function cancel(
   );
   const signed = signCancel(payload, [fleet.operator]);
   try {
-    await insist(deps, async () => {
+    await insist(deps.signal, async () => {
       const client = viaCoordinator ? fleet.coordinator : fleet.node;
       return await client.cancel({ envelope: signed });
     });
@@ -160,20 +159,4 @@ async function awaitEnd(
     await delay(POLL_MS);
   }
   return null;
-}
-
-/** Asks again while nobody answers: the same envelope is the same work. */
-async function insist<T>({ signal }: WorkloadDeps, ask: () => Promise<T>): Promise<T> {
-  const deadline = performance.now() + ANSWER_MS_MAX;
-  for (;;) {
-    signal.throwIfAborted();
-    try {
-      return await ask();
-    } catch (error) {
-      const isFinal =
-        error instanceof HyphaError && !error.retryable && error.code !== 'E_UNAVAILABLE';
-      if (isFinal || performance.now() > deadline) throw error;
-    }
-    await delay(POLL_MS);
-  }
 }

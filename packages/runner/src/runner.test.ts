@@ -225,7 +225,8 @@ test('exits in good order when told to stop while Redis is gone', async () => {
 test('leaves a job to others when its supervisor drains it', async () => {
   await using rig = await NodeRig.open();
   await rig.volumes.hold('a');
-  const first = await rig.startRunner();
+  // A free seat would take the other job before the notice is read.
+  const first = await rig.startRunner({ HYPHA_RUNNER_CONCURRENCY: '1' });
   const run = await rig.submit(TWO_VOLUMES);
   const tool = await heldBy(rig, 'a');
   const waiting = await rig.submit(TWO_VOLUMES, { deployment: 'other' });
