@@ -103,6 +103,30 @@ test('the plan of a plan run is its output, as the node committed it', async () 
   expect(await fleet.coordinator.plan(run)).toEqual(plan);
 });
 
+test.for([
+  ['no JSON at all', '{', true],
+  ['no plan', '{"v":1}', false],
+] as const)(
+  'a node that commits %s as its plan fails no reader',
+  async ([what, output, isTorn]) => {
+    const { script, run } = await submit(
+      `hostile-${what.replaceAll(' ', '-').toLowerCase()}`,
+      'plan',
+    );
+    const committed: JournalBody = {
+      ...{ type: 'committed', output, outputSha256: 'a'.repeat(64), desired: [] },
+    };
+    const events = journalOf(node, run, script, STARTED, committed, SUCCEEDED);
+    await node.send({ type: 'events', run, events });
+    const refusal = {
+      code: 'E_CONFLICT',
+      hint: `look at what its node committed: hypha run journal ${run}`,
+    };
+    await expect(fleet.coordinator.plan(run)).rejects.toMatchObject(refusal);
+    if (isTorn) await expect(fleet.coordinator.output(run)).rejects.toMatchObject(refusal);
+  },
+);
+
 test('the plan of any other run is what its journal intends so far', async () => {
   const { script, run } = await submit('applied', 'apply');
   await expect(fleet.coordinator.plan(run)).rejects.toMatchObject({ code: 'E_NOT_FOUND' });

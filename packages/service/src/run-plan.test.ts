@@ -68,3 +68,22 @@ test('the plan of a plan run is its output', async () => {
   const shown = await readPlan(source, view({ mode: 'plan', state: 'succeeded' }));
   expect(shown).toEqual(document);
 });
+
+test.for([
+  ['not JSON', '{'],
+  ['no plan', '{"v":1}'],
+  ['no plan', 'null'],
+  [
+    'a plan of another run',
+    JSON.stringify({
+      ...{ v: 1, run: `run_${'b'.repeat(26)}`, node: NODE, realm: 'default', deployment: 'web' },
+      ...{ generation: 3, state: 'complete', steps: [], removals: [], hash: HASH },
+    }),
+  ],
+] as const)('a node that commits %s is told of, and fails nobody', async ([, output]) => {
+  const planned = view({ mode: 'plan', state: 'succeeded' });
+  await expect(readPlan(sourceOf([], output), planned)).rejects.toMatchObject({
+    code: 'E_CONFLICT',
+    where: { path: RUN },
+  });
+});

@@ -1,6 +1,7 @@
 import {
   HyphaError,
   type JournalEvent,
+  Json,
   type Page,
   PlanDocument,
   type PlanStep,
@@ -23,14 +24,15 @@ interface PlanSource {
 
 /**
  * What a run plans: of a plan run its output, of any other the same shape from the intents of its journal, without
- * a hash to expect. Throws `E_NOT_FOUND` when nothing is planned yet.
+ * a hash to expect. Throws `E_NOT_FOUND` when nothing is planned yet, `E_CONFLICT` when what the node committed is
+ * no plan of this run.
  */
 export async function readPlan(source: PlanSource, view: RunView): Promise<PlanDocument> {
   const { run, node, realm, deployment, generation, mode, state } = view;
   if (mode === 'plan') {
     const committed = await source.findOutput(run);
     if (committed === undefined) throw noPlan(view);
-    return PlanDocument.parse(JSON.parse(committed.output));
+    return parsePlan(view, readOutput(view, committed.output));
   }
   const { steps, isWhole } = await readSteps(source, run);
   const isCommitted = state === 'committed' || state === 'succeeded';
@@ -41,6 +43,30 @@ export async function readPlan(source: PlanSource, view: RunView): Promise<PlanD
     ...(isCommitted && isWhole ? { state: 'complete' } : { state: 'partial', reason }),
     ...{ steps, removals: [] },
   };
+}
+
+/** What a run returned. Throws `E_CONFLICT`: a coordinator has it from a node, which may write what it likes. */
+export function readOutput({ run }: RunView, text: string): Json {
+  try {
+    return Json.parse(JSON.parse(text));
+  } catch (cause) {
+    throw notReturned(run, 'not JSON', cause);
+  }
+}
+
+function parsePlan({ run, node }: RunView, output: Json): PlanDocument {
+  const { data: plan, error } = PlanDocument.safeParse(output);
+  if (plan === undefined) throw notReturned(run, 'no plan', error);
+  if (plan.run === run && plan.node === node) return plan;
+  throw notReturned(run, `a plan of ${plan.run} on ${plan.node}`);
+}
+
+function notReturned(run: string, what: string, cause?: unknown): HyphaError {
+  return new HyphaError('E_CONFLICT', `what ${run} returned is ${what}`, {
+    cause,
+    where: { path: run },
+    hint: `look at what its node committed: hypha run journal ${run}`,
+  });
 }
 
 async function readSteps(source: PlanSource, run: string) {

@@ -17,7 +17,7 @@ import { z } from 'zod';
 import { type Caller, mayRead, READERS, readableRealms } from './caller.ts';
 import type { ServerEvent } from './event-stream.ts';
 import { pageQuery, queryInt } from './route.ts';
-import { readPlan } from './run-plan.ts';
+import { readOutput, readPlan } from './run-plan.ts';
 import type { HyphaServer } from './server.ts';
 
 /** Which runs a list is about. */
@@ -121,7 +121,7 @@ export function addRunRoutes(server: HyphaServer, runs: RunSource): void {
       const view = await findVisible(runs, id, caller);
       const found = await runs.findOutput(id);
       if (found === undefined) throw missing(view, 'has no output');
-      return { run: id, output: Json.parse(JSON.parse(found.output)), sha256: found.sha256 };
+      return { run: id, output: readOutput(view, found.output), sha256: found.sha256 };
     },
   });
   server.route({
