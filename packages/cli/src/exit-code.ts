@@ -20,6 +20,8 @@ const USAGE: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
 export function exitCodeOf(error: HyphaError): number {
   if (USAGE.has(error.code)) return EXIT.usage;
   if (error.code === 'E_NOT_FOUND') return EXIT.notFound;
+  // A 501, but no waiting helps.
+  if (error.code === 'E_UNSUPPORTED') return EXIT.refused;
   if (error.code === 'E_UNAVAILABLE' || error.code === 'E_RATE') return EXIT.unavailable;
   if (errorInfo(error.code).status >= 500) return EXIT.unavailable;
   return EXIT.refused;

@@ -2,6 +2,7 @@
 import {
   AdmissionPayload,
   AuthorityPayload,
+  checkModeFits,
   type Envelope,
   fromBase64,
   HyphaError,
@@ -24,7 +25,7 @@ const SCHEMAS = {
 
 /**
  * As strict as whoever receives it, so that nobody signs what will be refused.
- * @throws HyphaError `E_PAYLOAD_TYPE`, `E_ENVELOPE`, `E_PAYLOAD`
+ * @throws HyphaError `E_PAYLOAD_TYPE`, `E_ENVELOPE`, `E_PAYLOAD`, `E_UNSUPPORTED`
  */
 export function readSignedPayload(envelope: Envelope): SignedPayload {
   const kind = (['script', 'authority', 'admission'] as const).find(
@@ -44,8 +45,11 @@ export function readSignedPayload(envelope: Envelope): SignedPayload {
   const refusal = { code: 'E_PAYLOAD', what: `the ${kind} payload`, integersOnly: true } as const;
   // One literal per kind: the union cannot be built from a lookup.
   switch (kind) {
-    case 'script':
-      return { kind, payload: parseJsonAs(SCHEMAS[kind], bytes, refusal) };
+    case 'script': {
+      const payload = parseJsonAs(SCHEMAS[kind], bytes, refusal);
+      checkModeFits(payload);
+      return { kind, payload };
+    }
     case 'authority':
       return { kind, payload: parseJsonAs(SCHEMAS[kind], bytes, refusal) };
     case 'admission':

@@ -228,6 +228,11 @@ test.for<[string, string, () => Envelope | Promise<Envelope>]>([
     'E_SCRIPT_SYNTAX',
     () => script('bad', { source: 'export default async () => {\n  let = ;\n}' }).envelope,
   ],
+  ...(['plan', 'task', 'destroy'] as const).map((mode): [string, string, () => Envelope] => [
+    `a ${mode} that expects a plan`,
+    'E_UNSUPPORTED',
+    () => script('bad', { mode, expect: { [node.id]: 'b'.repeat(64) } }).envelope,
+  ]),
   [
     'a node nobody knows',
     'E_NO_PLACEMENT',

@@ -1,4 +1,5 @@
 import {
+  checkModeFits,
   checkScriptSyntax,
   envelopeDigest,
   HyphaError,
@@ -42,8 +43,9 @@ export class Submissions {
    * is kept; after it, the messages are delivered by whoever opens the store next. The same envelope
    * again answers the same runs, also after `exp`.
    *
-   * Throws the codes of `verifyScript`, `E_AUTHORITY` (stapled updates), `E_SCRIPT_SYNTAX`, `E_REPLAY`,
-   * `E_SUPERSEDED`, `E_CONFLICT`, `E_NO_PLACEMENT`, `E_UNAVAILABLE`; nothing is kept then.
+   * Throws the codes of `verifyScript`, `E_AUTHORITY` (stapled updates), `E_UNSUPPORTED`,
+   * `E_SCRIPT_SYNTAX`, `E_REPLAY`, `E_SUPERSEDED`, `E_CONFLICT`, `E_NO_PLACEMENT`, `E_UNAVAILABLE`;
+   * nothing is kept then.
    */
   async submit(submission: Submission): Promise<SubmissionAccepted> {
     const { verifier, authority, follower } = this.#deps;
@@ -87,8 +89,11 @@ export class Submissions {
       // Ids and nonces are checked against the store, in `checkUnspent`.
       replay: { hasDigest: () => existing, findId: () => undefined, findNonce: () => undefined },
     });
+    if (existing) return script;
+    // Its nodes would refuse it after our 202.
+    checkModeFits(script.payload);
     const { script: signed } = script.payload;
-    if (!existing && signed !== undefined) checkScriptSyntax(signed.source);
+    if (signed !== undefined) checkScriptSyntax(signed.source);
     return script;
   }
 

@@ -34,6 +34,7 @@ export * from './replay-memory.ts';
 export * from './run-fold.ts';
 export * from './run-state.ts';
 export * from './scope.ts';
+export * from './script-mode.ts';
 export * from './script-payload.ts';
 export * from './script-syntax.ts';
 export * from './secret-box.ts';

@@ -1,13 +1,12 @@
 import type { GivenSecret, Journal, RunEntry, RunSource } from '@hypha/journal';
 import {
+  checkModeFits,
   checkScriptSyntax,
   type Envelope,
-  HyphaError,
   isHyphaError,
   openEnvelope,
   type ResourceLimits,
   runIdOf,
-  type ScriptPayload,
   type Submission,
   type VerifiedScript,
   type Verifier,
@@ -65,7 +64,7 @@ export class NodeAdmission {
     let secrets: GivenSecret[];
     try {
       script = await this.#verifyFresh(envelope, node);
-      demandSupported(script.payload);
+      checkModeFits(script.payload);
       if (script.payload.script !== undefined) checkScriptSyntax(script.payload.script.source);
       secrets = this.#deps.secrets.take(script.payload);
     } catch (error) {
@@ -147,14 +146,4 @@ export class NodeAdmission {
     this.#verify(envelope, node, 'known');
     return known;
   }
-}
-
-/** What is signed must happen as signed, or be refused: nothing is left out silently. */
-function demandSupported({ id, mode, secrets, expect }: ScriptPayload): void {
-  const refuse = (path: string, what: string) => {
-    throw new HyphaError('E_UNSUPPORTED', `cannot accept ${id}: ${what}`, { where: { path } });
-  };
-  const isUnused = mode === 'destroy' && Object.keys(secrets).length > 0;
-  if (isUnused) refuse('secrets', 'a destroy takes no secrets');
-  if (expect !== undefined && mode !== 'apply') refuse('expect', `a ${mode} has no plan to expect`);
 }

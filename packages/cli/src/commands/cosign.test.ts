@@ -62,6 +62,16 @@ test('leaves the file as it was when the key has no part in it', {
   expect(readFileSync(file('work.json'), 'utf8')).toBe(before);
 });
 
+test('signs nothing that its mode has no use for', { timeout: TEST_MS_MAX }, async () => {
+  const node = `node_${'a'.repeat(32)}`;
+  const draft = { nodes: [node], mode: 'task', expect: { [node]: 'b'.repeat(64) } } as const;
+  const envelope = signScript(scriptPayloadOf(fleet, { draft }), []);
+  writeFileSync(file('task.json'), JSON.stringify({ envelope, authority: authority.updates }));
+  const refused = await runCli(dir.path, 'cosign', 'task.json', '--key', 'operator.pem');
+  expect(refused).toMatchObject({ code: 3, stderr: expect.stringContaining('E_UNSUPPORTED') });
+  expect(read('task.json').envelope.signatures).toEqual([]);
+});
+
 test('is for the fleet that is expected, and no other', { timeout: TEST_MS_MAX }, async () => {
   prepare('work.json');
   const other = createHash('sha256').update('other').digest('hex');
