@@ -1,19 +1,13 @@
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import {
   admissionOf,
-  createJournalFixture,
   finished,
-  type JournalFixture,
+  journalOfEachTest,
+  OWNER,
   started,
 } from './testing/journal-fixture.ts';
 
-let fixture: JournalFixture;
-beforeEach(async () => {
-  fixture = await createJournalFixture();
-});
-afterEach(async () => {
-  await fixture[Symbol.asyncDispose]();
-});
+const fixture = journalOfEachTest();
 
 test('a run is in the backlog until its events and its receipt are confirmed', async () => {
   const { run } = admissionOf();
@@ -27,7 +21,7 @@ test('a run is in the backlog until its events and its receipt are confirmed', a
   ]);
   await confirm(1);
   expect(await backlog()).toEqual([]);
-  await fixture.journal.claim(admission.run, { runner: 'r1', epoch: 1, bootId: 'b' });
+  await fixture.journal.claim(admission.run, OWNER);
   await fixture.append(admission.run, [started(), finished('failed')]);
   expect(await backlog()).toMatchObject([{ told: 1, seq: 3, ended: true }]);
   await confirm(3);
@@ -51,10 +45,7 @@ test('a cursor never goes back', async () => {
 });
 
 test('an old run is dropped whole, but never before everybody has it', async () => {
-  const admission = admissionOf();
-  await fixture.journal.admit(admission);
-  await fixture.journal.claim(admission.run, { runner: 'r1', epoch: 1, bootId: 'b' });
-  await fixture.append(admission.run, [started(), finished('failed')]);
+  const admission = await fixture.start({}, finished('failed'));
   const { cursors, sweeper, runs } = fixture.journal;
   const later = fixture.nowMs + 1;
   expect(await sweeper.dropRuns(later, 1)).toBe(0);

@@ -1,63 +1,27 @@
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import type { ScriptPayloadInput } from '@hypha/protocol';
+import { expect, test } from 'vitest';
 import {
-  admissionOf,
   committed,
-  createJournalFixture,
   desiredOf,
   finished,
   intent,
-  type JournalFixture,
+  journalOfEachTest,
   result,
-  started,
 } from './testing/journal-fixture.ts';
 
-let fixture: JournalFixture;
-beforeEach(async () => {
-  fixture = await createJournalFixture();
-});
-afterEach(async () => {
-  await fixture[Symbol.asyncDispose]();
-});
+const fixture = journalOfEachTest();
 
-const supervisor = { by: 'supervisor' } as const;
 const web = desiredOf('container', 'web');
 const data = desiredOf('volume', 'data');
 
-async function startRun(change: Parameters<typeof admissionOf>[0] = {}): Promise<string> {
-  const admission = admissionOf(change);
-  await fixture.journal.admit(admission);
-  await fixture.journal.claim(admission.run, { runner: 'r1', epoch: 1, bootId: 'boot-1' });
-  await fixture.append(admission.run, [started()]);
-  return admission.run;
-}
-
-async function applyAll(
-  change: Parameters<typeof admissionOf>[0],
-  ...desired: ReturnType<typeof desiredOf>[]
-): Promise<string> {
-  const run = await startRun(change);
-  for (const [index, resource] of desired.entries()) {
-    await fixture.append(run, [intent(index + 1, resource), result(index + 1)]);
-  }
-  await fixture.append(run, [committed(...desired)]);
-  await fixture.journal.append(run, supervisor, [finished('succeeded')]);
-  return run;
-}
-
-function statuses(): Record<string, string> {
-  const { records, provisional } = fixture.journal.records.readWorld();
-  return Object.fromEntries([
-    ...records.map(({ name, status }) => [name, status]),
-    ...provisional.map(({ name }) => [name, 'provisional']),
-  ]);
-}
+const startRun = async (change?: Partial<ScriptPayloadInput>) => (await fixture.start(change)).run;
 
 test('a declared resource is provisional until its run commits', async () => {
   const run = await startRun();
   await fixture.append(run, [intent(1, web)]);
-  expect(statuses()).toEqual({ web: 'provisional' });
+  expect(fixture.statuses()).toEqual({ web: 'provisional' });
   await fixture.append(run, [result(1), committed(web)]);
-  expect(statuses()).toEqual({ web: 'committed' });
+  expect(fixture.statuses()).toEqual({ web: 'committed' });
   const [record] = fixture.journal.records.listRecords();
   expect(record).toMatchObject({ ...web, createdBy: run, lastOp: `${run}/1`, unsettled: true });
 });
@@ -67,21 +31,21 @@ test('steps and commit in one append mean the same', async () => {
   await fixture.append(run, [intent(1, web), result(1), committed(web)]);
   const [record] = fixture.journal.records.listRecords();
   expect(record).toMatchObject({ createdBy: run, lastOp: `${run}/1` });
-  expect(statuses()).toEqual({ web: 'committed' });
+  expect(fixture.statuses()).toEqual({ web: 'committed' });
 });
 
 test('what is no longer declared is removed, but volumes are retained', async () => {
-  await applyAll({}, web, data);
-  await applyAll({}, desiredOf('container', 'api'));
-  expect(statuses()).toEqual({ api: 'committed', web: 'removing', data: 'retained' });
+  await fixture.apply({}, web, data);
+  await fixture.apply({}, desiredOf('container', 'api'));
+  expect(fixture.statuses()).toEqual({ api: 'committed', web: 'removing', data: 'retained' });
 });
 
 test('only a signed deleteData removes a volume, declared before or retained', async () => {
-  await applyAll({}, data, desiredOf('volume', 'old'));
-  await applyAll({ deleteData: ['other'] });
-  expect(statuses()).toEqual({ data: 'retained', old: 'retained' });
-  await applyAll({ deleteData: ['data'], mode: 'destroy' });
-  expect(statuses()).toEqual({ data: 'removing', old: 'retained' });
+  await fixture.apply({}, data, desiredOf('volume', 'old'));
+  await fixture.apply({ deleteData: ['other'] });
+  expect(fixture.statuses()).toEqual({ data: 'retained', old: 'retained' });
+  await fixture.apply({ deleteData: ['data'], mode: 'destroy' });
+  expect(fixture.statuses()).toEqual({ data: 'removing', old: 'retained' });
   const records = fixture.journal.records.listRecords();
   expect(records.map(({ name, deleteData }) => [name, deleteData])).toEqual([
     ['data', true],
@@ -90,8 +54,8 @@ test('only a signed deleteData removes a volume, declared before or retained', a
 });
 
 test('a retained volume that is declared again keeps its maker', async () => {
-  const first = await applyAll({}, data);
-  await applyAll({});
+  const first = await fixture.apply({}, data);
+  await fixture.apply({});
   const third = await startRun();
   await fixture.append(third, [intent(1, data, 'no-op'), result(1), committed(data)]);
   const [record] = fixture.journal.records.listRecords();
@@ -99,11 +63,11 @@ test('a retained volume that is declared again keeps its maker', async () => {
 });
 
 test('undo drops what was provisional and the committed record stands', async () => {
-  await applyAll({}, web);
+  await fixture.apply({}, web);
   const run = await startRun();
   const bigger = desiredOf('container', 'web', 2);
   await fixture.append(run, [intent(1, bigger, 'update'), result(1), intent(2, data)]);
-  expect(statuses()).toEqual({ web: 'provisional', data: 'provisional' });
+  expect(fixture.statuses()).toEqual({ web: 'provisional', data: 'provisional' });
   for (const step of [2, 1]) {
     await fixture.append(run, [
       { type: 'undo-intent', step },
@@ -111,7 +75,7 @@ test('undo drops what was provisional and the committed record stands', async ()
     ]);
   }
   await fixture.append(run, [finished('failed', 'E_SCRIPT')]);
-  expect(statuses()).toEqual({ web: 'committed' });
+  expect(fixture.statuses()).toEqual({ web: 'committed' });
   const [record] = fixture.journal.records.listRecords();
   expect(record?.specHash).toBe(web.specHash);
 });
@@ -139,7 +103,7 @@ test('what undo could not remove is handed to the reconciler, data is only liste
     { type: 'undo-result', step: 1, leftover: 'device is busy' },
     finished('failed', 'E_SAL'),
   ]);
-  expect(statuses()).toEqual({ web: 'removing', data: 'retained' });
+  expect(fixture.statuses()).toEqual({ web: 'removing', data: 'retained' });
 });
 
 test('a kept failure stays provisional and reserved until the next commit', async () => {
@@ -147,26 +111,26 @@ test('a kept failure stays provisional and reserved until the next commit', asyn
   await fixture.append(run, [intent(1, web), result(1)]);
   await fixture.append(run, [finished('failed', 'E_SCRIPT')]);
   await fixture.reopen();
-  expect(statuses()).toEqual({ web: 'provisional' });
+  expect(fixture.statuses()).toEqual({ web: 'provisional' });
   expect(fixture.journal.reserved().milliCpus).toBe(1000);
-  await applyAll({}, desiredOf('container', 'api'));
-  expect(statuses()).toEqual({ api: 'committed', web: 'removing' });
+  await fixture.apply({}, desiredOf('container', 'api'));
+  expect(fixture.statuses()).toEqual({ api: 'committed', web: 'removing' });
   expect(fixture.journal.reserved().milliCpus).toBe(500);
 });
 
 test('a record that changed while it was being removed stands', async () => {
-  await applyAll({}, web);
-  await applyAll({});
+  await fixture.apply({}, web);
+  await fixture.apply({});
   const [removing] = fixture.journal.records.listRecords();
   if (removing === undefined) throw new Error('the record is there');
-  await applyAll({}, web);
+  await fixture.apply({}, web);
   expect(await fixture.journal.records.dropRecord(removing)).toBe(false);
-  expect(statuses()).toEqual({ web: 'committed' });
-  await applyAll({});
+  expect(fixture.statuses()).toEqual({ web: 'committed' });
+  await fixture.apply({});
   const [again] = fixture.journal.records.listRecords();
   if (again === undefined) throw new Error('the record is there');
   expect(await fixture.journal.records.dropRecord(again)).toBe(true);
-  expect(statuses()).toEqual({});
+  expect(fixture.statuses()).toEqual({});
 });
 
 /** Deterministic choices, so that a failure can be repeated. */
@@ -202,7 +166,7 @@ test.for([1, 2, 3])('memory and store tell the same after any history (seed %i)'
     const open = await openSteps(run);
     if (choose(2) === 0 && open.length === 0) {
       await fixture.append(run, [committed(...declared.values())]);
-      await fixture.journal.append(run, supervisor, [finished('succeeded')]);
+      await fixture.succeed(run);
     } else {
       if (!keep) await undoSome(run, choose);
       await fixture.append(run, [finished('failed', 'E_SCRIPT')]);

@@ -5,47 +5,26 @@ import {
   type ReceiptPayload,
 } from '@hypha/protocol';
 import { nodeVerifier } from '@hypha/protocol/node';
-import { afterEach, beforeEach, expect, test } from 'vitest';
-import type { Admission } from './run-admission.ts';
+import { expect, test } from 'vitest';
 import {
   admissionOf,
   CAPACITY,
   committed,
-  createJournalFixture,
   desiredOf,
   finished,
   intent,
-  type JournalFixture,
+  journalOfEachTest,
   NOW_SECONDS,
+  OWNER,
+  refusal,
   result,
   started,
 } from './testing/journal-fixture.ts';
 
-let fixture: JournalFixture;
-beforeEach(async () => {
-  fixture = await createJournalFixture();
-});
-afterEach(async () => {
-  await fixture[Symbol.asyncDispose]();
-});
+const fixture = journalOfEachTest();
 
 const SMALL = { resources: { milliCpus: 0, memoryBytes: 0, storageBytes: 0 } };
 const supervisor = { by: 'supervisor' } as const;
-const owner = { runner: 'r1', epoch: 1, bootId: 'boot-1' };
-const refusal = (code: string) => expect.objectContaining({ code });
-
-async function startRun(change: Parameters<typeof admissionOf>[0] = {}): Promise<Admission> {
-  const admission = admissionOf(change);
-  await fixture.journal.admit(admission);
-  await fixture.journal.claim(admission.run, owner);
-  await fixture.append(admission.run, [started()]);
-  return admission;
-}
-
-async function receiptOf(run: string): Promise<ReceiptPayload> {
-  const envelope = await fixture.journal.runs.findReceipt(run);
-  return JSON.parse(Buffer.from(envelope?.payload ?? '', 'base64').toString());
-}
 
 test('the same digest is the same run, also at once and after a restart', async () => {
   const admission = admissionOf();
@@ -175,33 +154,33 @@ test('a refused admission reserves nothing', async () => {
 });
 
 test('a commit shrinks the reservation to actual use', async () => {
-  const { run } = await startRun();
+  const { run } = await fixture.start();
   const web = desiredOf('container', 'web');
   await fixture.append(run, [intent(1, web), result(1), committed(web)]);
   const used = { milliCpus: 500, memoryBytes: 128 * 1024 * 1024, storageBytes: 0 };
   expect(fixture.journal.reserved()).toEqual(used);
-  await fixture.journal.append(run, supervisor, [finished('succeeded')]);
+  await fixture.succeed(run);
   await fixture.reopen();
   expect(fixture.journal.reserved()).toEqual(used);
 });
 
 test('a failed run gives its reservation back', async () => {
-  const { run } = await startRun();
+  const { run } = await fixture.start();
   await fixture.append(run, [finished('failed', 'E_SCRIPT')]);
   expect(fixture.journal.reserved()).toEqual({ milliCpus: 0, memoryBytes: 0, storageBytes: 0 });
 });
 
 test('only the owner of the newest epoch may append', async () => {
-  const { run } = await startRun();
+  const { run } = await fixture.start();
   const { journal } = fixture;
   const append = (body: JournalBody, as?: { runner: string; epoch: number }) =>
     fixture.append(run, [body], as);
   const stale = refusal('E_STALE_EPOCH');
   await expect(append(intent(1, null), { runner: 'r2', epoch: 1 })).rejects.toThrow(stale);
-  await expect(journal.claim(run, { ...owner, runner: 'r2' })).rejects.toThrow(stale);
+  await expect(journal.claim(run, { ...OWNER, runner: 'r2' })).rejects.toThrow(stale);
   expect(await journal.takeOver(run)).toMatchObject({ epoch: 2, holder: null });
   await expect(append(intent(1, null))).rejects.toThrow(stale);
-  await expect(journal.claim(run, owner)).rejects.toThrow(stale);
+  await expect(journal.claim(run, OWNER)).rejects.toThrow(stale);
   const second = { runner: 'r2', epoch: 2 };
   await journal.claim(run, { ...second, bootId: 'boot-1' });
   await append(intent(1, null), second);
@@ -211,7 +190,7 @@ test('only the owner of the newest epoch may append', async () => {
 });
 
 test('an append whose answer was lost is not appended twice', async () => {
-  const { run } = await startRun();
+  const { run } = await fixture.start();
   const author = { by: 'runner', runner: 'r1', epoch: 1, after: 2 } as const;
   const bodies = [intent(1, null), result(1)];
   const first = await fixture.journal.append(run, author, bodies);
@@ -223,25 +202,25 @@ test('an append whose answer was lost is not appended twice', async () => {
   const end = { ...author, after: 4 };
   const [last] = await fixture.journal.append(run, end, [finished('failed', 'E_SCRIPT')]);
   await fixture.reopen();
-  await fixture.journal.reattach(run, owner);
+  await fixture.journal.reattach(run, OWNER);
   expect(await fixture.journal.append(run, end, [finished('failed', 'E_SCRIPT')])).toEqual([last]);
   expect(await fixture.journal.runs.listReceipts(0, 9)).toHaveLength(1);
 });
 
 test('a runner that comes back keeps what it holds, unless it was given to another', async () => {
-  const { run } = await startRun();
+  const { run } = await fixture.start();
   await fixture.reopen();
-  await expect(fixture.journal.reattach(run, owner)).resolves.toMatchObject({ holder: 'r1' });
+  await expect(fixture.journal.reattach(run, OWNER)).resolves.toMatchObject({ holder: 'r1' });
   await fixture.journal.takeOver(run);
-  await expect(fixture.journal.reattach(run, owner)).rejects.toThrow(refusal('E_STALE_EPOCH'));
+  await expect(fixture.journal.reattach(run, OWNER)).rejects.toThrow(refusal('E_STALE_EPOCH'));
 });
 
 test('a claim without any event is not remembered by a new process', async () => {
   const admission = admissionOf();
   await fixture.journal.admit(admission);
-  await fixture.journal.claim(admission.run, owner);
+  await fixture.journal.claim(admission.run, OWNER);
   await fixture.reopen();
-  const other = { ...owner, runner: 'r2' };
+  const other = { ...OWNER, runner: 'r2' };
   await expect(fixture.journal.claim(admission.run, other)).resolves.toMatchObject({
     holder: 'r2',
   });
@@ -250,7 +229,7 @@ test('a claim without any event is not remembered by a new process', async () =>
 test('a refused append leaves no trace and the owner goes on', async () => {
   const admission = admissionOf();
   await fixture.journal.admit(admission);
-  await fixture.journal.claim(admission.run, owner);
+  await fixture.journal.claim(admission.run, OWNER);
   const bad = [started(), intent(1, null), intent(1, null)];
   await expect(fixture.append(admission.run, bad)).rejects.toThrow(refusal('E_CONFLICT'));
   const events = await fixture.append(admission.run, [started(), intent(1, null)]);
@@ -258,7 +237,7 @@ test('a refused append leaves no trace and the owner goes on', async () => {
 });
 
 test('appends at once are kept in the order asked', async () => {
-  const { run } = await startRun();
+  const { run } = await fixture.start();
   const steps = Array.from({ length: 50 }, (_, index) => index + 1);
   await Promise.all(
     steps.map((step) =>
@@ -272,22 +251,22 @@ test('appends at once are kept in the order asked', async () => {
 });
 
 test('runs of one deployment take turns', async () => {
-  const first = await startRun();
+  const first = await fixture.start();
   const second = admissionOf();
   await fixture.journal.admit(second);
-  await expect(fixture.journal.claim(second.run, owner)).rejects.toThrow(refusal('E_STALE_EPOCH'));
+  await expect(fixture.journal.claim(second.run, OWNER)).rejects.toThrow(refusal('E_STALE_EPOCH'));
   expect(fixture.journal.listLanes()).toMatchObject([
     { deployment: 'web', runs: [{ run: first.run }, { run: second.run }] },
   ]);
   await fixture.append(first.run, [finished('failed', 'E_SCRIPT')]);
-  await expect(fixture.journal.claim(second.run, owner)).resolves.toBeDefined();
+  await expect(fixture.journal.claim(second.run, OWNER)).resolves.toBeDefined();
 });
 
 test('receipts of runs that end at once form one chain', async () => {
   const runs: string[] = [];
   for (const deployment of ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h']) {
     const limits = { resources: { milliCpus: 1, memoryBytes: 1, storageBytes: 1 } };
-    runs.push((await startRun({ deployment, limits })).run);
+    runs.push((await fixture.start({ deployment, limits })).run);
   }
   await Promise.all(
     runs.map((run, index) =>
@@ -309,11 +288,11 @@ test('receipts of runs that end at once form one chain', async () => {
 });
 
 test('a receipt says what the journal says', async () => {
-  const { run, digest } = await startRun();
+  const { run, digest } = await fixture.start();
   const web = desiredOf('container', 'web');
   await fixture.append(run, [intent(1, web), result(1), committed(web)]);
-  const [last] = await fixture.journal.append(run, supervisor, [finished('succeeded')]);
-  expect(await receiptOf(run)).toMatchObject({
+  const last = await fixture.succeed(run);
+  expect(await fixture.receiptOf(run)).toMatchObject({
     run,
     envelopeDigest: digest,
     state: 'succeeded',
@@ -328,7 +307,7 @@ test('a receipt says what the journal says', async () => {
 test('listeners hear of what is durable, in order', async () => {
   const heard: JournalEvent[] = [];
   fixture.journal.subscribe((_entry, events) => heard.push(...events));
-  const { run } = await startRun();
+  const { run } = await fixture.start();
   await fixture.append(run, [intent(1, null), result(1)]);
   expect(heard.map(({ body }) => body.type)).toEqual([
     'accepted',
@@ -341,10 +320,10 @@ test('listeners hear of what is durable, in order', async () => {
 test('appends that are refused leave the receipts alone that are signed meanwhile', async () => {
   const ending = await Promise.all(
     Array.from({ length: 20 }, (_, index) =>
-      startRun({ deployment: `ending-${index}`, limits: SMALL }),
+      fixture.start({ deployment: `ending-${index}`, limits: SMALL }),
     ),
   );
-  const refused = await startRun({ deployment: 'refused', limits: SMALL });
+  const refused = await fixture.start({ deployment: 'refused', limits: SMALL });
   const { seq: after } = await fixture.journal.runs.getRun(refused.run);
   const author = { by: 'runner', runner: 'r1', epoch: 1, after } as const;
   const outcomes = await Promise.allSettled(

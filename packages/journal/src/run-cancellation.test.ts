@@ -1,34 +1,25 @@
 import { setImmediate } from 'node:timers/promises';
-import type { ReceiptPayload } from '@hypha/protocol';
 import { firstBrokenEvent } from '@hypha/protocol';
 import { nodeVerifier } from '@hypha/protocol/node';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { JOURNAL_LIMITS } from './journal-limits.ts';
 import type { Admission } from './run-admission.ts';
 import type { Cancellation } from './run-cancellation.ts';
 import {
   admissionOf,
   committed,
-  createJournalFixture,
   finished,
   intent,
-  type JournalFixture,
+  journalOfEachTest,
   NOW_SECONDS,
+  OWNER,
+  refusal,
   result,
   started,
 } from './testing/journal-fixture.ts';
 
-let fixture: JournalFixture;
-beforeEach(async () => {
-  fixture = await createJournalFixture();
-});
-afterEach(async () => {
-  await fixture[Symbol.asyncDispose]();
-});
+const fixture = journalOfEachTest();
 
-const owner = { runner: 'r1', epoch: 1, bootId: 'boot-1' };
-const supervisor = { by: 'supervisor' } as const;
-const refusal = (code: string) => expect.objectContaining({ code });
 const undoneStep = [
   { type: 'undo-intent', step: 1 },
   { type: 'undo-result', step: 1, leftover: null },
@@ -50,21 +41,6 @@ function cancelOf(
   };
 }
 
-async function startRun(change: Parameters<typeof admissionOf>[0] = {}): Promise<Admission> {
-  const admission = admissionOf(change);
-  await fixture.journal.admit(admission);
-  await fixture.journal.claim(admission.run, owner);
-  await fixture.append(admission.run, [started()]);
-  return admission;
-}
-
-async function receiptOf(run: string): Promise<ReceiptPayload> {
-  const envelope = await fixture.journal.runs.findReceipt(run);
-  return JSON.parse(Buffer.from(envelope?.payload ?? '', 'base64').toString());
-}
-
-const stateOf = async (run: string) => (await fixture.journal.runs.getRun(run)).state;
-
 test('a run that nobody has begun ends with its cancel, receipt and all', async () => {
   const admission = admissionOf();
   await fixture.journal.admit(admission);
@@ -77,25 +53,25 @@ test('a run that nobody has begun ends with its cancel, receipt and all', async 
   expect(fixture.journal.reserved().milliCpus).toBe(0);
   expect(fixture.journal.listLanes()).toEqual([]);
   await fixture.reopen();
-  expect(await receiptOf(admission.run)).toMatchObject({
+  expect(await fixture.receiptOf(admission.run)).toMatchObject({
     state: 'cancelled',
     code: 'E_CANCELLED',
     cancelRequestedAt: fixture.nowMs,
     steps: 0,
   });
-  const claim = fixture.journal.claim(admission.run, owner);
+  const claim = fixture.journal.claim(admission.run, OWNER);
   await expect(claim).rejects.toThrow(refusal('E_STALE_EPOCH'));
 });
 
 test('a running run begins no further step and does not commit, also after a restart', async () => {
-  const { run, ...admission } = await startRun();
+  const { run, ...admission } = await fixture.start();
   await fixture.append(run, [intent(1, null)]);
   const { runs } = await fixture.journal.cancel(cancelOf({ run, ...admission }));
   const requested = { state: 'running', cancelRequestedAt: fixture.nowMs };
   expect(runs).toMatchObject([requested]);
   await fixture.reopen();
   expect(fixture.journal.findUnfinished(run)).toMatchObject(requested);
-  await fixture.journal.reattach(run, owner);
+  await fixture.journal.reattach(run, OWNER);
   const cancelled = refusal('E_CANCELLED');
   // All or none: the outcome goes alone.
   const together = fixture.append(run, [result(1), intent(2, null)]);
@@ -103,12 +79,12 @@ test('a running run begins no further step and does not commit, also after a res
   await fixture.append(run, [result(1)]);
   await expect(fixture.append(run, [committed()])).rejects.toThrow(cancelled);
   await fixture.append(run, [...undoneStep, finished('cancelled', 'E_CANCELLED')]);
-  const receipt = await receiptOf(run);
+  const receipt = await fixture.receiptOf(run);
   expect(receipt).toMatchObject({ state: 'cancelled', cancelRequestedAt: fixture.nowMs, steps: 1 });
 });
 
 test('a step begun before the cancel is answered again when its answer was lost', async () => {
-  const { run, ...admission } = await startRun();
+  const { run, ...admission } = await fixture.start();
   const { seq: after } = await fixture.journal.runs.getRun(run);
   const append = () =>
     fixture.journal.append(run, { by: 'runner', runner: 'r1', epoch: 1, after }, [intent(1, null)]);
@@ -120,18 +96,18 @@ test('a step begun before the cancel is answered again when its answer was lost'
 test('a run that is claimed and has not started is told, and not ended behind its owner', async () => {
   const admission = admissionOf();
   await fixture.journal.admit(admission);
-  await fixture.journal.claim(admission.run, owner);
+  await fixture.journal.claim(admission.run, OWNER);
   const { runs } = await fixture.journal.cancel(cancelOf(admission));
   expect(runs).toMatchObject([{ state: 'accepted', cancelRequestedAt: fixture.nowMs }]);
   await fixture.append(admission.run, [started(), finished('cancelled', 'E_CANCELLED')]);
-  expect(await stateOf(admission.run)).toBe('cancelled');
+  expect(await fixture.stateOf(admission.run)).toBe('cancelled');
 });
 
 test('a second cancel is the first one', async () => {
   const { journal } = fixture;
   const waiting = admissionOf({ deployment: 'a' });
   await journal.admit(waiting);
-  const running = await startRun({ deployment: 'b' });
+  const running = await fixture.start({ deployment: 'b' });
   for (const admission of [waiting, running]) {
     expect(await journal.cancel(cancelOf(admission))).toMatchObject({ existing: false });
     const again = cancelOf(admission, { digest: 'd'.repeat(64), receivedAtMs: 7 });
@@ -142,7 +118,7 @@ test('a second cancel is the first one', async () => {
 });
 
 test('two cancels at once are one', async () => {
-  const admission = await startRun();
+  const admission = await fixture.start();
   const outcomes = await Promise.all(
     [1, 2, 3].map((at) => fixture.journal.cancel(cancelOf(admission, { receivedAtMs: at }))),
   );
@@ -150,11 +126,11 @@ test('two cancels at once are one', async () => {
 });
 
 test('a cancel that was accepted stands when its run fails by itself', async () => {
-  const admission = await startRun();
+  const admission = await fixture.start();
   await fixture.append(admission.run, [intent(1, null), result(1), undoneStep[0]]);
   await fixture.journal.cancel(cancelOf(admission));
   await fixture.append(admission.run, [undoneStep[1], finished('failed', 'E_SCRIPT')]);
-  expect(await receiptOf(admission.run)).toMatchObject({
+  expect(await fixture.receiptOf(admission.run)).toMatchObject({
     state: 'failed',
     cancelRequestedAt: fixture.nowMs,
   });
@@ -162,22 +138,22 @@ test('a cancel that was accepted stands when its run fails by itself', async () 
 });
 
 test('a run that is committed, succeeded or failed is not cancelled any more', async () => {
-  const { run, ...admission } = await startRun();
+  const { run, ...admission } = await fixture.start();
   const cancel = cancelOf({ run, ...admission });
   const tooLate = refusal('E_TOO_LATE');
   await fixture.append(run, [committed()]);
   await expect(fixture.journal.cancel(cancel)).rejects.toThrow(tooLate);
-  await fixture.journal.append(run, supervisor, [finished('succeeded')]);
+  await fixture.succeed(run);
   await expect(fixture.journal.cancel(cancel)).rejects.toThrow(tooLate);
-  expect(await receiptOf(run)).not.toHaveProperty('cancelRequestedAt');
-  const failed = await startRun();
+  expect(await fixture.receiptOf(run)).not.toHaveProperty('cancelRequestedAt');
+  const failed = await fixture.start();
   await fixture.append(failed.run, [finished('failed', 'E_SCRIPT')]);
   await fixture.reopen();
   await expect(fixture.journal.cancel(cancelOf(failed))).rejects.toThrow(tooLate);
 });
 
 test('only a signer of the target, or one who may cancel any, cancels it, in its realm', async () => {
-  const admission = await startRun();
+  const admission = await fixture.start();
   const scope = refusal('E_SCOPE');
   const other = { keyids: ['ed25519:other'] };
   const { journal } = fixture;
@@ -207,7 +183,7 @@ test('work that comes after its cancel is accepted and ends at once, also after 
   const events = await fixture.journal.runs.readAllEvents(admission.run);
   expect(firstBrokenEvent(nodeVerifier, events)).toBeNull();
   await fixture.reopen();
-  expect(await receiptOf(admission.run)).toMatchObject({
+  expect(await fixture.receiptOf(admission.run)).toMatchObject({
     state: 'cancelled',
     code: 'E_CANCELLED',
     cancelRequestedAt: fixture.nowMs,
@@ -225,7 +201,7 @@ test('work that comes after its cancel is accepted and ends at once, also after 
 test('receipts of work that came too late are in the chain with all others', async () => {
   const late = [1, 2, 3].map((each) => admissionOf({ deployment: `late-${each}` }));
   for (const admission of late) await fixture.journal.cancel(cancelOf(admission));
-  const failing = await startRun();
+  const failing = await fixture.start();
   await Promise.all([
     ...late.map((admission) => fixture.journal.admit(admission)),
     fixture.append(failing.run, [finished('failed', 'E_SCRIPT')]),
@@ -269,7 +245,7 @@ test('a cancel and its target that come at once end in a cancelled run, in any o
       // The second comes while the first is anywhere on its way.
       for (let turn = 0; turn < turns; turn++) await setImmediate();
       await Promise.all([begun, first === 'run' ? cancel() : admit()]);
-      expect(await stateOf(admission.run)).toBe('cancelled');
+      expect(await fixture.stateOf(admission.run)).toBe('cancelled');
     }
   }
 });

@@ -1,34 +1,19 @@
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { JOURNAL_LIMITS } from './journal-limits.ts';
 import type { Admission } from './run-admission.ts';
 import {
   admissionOf,
   committed,
-  createJournalFixture,
   finished,
   intent,
-  type JournalFixture,
+  journalOfEachTest,
+  refusal,
   result,
-  started,
 } from './testing/journal-fixture.ts';
 
-let fixture: JournalFixture;
-beforeEach(async () => {
-  fixture = await createJournalFixture();
-});
-afterEach(async () => {
-  await fixture[Symbol.asyncDispose]();
-});
+const fixture = journalOfEachTest();
 
-const supervisor = { by: 'supervisor' } as const;
-
-async function startRun(deployment = 'web'): Promise<Admission> {
-  const admission = admissionOf({ deployment });
-  await fixture.journal.admit(admission);
-  await fixture.journal.claim(admission.run, { runner: 'r1', epoch: 1, bootId: 'boot-1' });
-  await fixture.append(admission.run, [started(), intent(1, null)]);
-  return admission;
-}
+const startRun = (deployment = 'web') => fixture.start({ deployment }, intent(1, null));
 
 /** All that can be read of a run. */
 async function readWhole({ run, digest }: Admission) {
@@ -49,7 +34,7 @@ test('a run is read the same from memory and, in a new process, from the store',
   const running = await startRun('a');
   const ended = await startRun('b');
   await fixture.append(ended.run, [result(1), committed()]);
-  await fixture.journal.append(ended.run, supervisor, [finished('succeeded')]);
+  await fixture.succeed(ended.run);
   const before = [await readWhole(running), await readWhole(ended)];
   await fixture.reopen();
   expect([await readWhole(running), await readWhole(ended)]).toEqual(before);
@@ -89,7 +74,7 @@ test('more runs than fit are all there', async () => {
     const admission = await startRun();
     const lines = [1, 2, 3].map((line) => ({ type: 'log', line, message, fields: null }) as const);
     await fixture.append(admission.run, [result(1), ...lines, committed()]);
-    await fixture.journal.append(admission.run, supervisor, [finished('succeeded')]);
+    await fixture.succeed(admission.run);
     admissions.push(admission);
   }
   expect(admissions.length * 3 * message.length).toBeGreaterThan(JOURNAL_LIMITS.rememberedBytesMax);
@@ -119,7 +104,5 @@ test('a plan that was accepted before is the same run, also when only the store 
   const again = await fixture.journal.admit(admission);
   expect(again).toMatchObject({ existing: true, entry: { run: admission.run } });
   const other = admissionOf({ mode: 'plan', id: admission.payload.id });
-  await expect(fixture.journal.admit(other)).rejects.toThrow(
-    expect.objectContaining({ code: 'E_REPLAY' }),
-  );
+  await expect(fixture.journal.admit(other)).rejects.toThrow(refusal('E_REPLAY'));
 });

@@ -1,57 +1,30 @@
-import { type Json, PlanDocument } from '@hypha/protocol';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { type Json, PlanDocument, type ScriptPayloadInput } from '@hypha/protocol';
+import { expect, test } from 'vitest';
 import {
   admissionOf,
   committed,
-  createJournalFixture,
   desiredOf,
   finished,
   intent,
-  type JournalFixture,
+  journalOfEachTest,
   NODE,
+  OWNER,
+  refusal,
   result,
-  started,
 } from './testing/journal-fixture.ts';
 
-let fixture: JournalFixture;
-beforeEach(async () => {
-  fixture = await createJournalFixture();
-});
-afterEach(async () => {
-  await fixture[Symbol.asyncDispose]();
-});
+const fixture = journalOfEachTest();
 
-const supervisor = { by: 'supervisor' } as const;
-const refusal = (code: string) => expect.objectContaining({ code });
 const of = { realm: 'default', deployment: 'web' };
 const web = desiredOf('container', 'web');
 const api = desiredOf('container', 'api');
 const data = desiredOf('volume', 'data');
-type Change = Parameters<typeof admissionOf>[0];
 
-async function startRun(change: Change = {}): Promise<string> {
-  const admission = admissionOf(change);
-  await fixture.journal.admit(admission);
-  await fixture.journal.claim(admission.run, { runner: 'r1', epoch: 1, bootId: 'boot-1' });
-  await fixture.append(admission.run, [started()]);
-  return admission.run;
-}
-
-async function applyAll(change: Change, ...desired: ReturnType<typeof desiredOf>[]) {
-  const run = await startRun(change);
-  for (const [index, resource] of desired.entries()) {
-    await fixture.append(run, [intent(index + 1, resource), result(index + 1)]);
-  }
-  await fixture.append(run, [committed(...desired)]);
-  await fixture.journal.append(run, supervisor, [finished('succeeded')]);
-  return run;
-}
+const startRun = async (change?: Partial<ScriptPayloadInput>) => (await fixture.start(change)).run;
 
 async function failKept(...desired: ReturnType<typeof desiredOf>[]): Promise<string> {
   const run = await startRun({ onFailure: 'keep' });
-  for (const [index, resource] of desired.entries()) {
-    await fixture.append(run, [intent(index + 1, resource), result(index + 1)]);
-  }
+  await fixture.make(run, desired);
   await fixture.append(run, [finished('failed', 'E_SCRIPT')]);
   return run;
 }
@@ -70,14 +43,6 @@ function planOf(run: string, hash = 'a'.repeat(64)): PlanDocument {
 
 const committedPlan = (plan: unknown) => ({ ...committed(), output: JSON.stringify(plan) });
 
-function statuses(): Record<string, string> {
-  const { records, provisional } = fixture.journal.records.readWorld();
-  return Object.fromEntries([
-    ...records.map(({ name, status }) => [name, status]),
-    ...provisional.map(({ name }) => [name, 'provisional']),
-  ]);
-}
-
 const read = async (target: string) => await fixture.journal.runs.readKept(of, target);
 
 async function stepsKept(target: string): Promise<number[]> {
@@ -89,17 +54,17 @@ async function stepsKept(target: string): Promise<number[]> {
 test.for(['plan', 'task'] as const)(
   'a %s takes no generation and reserves nothing',
   async (mode) => {
-    await applyAll({ generation: 50 }, web);
+    await fixture.apply({ generation: 50 }, web);
     const used = fixture.journal.reserved();
     const limits = { resources: { milliCpus: 4000, memoryBytes: 1, storageBytes: 1 } };
     // Also below the mark: it is no revision of the deployment.
     const run = await startRun({ mode, generation: 1, limits });
     expect(fixture.journal.reserved()).toEqual(used);
     await fixture.append(run, [mode === 'plan' ? committedPlan(planOf(run)) : committed()]);
-    await fixture.journal.append(run, supervisor, [finished('succeeded')]);
+    await fixture.succeed(run);
     await fixture.reopen();
     expect(fixture.journal.reserved()).toEqual(used);
-    expect(statuses()).toEqual({ web: 'committed' });
+    expect(fixture.statuses()).toEqual({ web: 'committed' });
     await expect(fixture.journal.admit(admissionOf({ generation: 51 }))).resolves.toBeDefined();
   },
 );
@@ -113,7 +78,7 @@ test.for(['plan', 'task'] as const)('a %s waits for the turn of its deployment',
 });
 
 test.for(['plan', 'task'] as const)('a %s declares nothing', async (mode) => {
-  await applyAll({}, web, data);
+  await fixture.apply({}, web, data);
   const run = await startRun({ mode });
   const conflict = refusal('E_CONFLICT');
   await expect(fixture.append(run, [intent(1, api)])).rejects.toThrow(conflict);
@@ -121,7 +86,7 @@ test.for(['plan', 'task'] as const)('a %s declares nothing', async (mode) => {
   const declaring = { ...body, desired: [api] };
   await expect(fixture.append(run, [declaring])).rejects.toThrow(conflict);
   await fixture.append(run, [body]);
-  expect(statuses()).toEqual({ web: 'committed', data: 'committed' });
+  expect(fixture.statuses()).toEqual({ web: 'committed', data: 'committed' });
 });
 
 test('a plan is found by its hash, the newest of those that found the same', async () => {
@@ -131,7 +96,7 @@ test('a plan is found by its hash, the newest of those that found the same', asy
   for (const round of [1, 2]) {
     const run = await startRun({ mode: 'plan', generation: round });
     await fixture.append(run, [committedPlan(planOf(run, hash))]);
-    await fixture.journal.append(run, supervisor, [finished('succeeded')]);
+    await fixture.succeed(run);
     await fixture.reopen();
     expect(await fixture.journal.runs.findPlan(hash)).toEqual(planOf(run, hash));
   }
@@ -151,10 +116,10 @@ test('a dropped run takes its plan, and what was undone of it, along', async () 
   const kept = await failKept(web);
   const task = await startRun({ mode: 'task' });
   await fixture.append(task, [undoIntent(1, { run: kept, step: 1 }), undoResult(1), committed()]);
-  await fixture.journal.append(task, supervisor, [finished('succeeded')]);
+  await fixture.succeed(task);
   const plan = await startRun({ mode: 'plan' });
   await fixture.append(plan, [committedPlan(planOf(plan))]);
-  await fixture.journal.append(plan, supervisor, [finished('succeeded')]);
+  await fixture.succeed(plan);
   const { cursors, sweeper, runs } = fixture.journal;
   await cursors.confirm([kept, task, plan].map((run) => ({ run, told: 100 })));
   expect(await sweeper.dropRuns(fixture.nowMs + 1, 3)).toBe(3);
@@ -164,23 +129,23 @@ test('a dropped run takes its plan, and what was undone of it, along', async () 
 });
 
 test('an undone step of a kept run leaves the record with the outcome that says so', async () => {
-  await applyAll({}, data);
+  await fixture.apply({}, data);
   const kept = await failKept(web, api);
   expect(fixture.journal.reserved().milliCpus).toBe(1000);
   const task = await startRun({ mode: 'task' });
   await fixture.append(task, [undoIntent(1, { run: kept, step: 2 })]);
-  expect(statuses()).toEqual({ data: 'committed', web: 'provisional', api: 'provisional' });
+  expect(fixture.statuses()).toEqual({ data: 'committed', web: 'provisional', api: 'provisional' });
   await fixture.append(task, [undoResult(1)]);
   await fixture.reopen();
-  expect(statuses()).toEqual({ data: 'committed', web: 'provisional' });
+  expect(fixture.statuses()).toEqual({ data: 'committed', web: 'provisional' });
   expect(await stepsKept(kept)).toEqual([1]);
   // Something of it stands yet.
   expect(fixture.journal.reserved().milliCpus).toBe(1000);
-  await fixture.journal.reattach(task, { runner: 'r1', epoch: 1, bootId: 'boot-1' });
+  await fixture.journal.reattach(task, OWNER);
   await fixture.append(task, [undoIntent(2, { run: kept, step: 1 }), undoResult(2), committed()]);
-  await fixture.journal.append(task, supervisor, [finished('succeeded')]);
+  await fixture.succeed(task);
   await fixture.reopen();
-  expect(statuses()).toEqual({ data: 'committed' });
+  expect(fixture.statuses()).toEqual({ data: 'committed' });
   expect(await stepsKept(kept)).toEqual([]);
   expect(fixture.journal.reserved()).toEqual({
     milliCpus: 0,
@@ -198,7 +163,7 @@ test('what a task has undone is undone, also when the task fails or is cancelled
     await fixture.append(task, [first, undoResult(1), second, undoResult(2, 'device is busy')]);
     await fixture.append(task, [finished(state, 'E_SCRIPT')]);
     await fixture.reopen();
-    expect(statuses()).toEqual({ web: 'provisional' });
+    expect(fixture.statuses()).toEqual({ web: 'provisional' });
     expect(await stepsKept(kept)).toEqual([1]);
     expect(fixture.journal.reserved().milliCpus).toBe(1000);
     const again = await startRun({ mode: 'task' });
@@ -206,14 +171,14 @@ test('what a task has undone is undone, also when the task fails or is cancelled
     // The same step twice is one that is undone.
     await fixture.append(again, [undoIntent(2, { run: kept, step: 1 }), undoResult(2)]);
     await fixture.append(again, [committed()]);
-    await fixture.journal.append(again, supervisor, [finished('succeeded')]);
-    expect(statuses()).toEqual({});
+    await fixture.succeed(again);
+    expect(fixture.statuses()).toEqual({});
     expect(fixture.journal.reserved().milliCpus).toBe(0);
   }
 });
 
 test('undo of a kept change brings back what was in force before it', async () => {
-  await applyAll({}, web);
+  await fixture.apply({}, web);
   const kept = await failKept(desiredOf('container', 'web', 2));
   const task = await startRun({ mode: 'task' });
   await fixture.append(task, [undoIntent(1, { run: kept, step: 1 }), undoResult(1), committed()]);
@@ -241,7 +206,7 @@ test('a task touches nothing of another deployment', async () => {
   const task = await startRun({ mode: 'task' });
   await fixture.append(task, [undoIntent(1, { run: other, step: 1 }), undoResult(1)]);
   expect(await fixture.countRows('undone')).toBe(0);
-  expect(statuses()).toEqual({ web: 'provisional' });
+  expect(fixture.statuses()).toEqual({ web: 'provisional' });
   const kept = await fixture.journal.runs.readKept({ ...of, deployment: 'other' }, other);
   expect(kept.map(({ body }) => body.type)).toContain('step-intent');
 });
@@ -268,9 +233,9 @@ test('a kept run cannot be undone once its deployment has committed', async () =
   for (const mode of ['plan', 'task'] as const) {
     const run = await startRun({ mode });
     await fixture.append(run, [mode === 'plan' ? committedPlan(planOf(run)) : committed()]);
-    await fixture.journal.append(run, supervisor, [finished('succeeded')]);
+    await fixture.succeed(run);
   }
   expect(await stepsKept(kept)).toEqual([1]);
-  await applyAll({}, api);
+  await fixture.apply({}, api);
   await expect(read(kept)).rejects.toThrow(refusal('E_TOO_LATE'));
 });

@@ -1,33 +1,19 @@
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import {
-  admissionOf,
-  createJournalFixture,
   finished,
   intent,
-  type JournalFixture,
+  journalOfEachTest,
+  refusal,
   result,
   started,
 } from './testing/journal-fixture.ts';
 
-let fixture: JournalFixture;
-beforeEach(async () => {
-  fixture = await createJournalFixture();
-});
-afterEach(async () => {
-  await fixture[Symbol.asyncDispose]();
-});
+const fixture = journalOfEachTest();
 
-const refusal = (code: string) => expect.objectContaining({ code });
 const ownerOf = (epoch: number, runner = 'r1') => ({ runner, epoch, bootId: 'boot-1' });
 const WAKE_AT = 1_800_000_500_000;
 
-async function startRun() {
-  const admission = admissionOf();
-  await fixture.journal.admit(admission);
-  await fixture.journal.claim(admission.run, ownerOf(1));
-  await fixture.append(admission.run, [started(), intent(1, null)]);
-  return admission;
-}
+const startRun = () => fixture.start({}, intent(1, null));
 
 async function park(run: string, epoch = 1, runner = 'r1') {
   const { seq: after } = await fixture.journal.runs.getRun(run);

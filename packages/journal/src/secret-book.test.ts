@@ -1,16 +1,16 @@
 import type { DesiredResource } from '@hypha/protocol';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import type { Admission } from './run-admission.ts';
 import type { GivenSecret } from './secret-book.ts';
 import {
   acceptedOf,
   admissionOf,
   committed,
-  createJournalFixture,
   desiredOf,
   finished,
   intent,
-  type JournalFixture,
+  journalOfEachTest,
+  OWNER,
   result,
   started,
 } from './testing/journal-fixture.ts';
@@ -18,11 +18,7 @@ import {
 const WEB = { realm: 'default', deployment: 'web' };
 const version = (letter: string) => letter.repeat(32);
 
-let fixture: JournalFixture;
-beforeEach(async () => {
-  fixture = await createJournalFixture();
-});
-afterEach(() => fixture[Symbol.asyncDispose]());
+const fixture = journalOfEachTest();
 
 function given(letter: string, name = 'token'): GivenSecret {
   return { name, version: version(letter), box: `box-${letter}`, sealedTo: 'key-1' };
@@ -46,7 +42,7 @@ function using(letter: string): DesiredResource {
 }
 
 async function claim(run: string): Promise<void> {
-  await fixture.journal.claim(run, { runner: 'r1', epoch: 1, bootId: 'boot-1' });
+  await fixture.journal.claim(run, OWNER);
   await fixture.append(run, [started()]);
 }
 
@@ -54,7 +50,7 @@ async function succeed(run: string, ...desired: DesiredResource[]): Promise<void
   await claim(run);
   const steps = desired.flatMap((each, at) => [intent(at + 1, each), result(at + 1)]);
   await fixture.append(run, [...steps, committed(...desired)]);
-  await fixture.journal.append(run, { by: 'supervisor' }, [finished('succeeded')]);
+  await fixture.succeed(run);
 }
 
 async function fail(run: string): Promise<void> {

@@ -8,11 +8,14 @@ import {
   canonicalBytes,
   type DesiredResource,
   digestOf,
+  fromBase64,
   hex,
   type JournalBody,
   type JournalEvent,
   nodeIdOf,
   PAYLOAD_TYPES,
+  parseStrictJson,
+  ReceiptPayload,
   ridOf,
   runIdOf,
   ScriptPayload,
@@ -21,6 +24,7 @@ import {
   utf8,
 } from '@hypha/protocol';
 import { generateKey, nodeVerifier } from '@hypha/protocol/node';
+import { afterEach, beforeEach, expect } from 'vitest';
 import { type Journal, openJournal } from '../journal.ts';
 import type { Admission } from '../run-admission.ts';
 
@@ -31,31 +35,125 @@ const nodeKey = generateKey().signer;
 const operator = generateKey().signer;
 export const NODE = nodeIdOf(nodeVerifier, nodeKey.publicKey);
 
-export interface JournalFixture extends AsyncDisposable {
-  journal: Journal;
-  nowMs: number;
+/** The runner that begins every run. */
+export const OWNER = { runner: 'r1', epoch: 1, bootId: 'boot-1' };
+
+export class JournalFixture implements AsyncDisposable {
+  nowMs = NOW_SECONDS * 1000;
+  #folder: string | undefined;
+  #journal: Journal | undefined;
+
+  get journal(): Journal {
+    if (this.#journal === undefined) throw new Error('the journal is not open');
+    return this.#journal;
+  }
+
+  /** An empty journal in a new folder. */
+  async create(): Promise<void> {
+    this.nowMs = NOW_SECONDS * 1000;
+    this.#folder = await mkdtemp(join(tmpdir(), 'hypha-journal-'));
+    this.#journal = await this.#open();
+  }
+
+  /** As a new process would find it. */
+  async reopen(): Promise<void> {
+    await this.journal.close();
+    this.#journal = await this.#open();
+  }
+
+  /** A run that `OWNER` has claimed and started; `bodies` are in the same append as its start. */
+  async start(
+    change: Partial<ScriptPayloadInput> = {},
+    ...bodies: readonly JournalBody[]
+  ): Promise<Admission> {
+    const admission = admissionOf(change);
+    await this.journal.admit(admission);
+    await this.journal.claim(admission.run, OWNER);
+    await this.append(admission.run, [started(), ...bodies]);
+    return admission;
+  }
+
   /** As runner `r1`, or the one named, which knows every event. */
-  append(
+  async append(
     run: string,
     bodies: readonly JournalBody[],
-    as?: { runner: string; epoch: number },
-  ): Promise<readonly JournalEvent[]>;
-  /** Of one table, read beside the journal, which is closed for that time. */
-  countRows(table: 'plan' | 'undone'): Promise<number>;
-  /** As a new process would find it. */
-  reopen(): Promise<void>;
-}
+    as = { runner: 'r1', epoch: 1 },
+  ): Promise<readonly JournalEvent[]> {
+    const { seq: after } = await this.journal.runs.getRun(run);
+    return await this.journal.append(run, { by: 'runner', ...as, after }, bodies);
+  }
 
-export async function createJournalFixture(): Promise<JournalFixture> {
-  const folder = await mkdtemp(join(tmpdir(), 'hypha-journal-'));
-  const fixture = { nowMs: NOW_SECONDS * 1000 };
-  const open = () =>
-    openJournal({
-      file: join(folder, 'journal.db'),
+  /** A step for each, with its outcome, in an append of its own. */
+  async make(run: string, desired: readonly DesiredResource[]): Promise<void> {
+    for (const [index, resource] of desired.entries()) {
+      await this.append(run, [intent(index + 1, resource), result(index + 1)]);
+    }
+  }
+
+  /** What the supervisor says of a committed run whose removals are done. */
+  async succeed(run: string): Promise<JournalEvent | undefined> {
+    const [event] = await this.journal.append(run, { by: 'supervisor' }, [finished('succeeded')]);
+    return event;
+  }
+
+  /** A run from its admission to its success. Answers its id. */
+  async apply(
+    change: Partial<ScriptPayloadInput>,
+    ...desired: readonly DesiredResource[]
+  ): Promise<string> {
+    const { run } = await this.start(change);
+    await this.make(run, desired);
+    await this.append(run, [committed(...desired)]);
+    await this.succeed(run);
+    return run;
+  }
+
+  async stateOf(run: string): Promise<string> {
+    return (await this.journal.runs.getRun(run)).state;
+  }
+
+  async receiptOf(run: string): Promise<ReceiptPayload> {
+    const envelope = await this.journal.runs.findReceipt(run);
+    if (envelope === undefined) throw new Error(`${run} has no receipt`);
+    return ReceiptPayload.parse(parseStrictJson(fromBase64(envelope.payload)));
+  }
+
+  /** Of each resource, by name. */
+  statuses(): Record<string, string> {
+    const { records, provisional } = this.journal.records.readWorld();
+    return Object.fromEntries([
+      ...records.map(({ name, status }) => [name, status]),
+      ...provisional.map(({ name }) => [name, 'provisional']),
+    ]);
+  }
+
+  /** Of one table, read beside the journal, which is closed for that time. */
+  async countRows(table: 'plan' | 'undone'): Promise<number> {
+    await this.journal.close();
+    const db = new DatabaseSync(this.#file, { readOnly: true });
+    const rows = db.prepare(`select * from ${table}`).all();
+    db.close();
+    this.#journal = await this.#open();
+    return rows.length;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#journal?.close();
+    this.#journal = undefined;
+    if (this.#folder !== undefined) await rm(this.#folder, { recursive: true });
+  }
+
+  get #file(): string {
+    return join(this.#folder ?? '', 'journal.db');
+  }
+
+  async #open(): Promise<Journal> {
+    return await openJournal({
+      file: this.#file,
       node: NODE,
       signer: nodeKey,
       verifier: nodeVerifier,
-      nowMs: () => fixture.nowMs,
+      nowMs: () => this.nowMs,
       authoritySeq: () => 3,
       useOf: ({ kind }) => ({
         milliCpus: kind === 'container' ? 500 : 0,
@@ -63,35 +161,19 @@ export async function createJournalFixture(): Promise<JournalFixture> {
         storageBytes: kind === 'volume' ? 64 * MIB : 0,
       }),
     });
-  const whole: JournalFixture = Object.assign(fixture, {
-    journal: await open(),
-    append: async (
-      run: string,
-      bodies: readonly JournalBody[],
-      as = { runner: 'r1', epoch: 1 },
-    ) => {
-      const { seq: after } = await whole.journal.runs.getRun(run);
-      return await whole.journal.append(run, { by: 'runner', ...as, after }, bodies);
-    },
-    countRows: async (table: 'plan' | 'undone') => {
-      await whole.journal.close();
-      const db = new DatabaseSync(join(folder, 'journal.db'), { readOnly: true });
-      const rows = db.prepare(`select * from ${table}`).all();
-      db.close();
-      whole.journal = await open();
-      return rows.length;
-    },
-    reopen: async () => {
-      await whole.journal.close();
-      whole.journal = await open();
-    },
-    [Symbol.asyncDispose]: async () => {
-      await whole.journal.close();
-      await rm(folder, { recursive: true });
-    },
-  });
-  return whole;
+  }
 }
+
+/** A journal that is new for each test of the file that asks for it. */
+export function journalOfEachTest(): JournalFixture {
+  const fixture = new JournalFixture();
+  beforeEach(() => fixture.create());
+  afterEach(() => fixture[Symbol.asyncDispose]());
+  return fixture;
+}
+
+/** An error of this code, whatever else it says. */
+export const refusal = (code: string) => expect.objectContaining({ code });
 
 let counter = 0;
 

@@ -7,11 +7,10 @@ import { createLogger, type Logger } from '@hypha/service';
 import {
   admissionOf,
   committed,
-  createJournalFixture,
   desiredOf,
   finished,
   intent,
-  type JournalFixture,
+  JournalFixture,
   result,
   started,
 } from '../../../journal/src/testing/journal-fixture.ts';
@@ -39,7 +38,9 @@ export class JournalWorld implements AsyncDisposable {
 
   static async open(): Promise<JournalWorld> {
     const folder = await mkdtemp(join(tmpdir(), 'hypha-world-'));
-    return new JournalWorld(await createJournalFixture(), folder);
+    const fixture = new JournalFixture();
+    await fixture.create();
+    return new JournalWorld(fixture, folder);
   }
 
   get journal() {
@@ -60,16 +61,12 @@ export class JournalWorld implements AsyncDisposable {
 
   /** A run that is under way, with settled steps for these. */
   async begin(desired: readonly DesiredResource[], change = {}): Promise<string> {
-    const admission = admissionOf(change);
-    await this.journal.admit(admission);
-    await this.journal.claim(admission.run, { runner: 'r1', epoch: 1, bootId: 'boot-1' });
     const steps = desired.flatMap((each, index) => [intent(index + 1, each), result(index + 1)]);
-    await this.fixture.append(admission.run, [started(), ...steps]);
-    return admission.run;
+    return (await this.fixture.start(change, ...steps)).run;
   }
 
   async succeed(run: string): Promise<void> {
-    await this.journal.append(run, { by: 'supervisor' }, [finished('succeeded')]);
+    await this.fixture.succeed(run);
   }
 
   /** As after a crash of this process. */
