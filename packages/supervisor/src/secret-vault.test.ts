@@ -87,10 +87,12 @@ function payloadWith(secrets: Record<string, string | null>, sealKey = keys.seal
   return { ...payload, secrets: { [keys.nodeId]: box } };
 }
 
+type Versions = { readonly token?: string; readonly other?: string };
+
 /** Answers name → version. */
 async function take(
   secrets: Record<string, string | null>,
-): Promise<{ run: string; versions: Record<string, string> }> {
+): Promise<{ run: string; versions: Versions }> {
   const admission = admissionOf();
   await world.journal.admit({ ...admission, secrets: vault.take(payloadWith(secrets)) });
   return { run: admission.run, versions: await world.journal.secrets.readGiven(admission.run) };
@@ -120,8 +122,8 @@ async function sweepLater(ms: number): Promise<void> {
 describe('a vault', () => {
   test('gives containers what was sealed, and keeps it sealed', async () => {
     const { versions } = await take({ token: 'grüß dich\n', other: 'more' });
-    expect(await read('token', versions['token'])).toBe('grüß dich\n');
-    expect(await read('other', versions['other'])).toBe('more');
+    expect(await read('token', versions.token)).toBe('grüß dich\n');
+    expect(await read('other', versions.other)).toBe('more');
     const rows = JSON.stringify(await world.journal.secrets.listSealedElsewhere('', 10));
     expect(rows).toContain(base64(keys.sealKeys.current));
     for (const text of ['dich', 'more']) {
@@ -136,7 +138,7 @@ describe('a vault', () => {
     keys = await openNodeKeys(temp.path, () => clock.wallMs);
     await world.fixture.reopen();
     vault = openVault();
-    expect(await read('token', versions['token'])).toBe('hush');
+    expect(await read('token', versions.token)).toBe('hush');
   });
 
   test('knows a value sealed again for the same, and keeps one on request', async () => {
@@ -166,7 +168,7 @@ describe('a vault', () => {
 
   test('gives nothing of one deployment to another', async () => {
     const { versions } = await take({ token: 'hush' });
-    const ref = { secret: 'token', version: versions['token'] ?? '' };
+    const ref = { secret: 'token', version: versions.token ?? '' };
     for (const owner of [
       { ...WEB, deployment: 'api' },
       { ...WEB, realm: 'lab' },
@@ -182,19 +184,19 @@ describe('a vault', () => {
     const box = rows.find(({ name }) => name === 'token')?.box ?? '';
     const victim = rows.flatMap((row) => (row.name === 'other' ? [{ ...row, box }] : []));
     await world.journal.secrets.reseal(victim);
-    const ref = { secret: 'other', version: versions['other'] ?? '' };
+    const ref = { secret: 'other', version: versions.other ?? '' };
     await expect(vault.provide(WEB, [ref], signal)).rejects.toMatchObject({ code: 'E_SECRET' });
   });
 
   test('takes plaintext away when no record names it any more', async () => {
     const first = await take({ token: 'one' });
-    await read('token', first.versions['token']);
-    await use(first.run, first.versions['token'] ?? '');
+    await read('token', first.versions.token);
+    await use(first.run, first.versions.token ?? '');
     await vault.sweep();
     expect([...folder.files.values()]).toEqual(['one']);
     const second = await take({ token: 'two' });
-    await read('token', second.versions['token']);
-    await use(second.run, second.versions['token'] ?? '');
+    await read('token', second.versions.token);
+    await use(second.run, second.versions.token ?? '');
     await vault.sweep();
     expect([...folder.files.values()]).toEqual(['two']);
     await vault.close('stop');
@@ -212,7 +214,7 @@ describe('the sealing key', () => {
     expect(keys.sealKeys.current).not.toEqual(before);
     const current = base64(keys.sealKeys.current);
     expect(await world.journal.secrets.listSealedElsewhere(current, 10)).toEqual([]);
-    expect(await read('token', versions['token'])).toBe('hush');
+    expect(await read('token', versions.token)).toBe('hush');
   });
 
   test('before is good for a day after the ledger knows the new one, then it is destroyed', async () => {
@@ -229,7 +231,7 @@ describe('the sealing key', () => {
     expect(refusalOf(payloadWith({ token: 'too late' }, before))).toMatch(
       /not sealed to this node/,
     );
-    expect(await read('token', versions['token'])).toBe('hush');
+    expect(await read('token', versions.token)).toBe('hush');
   });
 
   test('before goes only when nothing stored needs it', async () => {
@@ -239,7 +241,7 @@ describe('the sealing key', () => {
     await keys.sealKeys.notePublished(keys.sealKeys.current);
     await sweepLater(2 * DAY_MS);
     expect(keys.sealKeys.previous).toBeUndefined();
-    expect(await read('token', versions['token'])).toBe('hush');
+    expect(await read('token', versions.token)).toBe('hush');
   });
 });
 
