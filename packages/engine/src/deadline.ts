@@ -1,4 +1,5 @@
 import type { HyphaError } from '@hypha/protocol';
+import { OVER } from './over.ts';
 import type { Clock } from './ports.ts';
 import { isWayOut } from './saga-error.ts';
 
@@ -29,13 +30,14 @@ export async function withDeadline<T>(
     either.abort(error());
   };
   if (signal?.aborted === true) onAbort();
-  else signal?.addEventListener('abort', onAbort, { once: true, signal: over.signal });
+  else signal?.addEventListener('abort', onAbort, { once: true });
   if (ms < Number.POSITIVE_INFINITY) clock.sleep(ms, over.signal).then(onLate, () => undefined);
   try {
     return await work(either.signal);
   } catch (thrown) {
     throw isLate && !isWayOut(thrown) ? either.signal.reason : thrown;
   } finally {
-    over.abort();
+    signal?.removeEventListener('abort', onAbort);
+    over.abort(OVER);
   }
 }

@@ -1,6 +1,7 @@
 import { type ErrorCode, isHyphaError, type JournalBody } from '@hypha/protocol';
 import { ENGINE_LIMITS } from './engine-limits.ts';
 import { jsonBytes } from './json-bounds.ts';
+import { OVER } from './over.ts';
 import type { Clock, RunJournal } from './ports.ts';
 import type { RunRecord } from './run-record.ts';
 import { EngineHalt, RunFailure } from './saga-error.ts';
@@ -114,7 +115,7 @@ export class JournalWriter {
 
   /** Nothing is written any more. */
   close(): void {
-    this.#closed.abort();
+    this.#closed.abort(OVER);
   }
 
   get #isFull(): boolean {

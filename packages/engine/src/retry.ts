@@ -1,5 +1,6 @@
 import { HyphaError, isHyphaError } from '@hypha/protocol';
 import { ENGINE_LIMITS } from './engine-limits.ts';
+import { OVER } from './over.ts';
 import type { Clock } from './ports.ts';
 import { EngineHalt } from './saga-error.ts';
 
@@ -13,29 +14,24 @@ export async function settleCall<T>(
   start: () => Promise<T>,
 ): Promise<T> {
   signal.throwIfAborted();
-  const over = new AbortController();
-  const stuck = async (): Promise<never> => {
-    await whenAborted(signal, over.signal);
-    await clock.sleep(ENGINE_LIMITS.abortGraceMsMax, over.signal);
-    throw new EngineHalt(new HyphaError('E_INTERNAL', 'a SAL call goes on after it was aborted'));
+  const stuck = Promise.withResolvers<never>();
+  const halt = () =>
+    stuck.reject(
+      new EngineHalt(new HyphaError('E_INTERNAL', 'a SAL call goes on after it was aborted')),
+    );
+  // Made only for a call that is aborted: there are many, and most are not.
+  let over: AbortController | undefined;
+  const onAbort = () => {
+    over = new AbortController();
+    clock.sleep(ENGINE_LIMITS.abortGraceMsMax, over.signal).then(halt, () => undefined);
   };
-  const watch = stuck();
-  // Rejects when `over` ends it; that is how it is let go.
-  watch.catch(() => undefined);
+  signal.addEventListener('abort', onAbort, { once: true });
   try {
-    return await Promise.race([start(), watch]);
+    return await Promise.race([start(), stuck.promise]);
   } finally {
-    over.abort();
+    signal.removeEventListener('abort', onAbort);
+    over?.abort(OVER);
   }
-}
-
-/** Resolves once `signal` is aborted, rejects once `over` is. */
-function whenAborted(signal: AbortSignal, over: AbortSignal): Promise<void> {
-  return new Promise((resolve, reject) => {
-    if (signal.aborted) return resolve();
-    signal.addEventListener('abort', () => resolve(), { once: true, signal: over });
-    over.addEventListener('abort', () => reject(over.reason), { once: true });
-  });
 }
 
 export interface RetryOptions {

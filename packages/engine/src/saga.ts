@@ -14,6 +14,7 @@ import { holdToPlan } from './expected-plan.ts';
 import { JournalWriter } from './journal-writer.ts';
 import { jsonBytes } from './json-bounds.ts';
 import { KeptRuns } from './kept-runs.ts';
+import { OVER } from './over.ts';
 import { planScript } from './plan-run.ts';
 import type { Clock, Fault, Guest, RunGrant, RunJournal } from './ports.ts';
 import { RunDeadline } from './run-deadline.ts';
@@ -95,7 +96,7 @@ export async function runSaga(input: SagaInput): Promise<SagaOutcome> {
   } catch (error) {
     throw error instanceof EngineHalt ? error.cause : error;
   } finally {
-    over.abort();
+    over.abort(OVER);
     writer.close();
   }
 }

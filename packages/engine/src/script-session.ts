@@ -1,5 +1,6 @@
 import { type GuestCall, type GuestOutcome, type GuestTurn, HyphaError } from '@hypha/protocol';
 import { ENGINE_LIMITS } from './engine-limits.ts';
+import { OVER } from './over.ts';
 import type { StepOutcome } from './run-record.ts';
 import { assertGoingOn, type SagaContext } from './saga-context.ts';
 import { EngineHalt, GuestLost, RunFailure } from './saga-error.ts';
@@ -100,7 +101,7 @@ export class ScriptSession {
 
   /** Nothing is left to do for this guest but what may be left as it is. Idempotent. */
   close(): void {
-    this.#over.abort();
+    this.#over.abort(OVER);
     this.#scheduler.close();
     this.#wakeTimes.close();
   }

@@ -1,6 +1,7 @@
 import { HyphaError } from '@hypha/protocol';
 import { ENGINE_LIMITS } from './engine-limits.ts';
 import { boundedText } from './json-bounds.ts';
+import { OVER } from './over.ts';
 import { callWithRetries } from './retry.ts';
 import type { StepIntent } from './run-record.ts';
 import { type SagaContext, stepContextOf } from './saga-context.ts';
@@ -49,7 +50,7 @@ export async function undoStep(
     if (error instanceof EngineHalt) throw error;
     return reasonOf(error, intent.step);
   } finally {
-    over.abort();
+    over.abort(OVER);
   }
 }
 

@@ -1,4 +1,5 @@
 import { ENGINE_LIMITS } from './engine-limits.ts';
+import { OVER } from './over.ts';
 import type { Clock } from './ports.ts';
 import { StepLeft } from './saga-error.ts';
 
@@ -53,6 +54,6 @@ export class WakeTimes {
 
   /** Ends every wait with `StepLeft`: another guest or runner waits on. */
   close(): void {
-    this.#over.abort();
+    this.#over.abort(OVER);
   }
 }

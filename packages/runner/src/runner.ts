@@ -204,7 +204,7 @@ class Runner {
       onFault: (fault) => logFault(log, fault),
     });
     if (outcome.state === 'waiting') await journal.park(run, epoch, outcome.wakeAtMs);
-    log.info({ state: outcome.state }, 'run left');
+    log.debug({ state: outcome.state }, 'run left');
   }
 }
 

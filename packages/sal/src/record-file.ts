@@ -2,14 +2,15 @@
  * One JSON record per file, replaced as a whole and on disk when the write resolves: a crash leaves the
  * old record or the new one. Readers need no lock.
  */
-import { mkdir, open, readFile, rename, rm } from 'node:fs/promises';
+import { readFileSync } from 'node:fs';
+import { mkdir, open, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { HyphaError, type Json } from '@hypha/protocol';
 import type { z } from 'zod';
 
 /** Undefined when there is no such file. Throws `E_SAL` when it is not a record of this schema. */
 export async function findRecord<T>(path: string, schema: z.ZodType<T>): Promise<T | undefined> {
-  const text = await readFile(path, 'utf8').catch(ignoreAbsent);
+  const text = readSmallFile(path);
   if (text === undefined) return undefined;
   try {
     return schema.parse(JSON.parse(text));
@@ -58,6 +59,15 @@ export async function syncFolder(path: string): Promise<void> {
     await folder.sync();
   } finally {
     await folder.close();
+  }
+}
+
+/** At once: the way to another thread and back takes fifteen times as long as reading so little. */
+function readSmallFile(path: string): string | undefined {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch (error) {
+    return ignoreAbsent(error);
   }
 }
 

@@ -2,6 +2,11 @@ import { readFileSync } from 'node:fs';
 import { SANDBOX_LIMITS } from './limits.ts';
 
 const RECHECK_MS_MIN = 10;
+/**
+ * Most turns are over by then. Of those that are not, what the process has computed so far is not counted: asking the
+ * system at the start of every turn takes longer than the turn.
+ */
+const FIRST_LOOK_MS = 20;
 
 export interface TimeSpent {
   readonly elapsedMs: number;
@@ -18,26 +23,31 @@ export class CpuDeadline {
   readonly #budgetMs: number;
   readonly #onOver: (spent: TimeSpent) => void;
   readonly #startedAtMs = performance.now();
-  readonly #startedCpuMs: number | null;
+  // Undefined before the first look
+  #startedCpuMs: number | null | undefined;
   #timer: NodeJS.Timeout;
 
   constructor(pid: number, budgetMs: number, onOver: (spent: TimeSpent) => void) {
     this.#pid = pid;
     this.#budgetMs = budgetMs;
     this.#onOver = onOver;
-    this.#startedCpuMs = readCpuMs(pid);
-    this.#timer = setTimeout(() => this.#check(), budgetMs);
+    this.#timer = setTimeout(() => this.#begin(), Math.min(FIRST_LOOK_MS, budgetMs));
   }
 
   clear(): void {
     clearTimeout(this.#timer);
   }
 
+  #begin(): void {
+    this.#startedCpuMs = readCpuMs(this.#pid);
+    this.#timer = setTimeout(() => this.#check(), this.#budgetMs);
+  }
+
   #check(): void {
     const elapsedMs = performance.now() - this.#startedAtMs;
     const nowMs = readCpuMs(this.#pid);
-    const isTold = nowMs !== null && this.#startedCpuMs !== null;
-    const cpuMs = isTold ? nowMs - this.#startedCpuMs : null;
+    const startedMs = this.#startedCpuMs ?? null;
+    const cpuMs = nowMs === null || startedMs === null ? null : nowMs - startedMs;
     const leftMs = this.#budgetMs - (cpuMs ?? elapsedMs);
     const isStarved = elapsedMs < SANDBOX_LIMITS.starvedFactorMax * this.#budgetMs;
     if (leftMs <= 0 || !isStarved) this.#onOver({ elapsedMs, cpuMs });

@@ -33,8 +33,14 @@ export class LineChannel {
     this.sendLine(JSON.stringify(value));
   }
 
+  /** What is sent in one turn of the event loop crosses over together: a call to the system each costs more. */
   sendLine(line: string): void {
-    if (this.#socket.writable) this.#socket.write(`${line}\n`);
+    if (!this.#socket.writable) return;
+    if (this.#socket.writableCorked === 0) {
+      this.#socket.cork();
+      process.nextTick(() => this.#socket.uncork());
+    }
+    this.#socket.write(`${line}\n`);
   }
 
   /** Sends what waits, then ends. */
