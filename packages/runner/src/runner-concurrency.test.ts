@@ -28,20 +28,17 @@ async function holdAll(rig: NodeRig, names: readonly string[]): Promise<void> {
   for (const name of names) await rig.volumes.hold(name);
 }
 
-/** Process ids of the tools, once each name's step is half done. */
-async function allHeld(rig: NodeRig, names: readonly string[]): Promise<number[]> {
-  return await vi.waitFor(() => {
-    const pids = names.map((name) => rig.volumes.heldBy(name));
-    const held = pids.filter((pid) => pid !== undefined);
-    if (held.length < names.length) throw new Error(`${held.length} steps are half done`);
-    return held;
-  }, WAIT);
+/** A runner with a run for each name, every one with its first step half done. */
+async function startHeld(rig: NodeRig, names: readonly string[]) {
+  await holdAll(rig, names);
+  const runner = await rig.startRunner();
+  const runs = await submitAll(rig, names);
+  const tools = await Promise.all(names.map((name) => rig.untilHeld(name)));
+  return { runner, runs, tools };
 }
 
-async function allCommitted(rig: NodeRig, runs: readonly string[]): Promise<void> {
-  for (const run of runs) {
-    await vi.waitFor(async () => expect(await rig.stateOf(run)).toBe('committed'), WAIT);
-  }
+async function expectCommitted(rig: NodeRig, runs: readonly string[]): Promise<void> {
+  for (const run of runs) expect(await rig.untilOver(run)).toBe('committed');
 }
 
 /** Every effect of every run happened, and none twice. */
@@ -50,6 +47,12 @@ function expectMadeOnce(rig: NodeRig, names: readonly string[]): void {
     .flatMap((name) => [name, `${name}-too`])
     .flatMap((name) => [`make ${name}`, `finish ${name}`]);
   expect(rig.volumes.effects().toSorted()).toEqual(expected.toSorted());
+}
+
+async function expectTakenOver(rig: NodeRig, names: readonly string[], runs: readonly string[]) {
+  await rig.takeOver(...runs);
+  await expectCommitted(rig, runs);
+  expectMadeOnce(rig, names);
 }
 
 test('sixteen runs are worked on at once, and no seventeenth', TIMEOUT, async () => {
@@ -65,9 +68,9 @@ test('sixteen runs are worked on at once, and no seventeenth', TIMEOUT, async ()
   }, WAIT);
   const states = await Promise.all(runs.map((run) => rig.stateOf(run)));
   expect(states.toSorted()).toEqual(['accepted', ...Array(16).fill('running')]);
-  await Promise.all(names.map((name) => rig.volumes.letGo(name)));
+  await rig.volumes.letGoAll();
   for (const pid of pids) process.kill(pid);
-  await allCommitted(rig, runs);
+  await expectCommitted(rig, runs);
   expectMadeOnce(rig, names);
   expect(runner.child.exitCode).toBeNull();
 });
@@ -78,18 +81,11 @@ test(
   async () => {
     await using rig = await NodeRig.open();
     const names = namesOf(4);
-    await holdAll(rig, names);
-    const first = await rig.startRunner();
-    const runs = await submitAll(rig, names);
-    await allHeld(rig, names);
-    first.child.kill('SIGKILL');
-    await first.exited;
-    await rig.fenceOff(first);
-    for (const name of names) await rig.volumes.letGo(name);
-    for (const run of runs) await rig.handOn(run);
-    await rig.startRunner();
-    await allCommitted(rig, runs);
-    expectMadeOnce(rig, names);
+    const { runner, runs } = await startHeld(rig, names);
+    runner.child.kill('SIGKILL');
+    await runner.exited;
+    await rig.fenceOff(runner);
+    await expectTakenOver(rig, names, runs);
   },
 );
 
@@ -99,25 +95,18 @@ test(
   async () => {
     await using rig = await NodeRig.open();
     const names = namesOf(3);
-    await holdAll(rig, names);
-    const runner = await rig.startRunner();
-    const runs = await submitAll(rig, names);
-    const pids = await allHeld(rig, names);
+    const { runner, runs, tools } = await startHeld(rig, names);
     const [lost] = runs;
     rig.onAppend = (run) => {
       if (run === lost) throw new HyphaError('E_STALE_EPOCH', `${run} was given to another`);
       return false;
     };
-    const [tool] = pids;
+    const [tool] = tools;
     process.kill(tool ?? 0);
     expect(await runner.exited).toBe(1);
     await rig.fenceOff(runner);
     rig.onAppend = () => false;
-    for (const name of names) await rig.volumes.letGo(name);
-    for (const run of runs) await rig.handOn(run);
-    await rig.startRunner();
-    await allCommitted(rig, runs);
-    expectMadeOnce(rig, names);
+    await expectTakenOver(rig, names, runs);
   },
 );
 
@@ -127,21 +116,14 @@ test(
   async () => {
     await using rig = await NodeRig.open();
     const names = namesOf(3);
-    await holdAll(rig, names);
-    const first = await rig.startRunner();
-    const runs = await submitAll(rig, names);
-    const pids = await allHeld(rig, names);
-    first.child.kill('SIGTERM');
-    for (const pid of pids) process.kill(pid);
-    expect(await first.exited).toBe(0);
+    const { runner, runs, tools } = await startHeld(rig, names);
+    runner.child.kill('SIGTERM');
+    for (const tool of tools) process.kill(tool);
+    expect(await runner.exited).toBe(0);
     const made = names.flatMap((name) => [`make ${name}`, `finish ${name}`]);
     expect(rig.volumes.effects().toSorted()).toEqual(made.toSorted());
     for (const run of runs) expect((await rig.bodies(run)).at(-1)?.type).toBe('step-result');
-    for (const name of names) await rig.volumes.letGo(name);
-    for (const run of runs) await rig.handOn(run);
-    await rig.startRunner();
-    await allCommitted(rig, runs);
-    expectMadeOnce(rig, names);
+    await expectTakenOver(rig, names, runs);
   },
 );
 
@@ -164,7 +146,7 @@ export default async () => {
     expect(await rig.stateOf(run)).toBe('running');
     expect(rig.volumes.effects()).toEqual(['make a', 'finish a']);
     await rig.wake(run);
-    await allCommitted(rig, [run]);
+    await expectCommitted(rig, [run]);
     expect((await rig.bodies(run)).at(-1)).toMatchObject({ type: 'committed', output: 'true' });
     expect(rig.volumes.effects()).toEqual(['make a', 'finish a', 'make b', 'finish b']);
   },
@@ -175,7 +157,7 @@ test('a run that was cancelled before it was claimed goes no way but back', TIME
   const run = await rig.submit(twoVolumes('a'));
   rig.cancelled.add(run);
   await rig.startRunner();
-  await vi.waitFor(async () => expect(await rig.stateOf(run)).toBe('cancelled'), WAIT);
+  expect(await rig.untilOver(run)).toBe('cancelled');
   expect(rig.volumes.effects()).toEqual([]);
 });
 
@@ -196,10 +178,8 @@ test(
   TIMEOUT,
   async () => {
     await using rig = await NodeRig.open();
-    await rig.volumes.hold('v0');
-    const runner = await rig.startRunner();
-    const [neighbour = ''] = await submitAll(rig, ['v0']);
-    const [tool] = await allHeld(rig, ['v0']);
+    const { runner, runs, tools } = await startHeld(rig, ['v0']);
+    const [neighbour = ''] = runs;
     // In a builtin that no interrupt reaches: its host has to be killed.
     const stuck = await rig.submit(
       `import { volume } from 'hypha';
@@ -209,10 +189,10 @@ export default async () => {
 };`,
       { deployment: 'stuck', limits: { ...SMALL, cpuMs: 200 } },
     );
-    await vi.waitFor(async () => expect(await rig.stateOf(stuck)).toBe('failed'), WAIT);
+    expect(await rig.untilOver(stuck)).toBe('failed');
     expect((await rig.bodies(stuck)).at(-1)).toMatchObject({ problem: { code: 'E_CPU' } });
-    process.kill(tool ?? 0);
-    await allCommitted(rig, [neighbour]);
+    for (const tool of tools) process.kill(tool);
+    await expectCommitted(rig, runs);
     const displaced = { msg: 'call failed', run: neighbour, phase: 'guest' };
     expect(runner.lines).toContainEqual(expect.objectContaining(displaced));
     const started = (await rig.bodies(neighbour)).filter(({ type }) => type === 'started');

@@ -14,19 +14,24 @@ export default async function deploy() {
 }`;
 
 const MADE_ONCE = ['make a', 'finish a', 'make b', 'finish b'];
+const UNDONE = ['make a', 'finish a', 'make b', 'undo b', 'undo a'];
 
 async function committed(rig: NodeRig, run: string): Promise<void> {
-  await vi.waitFor(async () => expect(await rig.isOver(run)).toBe(true), WAIT);
-  expect(await rig.stateOf(run)).toBe('committed');
+  expect(await rig.untilOver(run)).toBe('committed');
 }
 
-/** Until an apply on this volume is half done, with its tool running. */
-async function heldBy(rig: NodeRig, name: string): Promise<number> {
-  return await vi.waitFor(() => {
-    const pid = rig.volumes.heldBy(name);
-    if (pid === undefined) throw new Error(`nothing holds ${name}`);
-    return pid;
-  }, WAIT);
+/** A runner with a run whose step on this volume is half done. */
+async function startHeld(rig: NodeRig, name: string, env: Readonly<Record<string, string>> = {}) {
+  await rig.volumes.hold(name);
+  const runner = await rig.startRunner(env);
+  const run = await rig.submit(TWO_VOLUMES);
+  return { runner, run, tool: await rig.untilHeld(name) };
+}
+
+async function expectTakenOver(rig: NodeRig, run: string): Promise<void> {
+  await rig.takeOver(run);
+  await committed(rig, run);
+  expect(rig.volumes.effects()).toEqual(MADE_ONCE);
 }
 
 /** A killed process that nobody has waited for yet is dead. */
@@ -63,20 +68,13 @@ test('takes a signed script from the queue to its commit', async () => {
 
 test('a runner killed in the middle of a step is fenced with its tool, and the next one makes nothing twice', async () => {
   await using rig = await NodeRig.open();
-  await rig.volumes.hold('b');
-  const first = await rig.startRunner();
-  const run = await rig.submit(TWO_VOLUMES);
-  const tool = await heldBy(rig, 'b');
-  first.child.kill('SIGKILL');
-  expect(await first.exited).toBe('SIGKILL');
+  const { runner, run, tool } = await startHeld(rig, 'b');
+  runner.child.kill('SIGKILL');
+  expect(await runner.exited).toBe('SIGKILL');
   expect(isAlive(tool)).toBe(true);
-  await rig.fenceOff(first);
+  await rig.fenceOff(runner);
   expect(isAlive(tool)).toBe(false);
-  await rig.volumes.letGo('b');
-  await rig.handOn(run);
-  await rig.startRunner();
-  await committed(rig, run);
-  expect(rig.volumes.effects()).toEqual(MADE_ONCE);
+  await expectTakenOver(rig, run);
   const bodies = await rig.bodies(run);
   expect(bodies.filter(({ type }) => type === 'step-intent').length).toBe(2);
   expect(bodies.filter(({ type }) => type === 'started').length).toBe(2);
@@ -97,10 +95,7 @@ test('a runner killed between an intent and its effect is resumed at that step',
   await rig.fenceOff(first);
   expect(rig.volumes.effects()).toEqual(['make a', 'finish a']);
   rig.onAppend = () => false;
-  await rig.handOn(run);
-  await rig.startRunner();
-  await committed(rig, run);
-  expect(rig.volumes.effects()).toEqual(MADE_ONCE);
+  await expectTakenOver(rig, run);
 });
 
 test('jobs that are stale, invented or malformed are dropped with an alarm', async () => {
@@ -149,17 +144,13 @@ test('a runner that may own a run it knows nothing of ends, so that it can be ta
   const runner = await rig.startRunner();
   const run = await rig.submit(TWO_VOLUMES);
   expect(await runner.exited).toBe(1);
-  await rig.handOn(run);
-  await rig.startRunner();
+  await rig.takeOver(run);
   await committed(rig, run);
 });
 
 test('a run goes on and commits while Redis is gone, and the runner serves again when it is back', async () => {
   await using rig = await NodeRig.open();
-  await rig.volumes.hold('a');
-  await rig.startRunner();
-  const run = await rig.submit(TWO_VOLUMES);
-  const tool = await heldBy(rig, 'a');
+  const { run, tool } = await startHeld(rig, 'a');
   await rig.redis.stop();
   process.kill(tool);
   await committed(rig, run);
@@ -172,10 +163,7 @@ test('a run goes on and commits while Redis is gone, and the runner serves again
 
 test('starts no step while its supervisor is away and goes on when that is back', async () => {
   await using rig = await NodeRig.open();
-  await rig.volumes.hold('a');
-  await rig.startRunner();
-  const run = await rig.submit(TWO_VOLUMES);
-  const tool = await heldBy(rig, 'a');
+  const { run, tool } = await startHeld(rig, 'a');
   await rig.hangUp();
   process.kill(tool);
   await vi.waitFor(() => expect(rig.volumes.effects()).toContain('finish a'), WAIT);
@@ -187,30 +175,20 @@ test('starts no step while its supervisor is away and goes on when that is back'
 
 test('ends with a failure when its supervisor stays away', async () => {
   await using rig = await NodeRig.open();
-  await rig.volumes.hold('a');
-  const runner = await rig.startRunner();
-  await rig.submit(TWO_VOLUMES);
-  await heldBy(rig, 'a');
+  const { runner } = await startHeld(rig, 'a');
   await rig.hangUp();
   expect(await runner.exited).toBe(1);
 });
 
 test('finishes the step in flight when told to stop, starts no other and exits 0', async () => {
   await using rig = await NodeRig.open();
-  await rig.volumes.hold('a');
-  const first = await rig.startRunner();
-  const run = await rig.submit(TWO_VOLUMES);
-  const tool = await heldBy(rig, 'a');
-  first.child.kill('SIGTERM');
+  const { runner, run, tool } = await startHeld(rig, 'a');
+  runner.child.kill('SIGTERM');
   process.kill(tool);
-  expect(await first.exited).toBe(0);
+  expect(await runner.exited).toBe(0);
   expect(rig.volumes.effects()).toEqual(['make a', 'finish a']);
   expect((await rig.bodies(run)).slice(-2).map(({ type }) => type)).toEqual(['step-result', 'log']);
-  await rig.volumes.letGo('a');
-  await rig.handOn(run);
-  await rig.startRunner();
-  await committed(rig, run);
-  expect(rig.volumes.effects()).toEqual(MADE_ONCE);
+  await expectTakenOver(rig, run);
 });
 
 test('exits in good order when told to stop while Redis is gone', async () => {
@@ -224,15 +202,12 @@ test('exits in good order when told to stop while Redis is gone', async () => {
 
 test('leaves a job to others when its supervisor drains it', async () => {
   await using rig = await NodeRig.open();
-  await rig.volumes.hold('a');
   // A free seat would take the other job before the notice is read.
-  const first = await rig.startRunner({ HYPHA_RUNNER_CONCURRENCY: '1' });
-  const run = await rig.submit(TWO_VOLUMES);
-  const tool = await heldBy(rig, 'a');
+  const { runner, run, tool } = await startHeld(rig, 'a', { HYPHA_RUNNER_CONCURRENCY: '1' });
   const waiting = await rig.submit(TWO_VOLUMES, { deployment: 'other' });
   rig.notify({ notice: 'drain' });
   process.kill(tool);
-  expect(await first.exited).toBe(0);
+  expect(await runner.exited).toBe(0);
   expect(await rig.stateOf(waiting)).toBe('accepted');
   await rig.volumes.letGo('a');
   await rig.startRunner();
@@ -243,15 +218,11 @@ test('leaves a job to others when its supervisor drains it', async () => {
 
 test('a cancelled run is undone and ends cancelled', async () => {
   await using rig = await NodeRig.open();
-  await rig.volumes.hold('b');
-  await rig.startRunner();
-  const run = await rig.submit(TWO_VOLUMES);
-  await heldBy(rig, 'b');
+  const { run } = await startHeld(rig, 'b');
   rig.notify({ notice: 'cancel', run });
-  await vi.waitFor(async () => expect(await rig.isOver(run)).toBe(true), WAIT);
-  expect(await rig.stateOf(run)).toBe('cancelled');
+  expect(await rig.untilOver(run)).toBe('cancelled');
   expect(rig.volumes.exists('a')).toBe(false);
-  expect(rig.volumes.effects()).toEqual(['make a', 'finish a', 'make b', 'undo b', 'undo a']);
+  expect(rig.volumes.effects()).toEqual(UNDONE);
 });
 
 test('a script error ends the run at its line, with everything undone', async () => {
@@ -262,13 +233,13 @@ export default async () => {
   await volume('a', { size: 1 });
   await volume('b', { size: 1, broken: true });
 };`);
-  await vi.waitFor(async () => expect(await rig.isOver(run)).toBe(true), WAIT);
+  await rig.untilOver(run);
   expect((await rig.bodies(run)).at(-1)).toMatchObject({
     type: 'finished',
     state: 'failed',
     problem: { code: 'E_SAL', detail: 'volume b broke', where: { line: 4, step: 2 } },
   });
-  expect(rig.volumes.effects()).toEqual(['make a', 'finish a', 'make b', 'undo b', 'undo a']);
+  expect(rig.volumes.effects()).toEqual(UNDONE);
 });
 
 test('work signed by a key that was revoked since is rejected without a step', async () => {
@@ -276,7 +247,7 @@ test('work signed by a key that was revoked since is rejected without a step', a
   const run = await rig.submit(TWO_VOLUMES);
   rig.revokeOperator();
   await rig.startRunner();
-  await vi.waitFor(async () => expect(await rig.isOver(run)).toBe(true), WAIT);
+  await rig.untilOver(run);
   expect((await rig.bodies(run)).map(({ type }) => type)).toEqual(['accepted', 'finished']);
   expect((await rig.bodies(run)).at(-1)).toMatchObject({
     state: 'rejected',
@@ -290,7 +261,7 @@ test('work of a realm that the node does not serve is rejected without a step', 
   rig.realms = ['other'];
   const run = await rig.submit(TWO_VOLUMES);
   await rig.startRunner();
-  await vi.waitFor(async () => expect(await rig.isOver(run)).toBe(true), WAIT);
+  await rig.untilOver(run);
   expect((await rig.bodies(run)).at(-1)).toMatchObject({
     state: 'rejected',
     problem: { code: 'E_AUDIENCE' },
@@ -300,19 +271,14 @@ test('work of a realm that the node does not serve is rejected without a step', 
 
 test('a run whose key is revoked in the middle starts no further step and is undone', async () => {
   await using rig = await NodeRig.open();
-  await rig.volumes.hold('b');
-  const first = await rig.startRunner();
-  const run = await rig.submit(TWO_VOLUMES);
-  await heldBy(rig, 'b');
-  await rig.fenceOff(first);
-  await first.exited;
+  const { runner, run } = await startHeld(rig, 'b');
+  await rig.fenceOff(runner);
+  await runner.exited;
   rig.revokeOperator();
-  await rig.handOn(run);
-  await rig.startRunner();
-  await vi.waitFor(async () => expect(await rig.isOver(run)).toBe(true), WAIT);
-  expect(await rig.stateOf(run)).toBe('failed');
+  await rig.takeOver(run);
+  expect(await rig.untilOver(run)).toBe('failed');
   expect(rig.volumes.exists('a')).toBe(false);
-  expect(rig.volumes.effects()).toEqual(['make a', 'finish a', 'make b', 'undo b', 'undo a']);
+  expect(rig.volumes.effects()).toEqual(UNDONE);
 });
 
 test('the shipped process runs a script on the SALs of its node', async () => {

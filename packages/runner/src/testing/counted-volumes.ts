@@ -4,7 +4,7 @@
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { appendFile, mkdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { HyphaError } from '@hypha/protocol';
@@ -34,6 +34,12 @@ export class CountedVolumes {
   }
   async letGo(name: string): Promise<void> {
     await rm(join(this.#folder, `hold-${name}`), { force: true });
+  }
+  async letGoAll(): Promise<void> {
+    const names = existsSync(this.#folder) ? readdirSync(this.#folder) : [];
+    for (const name of names.filter((each) => each.startsWith('hold-'))) {
+      await rm(join(this.#folder, name));
+    }
   }
   /** Pid of the tool that runs half way through an apply. */
   heldBy(name: string): number | undefined {

@@ -24,6 +24,7 @@ import {
   isTerminal,
   type JournalBody,
   nodeIdOf,
+  type RunState,
   runIdOf,
   type ScriptDraft,
   signAuthority,
@@ -43,6 +44,7 @@ const MAIN = fileURLToPath(new URL('../main.ts', import.meta.url));
 const TOKEN = randomBytes(16).toString('hex');
 const MIB = 1024 * 1024;
 const WAIT = { timeout: 10_000, interval: 10 };
+const RUN_WAIT = { timeout: 40_000, interval: 20 };
 
 export interface RunnerProcess {
   readonly name: string;
@@ -255,6 +257,31 @@ export class NodeRig implements AsyncDisposable {
     await this.addJob({ run, epoch });
   }
 
+  /** Nothing is held any more, and a new runner has these runs, whose own one is gone. */
+  async takeOver(...runs: readonly string[]): Promise<void> {
+    await this.volumes.letGoAll();
+    for (const run of runs) await this.handOn(run);
+    await this.startRunner();
+  }
+
+  /** Until an apply on this volume is half done. Answers the pid of its tool, which runs. */
+  async untilHeld(name: string): Promise<number> {
+    return await vi.waitFor(() => {
+      const pid = this.volumes.heldBy(name);
+      if (pid === undefined) throw new Error(`nothing holds ${name}`);
+      return pid;
+    }, RUN_WAIT);
+  }
+
+  /** Until the runner's part of the run ends. Answers its state then. */
+  async untilOver(run: string): Promise<RunState> {
+    return await vi.waitFor(async () => {
+      const state = await this.stateOf(run);
+      if (state !== 'committed' && !isTerminal(state)) throw new Error(`${run} is ${state}`);
+      return state;
+    }, RUN_WAIT);
+  }
+
   /** Puts a parked run into the queue again, once its time has come. */
   async wake(run: string): Promise<void> {
     await vi.waitFor(() => {
@@ -276,14 +303,8 @@ export class NodeRig implements AsyncDisposable {
     return (await this.#journal.runs.getRun(run)).epoch;
   }
 
-  async stateOf(run: string): Promise<string> {
+  async stateOf(run: string): Promise<RunState> {
     return (await this.#journal.runs.getRun(run)).state;
-  }
-
-  /** What the runner's part of the run ends with. */
-  async isOver(run: string): Promise<boolean> {
-    const { state } = await this.#journal.runs.getRun(run);
-    return state === 'committed' || isTerminal(state);
   }
 
   notify(notice: SupervisorNotice): void {
