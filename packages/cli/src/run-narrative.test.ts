@@ -2,7 +2,7 @@ import type { JournalBody } from '@hypha/protocol';
 import { expect, test } from 'vitest';
 import { Output } from './output.ts';
 import { RunNarrator } from './run-narrative.ts';
-import { stepRows, wakeTimeOf } from './run-steps.ts';
+import { stepRows } from './run-steps.ts';
 
 const UNTIL = Date.UTC(2026, 0, 2);
 
@@ -44,13 +44,6 @@ test('steps that run at once are told apart, and waiting is said in words', () =
     'step   4      waits for ready, looks again until 2026-01-02T00:00:00.000Z',
     'taken up      by c',
   ]);
-});
-
-test('a run waits while all it has begun is to sleep', () => {
-  expect(wakeTimeOf(WAITING)).toBe(UNTIL);
-  expect(wakeTimeOf([...WAITING, intent(5, 'container.exec')])).toBeUndefined();
-  expect(wakeTimeOf([...WAITING, result(4)])).toBeUndefined();
-  expect(wakeTimeOf([...WAITING, { type: 'undo-intent', step: 1 }])).toBeUndefined();
 });
 
 test('the rows of a run say what became of each step', () => {

@@ -1,4 +1,4 @@
-import type { BodyOf, JournalBody, Json, StepError } from '@hypha/protocol';
+import type { JournalBody, Json, StepError } from '@hypha/protocol';
 
 /** One step of a run as its journal tells it. */
 export interface StepRow {
@@ -36,24 +36,4 @@ export function stepRows(bodies: readonly JournalBody[]): readonly StepRow[] {
     }
   }
   return [...rows.values()].sort((a, b) => a.step - b.step);
-}
-
-/** When a run that only waits goes on, epoch milliseconds; undefined for one that does something. */
-export function wakeTimeOf(bodies: readonly JournalBody[]): number | undefined {
-  const open = new Map<number, number | undefined>();
-  for (const body of bodies) {
-    if (body.type === 'step-intent') open.set(body.step, sleepsUntil(body));
-    if (body.type === 'step-result' || body.type === 'step-error') open.delete(body.step);
-    if (body.type === 'committed' || body.type === 'undo-intent' || body.type === 'finished') {
-      return undefined;
-    }
-  }
-  const times = [...open.values()];
-  const known = times.filter((time) => time !== undefined);
-  return known.length === 0 || known.length < times.length ? undefined : Math.min(...known);
-}
-
-function sleepsUntil({ verb, before }: BodyOf<'step-intent'>): number | undefined {
-  const { untilMs } = Object(before) as { readonly untilMs?: unknown };
-  return verb === 'sleep' && typeof untilMs === 'number' ? untilMs : undefined;
 }

@@ -62,6 +62,8 @@ export const COORDINATOR_LIMITS = {
   problemCharsMax: 64 * 1024,
   /** Attempts at a write that lost against a concurrent one. */
   writeAttemptsMax: 5,
+  /** Steps of one run without an outcome; of a run with more it is not told when it wakes. */
+  openStepsMax: 1000,
   /** Between two looks for expired messages, milliseconds. */
   sweepMs: 1_000,
   /** Between two removals of old changes and revisions, milliseconds. */

@@ -13,8 +13,9 @@ import {
 } from '@hypha/protocol';
 import type { Store, Write } from '@hypha/store';
 import { continueJournal } from './journal-intake.ts';
+import { openStepsAfter } from './open-steps.ts';
 import type { OutboxDeps } from './outbox-deps.ts';
-import { foldOf, type RunRow } from './run-record.ts';
+import { foldOf, openStepsOf, type RunRow } from './run-record.ts';
 import type { CoordinatorDb } from './schema.ts';
 
 /** From these on a run holds less of its node. */
@@ -49,7 +50,8 @@ export async function storeEvents(
   const { fold, lastSeq, head, wanted, contradiction } = intake;
   if (intake.events.length > 0) {
     await checkReceiptAgrees(deps, row, { head, state: fold.state });
-    const journal = { fold, lastSeq, head };
+    const openSteps = openStepsAfter(openStepsOf(row), intake.events);
+    const journal = { fold, lastSeq, head, openSteps };
     // The node speaks of the run itself: nothing has to be assumed or sent any more.
     const forget = {
       query: store.db.deleteFrom('inbox_messages').where('run', '=', row.run),

@@ -2,13 +2,19 @@ import type { Problem, RunFold } from '@hypha/protocol';
 import type { Store, Write } from '@hypha/store';
 import type { ChangeFeed } from './change-feed.ts';
 import type { Doorbell } from './doorbell.ts';
+import type { OpenSteps } from './open-steps.ts';
 import { type RunRow, stateOf, viewOf } from './run-record.ts';
 import type { CoordinatorDb } from './schema.ts';
 
 /** What a run's row may become. */
 export interface RunChange {
   /** After events of its node's journal. */
-  readonly journal?: { readonly fold: RunFold; readonly lastSeq: number; readonly head: string };
+  readonly journal?: {
+    readonly fold: RunFold;
+    readonly lastSeq: number;
+    readonly head: string;
+    readonly openSteps: OpenSteps;
+  };
   /** What is assumed until the node says anything: `null` takes an assumption back. */
   readonly guess?: { readonly problem: Problem; readonly atMs: number } | null;
 }
@@ -49,11 +55,11 @@ export class RunBook {
     also: readonly Write[] = [],
   ): Promise<void> {
     const next = changedRow(row, change);
-    const { state, fold, last_seq, head, guess, guessed_at } = next;
+    const { state, fold, last_seq, head, guess, guessed_at, open_steps } = next;
     const update: Write = {
       query: this.#store.db
         .updateTable('runs')
-        .set({ state, fold, last_seq, head, guess, guessed_at })
+        .set({ state, fold, last_seq, head, guess, guessed_at, open_steps })
         .where('run', '=', row.run)
         .where('last_seq', '=', row.last_seq),
       expectRows: 1,
@@ -73,7 +79,12 @@ function changedRow(row: RunRow, { journal, guess }: RunChange): RunRow {
     ...row,
     ...(journal === undefined
       ? {}
-      : { fold: JSON.stringify(journal.fold), last_seq: journal.lastSeq, head: journal.head }),
+      : {
+          fold: JSON.stringify(journal.fold),
+          last_seq: journal.lastSeq,
+          head: journal.head,
+          open_steps: journal.openSteps === null ? null : JSON.stringify(journal.openSteps),
+        }),
     ...(guess === undefined
       ? {}
       : {

@@ -7,6 +7,7 @@ import {
   type RunView,
   type ScriptPayload,
 } from '@hypha/protocol';
+import { type OpenSteps, wakeTimeOf } from './open-steps.ts';
 import type { CoordinatorDb } from './schema.ts';
 
 export type RunRow = CoordinatorDb['runs'];
@@ -28,6 +29,8 @@ export function isGuessed(row: Pick<RunRow, 'last_seq' | 'guess'>): boolean {
 export function viewOf(row: RunRow): RunView {
   const fold = foldOf(row);
   const guessed = isGuessed(row);
+  const state = stateOf(row);
+  const waitingUntil = state === 'running' ? wakeTimeOf(openStepsOf(row)) : undefined;
   // The rows hold what was checked against these schemas before it was written.
   return {
     run: row.run,
@@ -38,7 +41,7 @@ export function viewOf(row: RunRow): RunView {
     deployment: row.deployment,
     generation: row.generation,
     mode: row.mode as RunView['mode'],
-    state: stateOf(row),
+    state,
     steps: fold.steps,
     acceptedAt: fold.acceptedAt ?? row.submitted_at,
     startedAt: fold.startedAt,
@@ -46,12 +49,17 @@ export function viewOf(row: RunRow): RunView {
     problem: guessed ? guessOf(row) : fold.problem,
     simulated: fold.simulated,
     message: row.message,
+    ...(waitingUntil === undefined ? {} : { waitingUntil }),
     ...(row.cancel_requested_at === null ? {} : { cancelRequestedAt: row.cancel_requested_at }),
   };
 }
 
 export function foldOf(row: Pick<RunRow, 'fold'>): RunFold {
   return JSON.parse(row.fold) as RunFold;
+}
+
+export function openStepsOf({ open_steps }: Pick<RunRow, 'open_steps'>): OpenSteps {
+  return open_steps === null ? null : (JSON.parse(open_steps) as OpenSteps);
 }
 
 export function guessOf(row: Pick<RunRow, 'guess'>): Problem | null {
@@ -85,6 +93,7 @@ export function newRun(fields: {
     guess: null,
     guessed_at: null,
     cancel_requested_at: null,
+    open_steps: '{}',
   };
 }
 

@@ -59,6 +59,8 @@ export interface CoordinatorDb {
     guessed_at: number | null;
     /** When a cancel of it was accepted here; null: none stands. */
     cancel_requested_at: number | null;
+    /** `OpenSteps`; null: not known. */
+    open_steps: string | null;
   };
   /** Messages no node has answered. `due_at`: the lease; not sent again before. */
   inbox_messages: {
@@ -171,5 +173,10 @@ export const COORDINATOR_MIGRATIONS: readonly Migration[] = [
       'create index cancel_messages_target on cancel_messages (target, node)',
       'create index cancel_messages_expiry on cancel_messages (outcome, expires_at)',
     ],
+  },
+  {
+    name: '0003-open-steps',
+    // Of the runs there are nobody counted: they stay without.
+    up: ['alter table runs add column open_steps text'],
   },
 ];

@@ -6,7 +6,6 @@ import { ago, describeError, type Output } from '../output.ts';
 import { showPlan } from '../plan-table.ts';
 import { proofOf } from '../receipt-proof.ts';
 import { describeEvent } from '../run-narrative.ts';
-import { wakeTimeOf } from '../run-steps.ts';
 import { watchRuns } from '../run-watch.ts';
 import { locateProblem } from '../script-place.ts';
 import { allPages, type Session, sessionOf } from '../session.ts';
@@ -34,16 +33,6 @@ async function showRun(output: Output, reader: RunsClient, run: RunView): Promis
     ...(run.message === '' ? [] : [['message', run.message] as const]),
     ...(problem === undefined ? [] : [['problem', describeError(problem)] as const]),
   ]);
-}
-
-/** Only its node knows that a run is parked; its journal tells everybody what it waits for. */
-async function findWakeTime(
-  reader: RunsClient,
-  { run, state }: RunView,
-): Promise<number | undefined> {
-  if (state !== 'running') return undefined;
-  const events = await allPages((cursor) => reader.journal(run, { cursor, limit: 500 }));
-  return wakeTimeOf(events.map(({ body }) => body));
 }
 
 /** What it waits for, and whether it was told to end. */
@@ -108,14 +97,8 @@ type Reader = (session: Session, reader: RunsClient, run: string, flags: ViaFlag
 const READERS: Readonly<Record<string, { description: string; read: Reader }>> = {
   show: {
     description: 'one run: state, and why it failed',
-    read: async (session, reader, run) => {
-      const view = await reader.run(run);
-      const waitingUntil = view.waitingUntil ?? (await findWakeTime(reader, view));
-      await showRun(session.output, reader, {
-        ...view,
-        ...(waitingUntil === undefined ? {} : { waitingUntil }),
-      });
-    },
+    read: async (session, reader, run) =>
+      await showRun(session.output, reader, await reader.run(run)),
   },
   events: {
     description: 'follow a run until it ends',
