@@ -1,34 +1,9 @@
 /** What becomes of cancelled work (G6), with every part a real process. */
-import {
-  type Envelope,
-  fromBase64,
-  type JournalEvent,
-  parseStrictJson,
-  ReceiptPayload,
-} from '@hypha/protocol';
-import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
-import { isAlive, NodeFixture, until } from './testing/node-fixture.ts';
+import type { Envelope } from '@hypha/protocol';
+import { expect, test } from 'vitest';
+import { isAlive, nodeOfAllTests, until } from './testing/node-fixture.ts';
 
-let fixture: NodeFixture;
-beforeAll(async () => {
-  fixture = await NodeFixture.start();
-});
-afterAll(async () => {
-  await fixture[Symbol.asyncDispose]();
-});
-afterEach(async () => {
-  await fixture.sals.letGoAll();
-});
-
-async function journalOf(run: string): Promise<readonly JournalEvent['body'][]> {
-  const { items } = await fixture.api.journal(run, { limit: 500 });
-  return items.map(({ body }) => body);
-}
-
-async function receiptOf(run: string): Promise<ReceiptPayload> {
-  const envelope = await fixture.api.receipt(run);
-  return ReceiptPayload.parse(parseStrictJson(fromBase64(envelope.payload)));
-}
+const fixture = await nodeOfAllTests();
 
 /** Two steps, the second of which waits. */
 async function submitHeld(name: string, signer = fixture.operator) {
@@ -39,8 +14,7 @@ async function submitHeld(name: string, signer = fixture.operator) {
     signer,
   );
   const run = await fixture.submit(envelope);
-  await until('the second step is half way', () => fixture.sals.heldBy(`${name}-2`) !== undefined);
-  return { run, envelope, tool: fixture.sals.heldBy(`${name}-2`) };
+  return { run, envelope, tool: await fixture.untilHeld(`${name}-2`) };
 }
 
 const cancel = (envelope: Envelope, signer = fixture.operator) =>
@@ -53,9 +27,9 @@ async function expectUndone(run: string, name: string): Promise<void> {
     cancelRequestedAt: expect.any(Number),
   });
   expect(fixture.sals.things().filter((each) => each.startsWith(`${name}-`))).toEqual([]);
-  const bodies = await journalOf(run);
+  const bodies = await fixture.bodiesOf(run);
   expect(bodies.filter(({ type }) => type === 'step-intent')).toHaveLength(2);
-  const receipt = await receiptOf(run);
+  const receipt = await fixture.receiptOf(run);
   expect(receipt).toMatchObject({ state: 'cancelled', code: 'E_CANCELLED', leftovers: [] });
   expect(receipt.cancelRequestedAt).toBeLessThanOrEqual(receipt.endedAt);
 }
@@ -75,7 +49,11 @@ test('a run that nobody has begun ends at once, and its job does nothing', async
   const run = await fixture.submit(envelope);
   await cancel(envelope);
   expect(await fixture.api.run(run)).toMatchObject({ state: 'cancelled' });
-  expect(await receiptOf(run)).toMatchObject({ state: 'cancelled', startedAt: null, undone: 0 });
+  expect(await fixture.receiptOf(run)).toMatchObject({
+    state: 'cancelled',
+    startedAt: null,
+    undone: 0,
+  });
   await fixture.sals.letGoAll();
   expect(await fixture.waitForEnd(held.run)).toMatchObject({ state: 'succeeded' });
   expect(fixture.sals.things()).not.toContain('never');
@@ -102,15 +80,14 @@ test('a cancel that overtakes its work is kept through a crash, and the work doe
   await fixture.startSupervisor();
   const run = await fixture.submit(envelope);
   expect(await fixture.api.run(run)).toMatchObject({ state: 'cancelled' });
-  expect(await receiptOf(run)).toMatchObject({ state: 'cancelled' });
-  expect((await journalOf(run)).map(({ type }) => type)).toEqual(['accepted', 'finished']);
+  expect(await fixture.receiptOf(run)).toMatchObject({ state: 'cancelled' });
+  expect((await fixture.bodiesOf(run)).map(({ type }) => type)).toEqual(['accepted', 'finished']);
   expect(fixture.sals.things()).not.toContain('late');
 });
 
 test('a supervisor killed right after it said yes, and the runner with it, cancel all the same', async () => {
   const { run, envelope } = await submitHeld('crash');
-  const [started] = (await journalOf(run)).filter((body) => body.type === 'started');
-  const pid = await fixture.runnerPid(started?.runner ?? '');
+  const pid = await fixture.runnerPid(await fixture.runnerOf(run));
   await cancel(envelope);
   await fixture.supervisor.kill('SIGKILL');
   if (isAlive(pid)) process.kill(pid, 'SIGKILL');
@@ -120,8 +97,7 @@ test('a supervisor killed right after it said yes, and the runner with it, cance
 
 test('a runner that was away when its run was cancelled is told when it is back', async () => {
   const { run, envelope, tool } = await submitHeld('away');
-  const [started] = (await journalOf(run)).filter((body) => body.type === 'started');
-  const pid = await fixture.runnerPid(started?.runner ?? '');
+  const pid = await fixture.runnerPid(await fixture.runnerOf(run));
   process.kill(pid, 'SIGSTOP');
   await cancel(envelope);
   await fixture.supervisor.kill('SIGKILL');

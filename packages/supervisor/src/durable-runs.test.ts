@@ -1,29 +1,15 @@
 /** Runs that share a runner, wait, plan and go on after their runner was stopped: every part a real process. */
-import { fromBase64, type JournalEvent, parseStrictJson, ReceiptPayload } from '@hypha/protocol';
-import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { LIMITS } from './supervisor-limits.ts';
-import { isAlive, NodeFixture, until } from './testing/node-fixture.ts';
+import { isAlive, nodeOfAllTests, until } from './testing/node-fixture.ts';
 
 const SILENCE_MS = LIMITS.silenceMsMax + 2_000;
 const SMALL = { resources: { milliCpus: 0, memoryBytes: 0, storageBytes: 10 } };
 
-let fixture: NodeFixture;
-beforeAll(async () => {
-  fixture = await NodeFixture.start({ runners: 2 });
-});
-afterAll(async () => {
-  await fixture[Symbol.asyncDispose]();
-});
-afterEach(async () => {
-  await fixture.sals.letGoAll();
-});
-
-async function eventsOf(run: string): Promise<readonly JournalEvent[]> {
-  return (await fixture.api.journal(run, { limit: 500 })).items;
-}
+const fixture = await nodeOfAllTests({ runners: 2 });
 
 async function startsOf(run: string): Promise<{ epoch: number; runner: string }[]> {
-  return (await eventsOf(run)).flatMap(({ epoch, body }) =>
+  return (await fixture.eventsOf(run)).flatMap(({ epoch, body }) =>
     body.type === 'started' ? [{ epoch, runner: body.runner }] : [],
   );
 }
@@ -35,7 +21,7 @@ async function submitHeld(name: string): Promise<string> {
     limits: SMALL,
   });
   const run = await fixture.submit(envelope);
-  await until(`${name} is half way`, () => fixture.sals.heldBy(name) !== undefined);
+  await fixture.untilHeld(name);
   return run;
 }
 
@@ -190,8 +176,9 @@ test('what a failed run kept is undone by a task', async () => {
   );
   expect(await fixture.waitForEnd(task)).toMatchObject({ state: 'succeeded', mode: 'task' });
   expect(fixture.sals.things()).not.toContain('kept');
-  const receipt = ReceiptPayload.parse(
-    parseStrictJson(fromBase64((await fixture.api.receipt(task)).payload)),
-  );
-  expect(receipt).toMatchObject({ state: 'succeeded', mode: 'task', leftovers: [] });
+  expect(await fixture.receiptOf(task)).toMatchObject({
+    state: 'succeeded',
+    mode: 'task',
+    leftovers: [],
+  });
 });

@@ -1,14 +1,8 @@
 /** A node whose journal is gone cannot tell what has run there, and refuses it (security notes §1.5). */
-import { afterAll, beforeAll, expect, test } from 'vitest';
-import { NodeFixture, until } from './testing/node-fixture.ts';
+import { expect, test } from 'vitest';
+import { NodeFixture, nodeOfAllTests, until } from './testing/node-fixture.ts';
 
-let fixture: NodeFixture;
-beforeAll(async () => {
-  fixture = await NodeFixture.start();
-});
-afterAll(async () => {
-  await fixture[Symbol.asyncDispose]();
-});
+const fixture = await nodeOfAllTests();
 
 test('what was signed before the journal began is refused, whether it ran or not; new work runs', async () => {
   const ran = fixture.sign(`await container('once', {});`, { deployment: 'once' });

@@ -1,14 +1,13 @@
 import { NodeClient } from '@hypha/client';
 import { base64, type Grant, type Signer } from '@hypha/protocol';
 import { generateKey } from '@hypha/protocol/node';
-import { afterAll, beforeAll, expect, test } from 'vitest';
-import { NodeFixture, until } from './testing/node-fixture.ts';
+import { beforeAll, expect, test } from 'vitest';
+import { nodeOfAllTests, until } from './testing/node-fixture.ts';
 
-let fixture: NodeFixture;
+const fixture = await nodeOfAllTests();
 let runA: string;
 let runB: string;
 beforeAll(async () => {
-  fixture = await NodeFixture.start();
   [runA = '', runB = ''] = await Promise.all(
     ['a', 'b'].map(async (realm) => {
       const envelope = fixture.sign(`await volume('data', { size: 5 }); return 1;`, { realm });
@@ -17,9 +16,6 @@ beforeAll(async () => {
       return run;
     }),
   );
-});
-afterAll(async () => {
-  await fixture?.[Symbol.asyncDispose]();
 });
 
 /** A client that the node knows as a viewer. */

@@ -1,7 +1,6 @@
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { openNodeKeys } from '@hypha/identity';
-import { fromBase64, ReceiptPayload } from '@hypha/protocol';
 import { generateKey, writePrivateFile } from '@hypha/protocol/node';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { NodeFixture, until } from './testing/node-fixture.ts';
@@ -26,11 +25,6 @@ async function restart(): Promise<void> {
   await until('the node is back', () => fixture.isReady());
 }
 
-async function receiptOf(run: string): Promise<ReceiptPayload> {
-  const { payload } = await fixture.api.receipt(run);
-  return ReceiptPayload.parse(JSON.parse(Buffer.from(fromBase64(payload)).toString()));
-}
-
 test('a next key is taken only once all that the old one signed is told; what is there goes on', async () => {
   await fixture.stopFleet();
   const run = await fixture.submit(fixture.sign(`await volume('data', { size: 5 });`));
@@ -53,7 +47,7 @@ test('a next key is taken only once all that the old one signed is told; what is
   const later = await fixture.submit(fixture.sign(`await volume('data', { size: 5 });`));
   expect(await fixture.waitForEnd(later)).toMatchObject({ state: 'succeeded' });
   expect(fixture.sals.effects()).toEqual(['make data']);
-  const [before, after] = [await receiptOf(run), await receiptOf(later)];
+  const [before, after] = [await fixture.receiptOf(run), await fixture.receiptOf(later)];
   expect(before).toMatchObject({ node: old, seq: 1 });
   expect(after).toMatchObject({ node: fixture.node, seq: 2 });
   expect(after.prev).not.toBeNull();

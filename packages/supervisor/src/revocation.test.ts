@@ -1,24 +1,9 @@
 /** What becomes of work whose key is taken back (G1), with every part a real process. */
-import {
-  base64,
-  fromBase64,
-  type JournalEvent,
-  parseStrictJson,
-  ReceiptPayload,
-} from '@hypha/protocol';
-import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
-import { NodeFixture, until } from './testing/node-fixture.ts';
+import { base64 } from '@hypha/protocol';
+import { expect, test } from 'vitest';
+import { type NodeFixture, nodeOfAllTests, until } from './testing/node-fixture.ts';
 
-let fixture: NodeFixture;
-beforeAll(async () => {
-  fixture = await NodeFixture.start();
-});
-afterAll(async () => {
-  await fixture[Symbol.asyncDispose]();
-});
-afterEach(async () => {
-  await fixture.sals.letGoAll();
-});
+const fixture = await nodeOfAllTests();
 
 const LONG = {
   wallMs: 7_200_000,
@@ -27,23 +12,13 @@ const LONG = {
 const ALARM = '"msg":"run stopped"';
 const revoke = (keyid: string) => ({ type: 'revoke', keyid, reason: 'stolen' }) as const;
 
-async function journalOf(run: string): Promise<readonly JournalEvent['body'][]> {
-  const { items } = await fixture.api.journal(run, { limit: 500 });
-  return items.map(({ body }) => body);
-}
-
-async function receiptOf(run: string): Promise<ReceiptPayload> {
-  const envelope = await fixture.api.receipt(run);
-  return ReceiptPayload.parse(parseStrictJson(fromBase64(envelope.payload)));
-}
-
 /** Ten steps, the third of which waits. */
 async function submitHeld(name: string, signer: Awaited<ReturnType<NodeFixture['addOperator']>>) {
   const names = Array.from({ length: 10 }, (_, index) => `${name}-${index + 1}`);
   await fixture.sals.hold(`${name}-3`);
   const body = names.map((each) => `await container('${each}', {});`).join('\n');
   const run = await fixture.submit(fixture.sign(body, { deployment: name }, signer));
-  await until('the third step is half way', () => fixture.sals.heldBy(`${name}-3`) !== undefined);
+  await fixture.untilHeld(`${name}-3`);
   return run;
 }
 
@@ -52,18 +27,18 @@ test('a running run of a revoked key gets no further step and is undone', async 
   const run = await submitHeld('running', otto);
   await fixture.change(revoke(otto.keyid));
   await until('the node acts on it', () => fixture.supervisor.log.includes(ALARM));
-  const seen = (await journalOf(run)).filter(({ type }) => type === 'step-intent');
+  const seen = (await fixture.bodiesOf(run)).filter(({ type }) => type === 'step-intent');
   await fixture.sals.letGoAll();
   expect(await fixture.waitForEnd(run)).toMatchObject({
     state: 'failed',
     problem: { code: 'E_KEY_REVOKED' },
   });
-  const bodies = await journalOf(run);
+  const bodies = await fixture.bodiesOf(run);
   expect(bodies.filter(({ type }) => type === 'step-intent')).toEqual(seen);
   expect(seen).toHaveLength(3);
   expect(bodies.filter(({ type }) => type === 'undo-result')).toHaveLength(3);
   expect(fixture.sals.things().filter((name) => name.startsWith('running-'))).toEqual([]);
-  expect(await receiptOf(run)).toMatchObject({
+  expect(await fixture.receiptOf(run)).toMatchObject({
     ...{ state: 'failed', code: 'E_KEY_REVOKED', undone: 3, leftovers: [] },
     authoritySeq: fixture.authority.seq,
   });
@@ -81,7 +56,10 @@ test('a queued run of a revoked key is rejected while the one before it still wo
     problem: { code: 'E_KEY_REVOKED' },
   });
   expect((await fixture.api.run(held)).state).toBe('running');
-  expect(await receiptOf(waiting)).toMatchObject({ state: 'rejected', code: 'E_KEY_REVOKED' });
+  expect(await fixture.receiptOf(waiting)).toMatchObject({
+    state: 'rejected',
+    code: 'E_KEY_REVOKED',
+  });
   await fixture.sals.letGoAll();
   expect(await fixture.waitForEnd(held)).toMatchObject({ state: 'succeeded' });
   expect(fixture.sals.things()).not.toContain('never');
@@ -122,7 +100,7 @@ test('a revocation that came while the supervisor was away stops the run when it
     state: 'failed',
     problem: { code: 'E_KEY_REVOKED' },
   });
-  const steps = (await journalOf(run)).filter(({ type }) => type === 'step-intent');
+  const steps = (await fixture.bodiesOf(run)).filter(({ type }) => type === 'step-intent');
   expect(steps).toHaveLength(3);
 });
 

@@ -1,21 +1,11 @@
 /** What a node goes through, with every part a real process (issue: "Crash checks"). */
 import { detectCgroups } from '@hypha/sal';
 import { Queue } from 'bullmq';
-import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
-import { isAlive, NodeFixture, until } from './testing/node-fixture.ts';
+import { expect, test } from 'vitest';
+import { isAlive, nodeOfAllTests, until } from './testing/node-fixture.ts';
 
 const { cgroup2 } = await detectCgroups();
-let fixture: NodeFixture;
-beforeAll(async () => {
-  fixture = await NodeFixture.start();
-});
-afterAll(async () => {
-  await fixture[Symbol.asyncDispose]();
-});
-
-afterEach(async () => {
-  await fixture.sals.letGoAll();
-});
+const fixture = await nodeOfAllTests();
 
 const makes = (name: string) => fixture.sals.effects().filter((each) => each === `make ${name}`);
 const script = (name: string) => `await container('${name}', {}); return '${name}';`;
@@ -23,19 +13,12 @@ const script = (name: string) => `await container('${name}', {}); return '${name
 async function submitHeld(name: string): Promise<{ run: string; tool: number }> {
   await fixture.sals.hold(name);
   const run = await fixture.submit(fixture.sign(script(name), { deployment: name }));
-  await until('the step is half way', () => fixture.sals.heldBy(name) !== undefined);
-  return { run, tool: fixture.sals.heldBy(name) ?? 0 };
+  return { run, tool: await fixture.untilHeld(name) };
 }
 
 async function epochsOf(run: string): Promise<number[]> {
-  const { items } = await fixture.api.journal(run, { limit: 500 });
-  return [...new Set(items.map(({ epoch }) => epoch))].filter((epoch) => epoch > 0);
-}
-
-async function runnerOf(run: string): Promise<string> {
-  const { items } = await fixture.api.journal(run, { limit: 500 });
-  const started = items.map(({ body }) => body).findLast((body) => body.type === 'started');
-  return started?.runner ?? '';
+  const events = await fixture.eventsOf(run);
+  return [...new Set(events.map(({ epoch }) => epoch))].filter((epoch) => epoch > 0);
 }
 
 test('a supervisor killed after its 202 has the run when it is back', async () => {
@@ -65,7 +48,7 @@ test('a runner goes on under its epoch when the supervisor was killed in the mid
 
 test('a runner killed in the middle of a step takes its tool along and the run is taken over at once', async () => {
   const { run, tool } = await submitHeld('taken');
-  const pid = await fixture.runnerPid(await runnerOf(run));
+  const pid = await fixture.runnerPid(await fixture.runnerOf(run));
   process.kill(pid, 'SIGKILL');
   await until('its tool is dead', () => !isAlive(tool));
   await fixture.sals.letGo('taken');
@@ -78,7 +61,7 @@ test('a supervisor and its runner killed together leave a run that is finished b
   // By its process group alone a tool is not found once the runner, its leader, is dead.
   if (cgroup2 === undefined) context.skip('needs root and cgroup v2');
   const { run, tool } = await submitHeld('both');
-  const pid = await fixture.runnerPid(await runnerOf(run));
+  const pid = await fixture.runnerPid(await fixture.runnerOf(run));
   await fixture.supervisor.kill('SIGKILL');
   process.kill(pid, 'SIGKILL');
   await fixture.sals.letGo('both');

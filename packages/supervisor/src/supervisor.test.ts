@@ -2,20 +2,11 @@ import { existsSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { HyphaError } from '@hypha/protocol';
 import { isReadableByAll } from '@hypha/testkit';
-import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
-import { NodeFixture, until } from './testing/node-fixture.ts';
+import { expect, test } from 'vitest';
+import { type NodeFixture, nodeOfAllTests, until } from './testing/node-fixture.ts';
 
 const isConfining = process.geteuid?.() === 0 && existsSync('/usr/bin/setpriv');
-let fixture: NodeFixture;
-beforeAll(async () => {
-  fixture = await NodeFixture.start();
-});
-afterAll(async () => {
-  await fixture[Symbol.asyncDispose]();
-});
-afterEach(async () => {
-  await fixture.sals.letGoAll();
-});
+const fixture = await nodeOfAllTests();
 
 const effectsOn = (name: string) =>
   fixture.sals.effects().filter((effect) => effect.endsWith(` ${name}`));
@@ -130,7 +121,7 @@ test('a run that waits is cancelled by a newer one, and the newest gets its turn
     fixture.sign(`await container('${name}', {}); return 1;`, { deployment: 'turns' });
   await fixture.sals.hold('turn-1');
   const first = await fixture.submit(sign('turn-1'));
-  await until('the first is at work', () => fixture.sals.heldBy('turn-1') !== undefined);
+  await fixture.untilHeld('turn-1');
   const second = await fixture.submit(sign('turn-2'));
   const third = await fixture.submit(sign('turn-3'));
   expect(await fixture.waitForEnd(second)).toMatchObject({
@@ -178,7 +169,7 @@ test('what is lost is made again, and what an unfinished run works on is left al
   const run = await fixture.submit(
     fixture.sign(`await container('busy', { size: 2 }); return 1;`, { deployment: 'lost' }),
   );
-  await until('the step is half way', () => fixture.sals.heldBy('busy') !== undefined);
+  await fixture.untilHeld('busy');
   await fixture.sals.lose('busy');
   await fixture.sals.lose('lost');
   await until('the other is back', () => isThere('lost'));

@@ -26,8 +26,13 @@ import {
   buildScriptPayload,
   type Envelope,
   formatJoinToken,
+  fromBase64,
   isTerminal,
+  type JournalBody,
+  type JournalEvent,
   openEnvelope,
+  parseStrictJson,
+  ReceiptPayload,
   type Role,
   type RunView,
   type ScriptDraft,
@@ -41,6 +46,7 @@ import { generateKey, nodeVerifier, writeKeyFile } from '@hypha/protocol/node';
 import { detectCgroups, listFences, openFence, removeFenceGroup } from '@hypha/sal';
 import { waitFor } from '@hypha/testkit';
 import { Redis } from 'ioredis';
+import { afterAll, afterEach } from 'vitest';
 import { queuePrefix } from '../run-queue.ts';
 import { RunnerRecords } from '../runner-record.ts';
 import { openStateFolder } from '../state-folder.ts';
@@ -288,6 +294,31 @@ export class NodeFixture implements AsyncDisposable {
     return pid;
   }
 
+  async eventsOf(run: string): Promise<readonly JournalEvent[]> {
+    return (await this.api.journal(run, { limit: 500 })).items;
+  }
+
+  async bodiesOf(run: string): Promise<readonly JournalBody[]> {
+    return (await this.eventsOf(run)).map(({ body }) => body);
+  }
+
+  async receiptOf(run: string): Promise<ReceiptPayload> {
+    const { payload } = await this.api.receipt(run);
+    return ReceiptPayload.parse(parseStrictJson(fromBase64(payload)));
+  }
+
+  /** Who started it last. */
+  async runnerOf(run: string): Promise<string> {
+    const started = (await this.bodiesOf(run)).findLast((body) => body.type === 'started');
+    return started?.runner ?? '';
+  }
+
+  /** Until an apply or a repair of it stopped half way. Answers the pid of its tool. */
+  async untilHeld(name: string): Promise<number> {
+    await until(`${name} is half way`, () => this.sals.heldBy(name) !== undefined);
+    return this.sals.heldBy(name) ?? 0;
+  }
+
   async waitForEnd(run: string): Promise<RunView> {
     let view: RunView | undefined;
     await until(`${run} ends`, async () => {
@@ -361,6 +392,14 @@ function grantOf(
       notAfter: nowSeconds() + DAY_SECONDS,
     },
   };
+}
+
+/** One node for all tests of the file that asks; what a test holds is let go after it. */
+export async function nodeOfAllTests(options: { runners?: number } = {}): Promise<NodeFixture> {
+  const fixture = await NodeFixture.start(options);
+  afterAll(() => fixture[Symbol.asyncDispose]());
+  afterEach(() => fixture.sals.letGoAll());
+  return fixture;
 }
 
 /** Waits for a condition; throws, naming it, when it does not come. */
