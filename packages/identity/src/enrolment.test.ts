@@ -60,6 +60,15 @@ function keysOf(nodeId: string, signer: Signer): JoinDeps['keys'] {
 const codes = (failures: readonly unknown[]) =>
   failures.map((error) => (isHyphaError(error) ? error.code : String(error)));
 
+/** Joins in vain until there is enough to see, and is told to stop then. */
+async function joinUntil(deps: JoinDeps, isEnough: () => boolean): Promise<void> {
+  const stopping = new AbortController();
+  const joining = joinFleet(deps, stopping.signal);
+  await waitFor(isEnough);
+  stopping.abort(new Error('stopping'));
+  await expect(joining).rejects.toThrow('stopping');
+}
+
 describe('joining a fleet', () => {
   test('enrols with the token and believes the admission about name, labels and realms', async () => {
     await using folder = await openTempDir();
@@ -117,15 +126,8 @@ describe('joining a fleet', () => {
   test('whose answer was lost gets the record it has already', async () => {
     await using folder = await openTempDir();
     const { deps, ledger, failures, node } = setUp(folder.path);
-    const joining = joinFleet(deps, never);
-    const enrol = ledger.enrol.bind(ledger);
-    let lost = 0;
-    ledger.enrol = async (envelope) => {
-      const record = await enrol(envelope);
-      if (lost++ === 0) throw new HyphaError('E_UNAVAILABLE', 'connection reset');
-      return record;
-    };
-    expect((await joining).membership.node).toBe(node.id);
+    ledger.losesNextEnrolment = true;
+    expect((await joinFleet(deps, never)).membership.node).toBe(node.id);
     expect(codes(failures)).toEqual(['E_UNAVAILABLE']);
     expect(ledger.nodes.size).toBe(1);
   });
@@ -147,17 +149,13 @@ describe('joining a fleet', () => {
     await using other = await openTempDir();
     const thief = createKey();
     const stolen = setUp(other.path, { ...admitNode(fleet), ...first.node, key: thief });
-    const stopping = new AbortController();
     const keys = { ...admitNode(fleet) };
     const deps = {
       ...stolen.deps,
       keys: keysOf(keys.id, keys.key),
       connect: () => first.ledger,
     };
-    const joining = joinFleet(deps, stopping.signal);
-    await waitFor(() => stolen.failures.length >= 2);
-    stopping.abort();
-    await expect(joining).rejects.toThrow();
+    await joinUntil(deps, () => stolen.failures.length >= 2);
     expect(new Set(codes(stolen.failures))).toEqual(new Set(['E_TOKEN']));
   });
 
@@ -165,11 +163,7 @@ describe('joining a fleet', () => {
     await using folder = await openTempDir();
     const { deps, ledger, failures } = setUp(folder.path);
     ledger.fault = new HyphaError('E_UNAVAILABLE', 'ledger is away');
-    const stopping = new AbortController();
-    const joining = joinFleet(deps, stopping.signal);
-    await waitFor(() => failures.length > 0);
-    stopping.abort(new Error('stopping'));
-    await expect(joining).rejects.toThrow('stopping');
+    await joinUntil(deps, () => failures.length > 0);
   });
 
   test('waits for an admin who was granted only later', async () => {
@@ -198,11 +192,7 @@ describe('joining a fleet', () => {
     await using folder = await openTempDir();
     const { deps, failures } = setUp(folder.path);
     const impostor = new MemoryLedger(createFleet().authority);
-    const stopping = new AbortController();
-    const joining = joinFleet({ ...deps, connect: () => impostor }, stopping.signal);
-    await waitFor(() => failures.length >= 2);
-    stopping.abort();
-    await expect(joining).rejects.toThrow();
+    await joinUntil({ ...deps, connect: () => impostor }, () => failures.length >= 2);
     expect(new Set(codes(failures))).toEqual(new Set(['E_AUTHORITY']));
     // Nothing that could be replayed elsewhere was given away.
     expect(new Set(impostor.calls)).toEqual(new Set(['authority']));
@@ -211,22 +201,14 @@ describe('joining a fleet', () => {
   test('tells its token to no ledger of another fleet, also when it knows its own chain already', async () => {
     await using folder = await openTempDir();
     const { deps, ledger, failures, node } = setUp(folder.path);
-    const stopping = new AbortController();
     // The chain is on disk; the enrolment itself fails.
     ledger.enrol = async () => {
       throw new HyphaError('E_UNAVAILABLE', 'ledger is away');
     };
-    const first = joinFleet(deps, stopping.signal);
-    await waitFor(() => failures.length > 0);
-    stopping.abort();
-    await expect(first).rejects.toThrow();
+    await joinUntil(deps, () => failures.length > 0);
     expect(await readFile(join(folder.path, 'authority.json'), 'utf8')).toContain('updates');
     const impostor = new MemoryLedger(createFleet().authority);
-    const again = new AbortController();
-    const joining = joinFleet({ ...deps, connect: () => impostor }, again.signal);
-    await waitFor(() => impostor.calls.length >= 3);
-    again.abort();
-    await expect(joining).rejects.toThrow();
+    await joinUntil({ ...deps, connect: () => impostor }, () => impostor.calls.length >= 3);
     expect(codes(failures)).toContain('E_AUTHORITY');
     expect(new Set(impostor.calls)).toEqual(new Set(['authority']));
     expect(impostor.nodes.has(node.id)).toBe(false);
@@ -274,14 +256,8 @@ describe('joining a fleet', () => {
     await joinFleet(deps, never);
     await rm(join(folder.path, 'membership.json'));
     const other = { ...admitNode(fleet, { name: 'other' }), key: node.key };
-    const stopping = new AbortController();
-    const joining = joinFleet(
-      { ...deps, joinToken: joinTokenOf(fleet, other, URLS) },
-      stopping.signal,
-    );
-    await waitFor(() => failures.length >= 1);
-    stopping.abort();
-    await expect(joining).rejects.toThrow();
+    const joinToken = joinTokenOf(fleet, other, URLS);
+    await joinUntil({ ...deps, joinToken }, () => failures.length >= 1);
     expect(codes(failures)).toContain('E_CONFLICT');
     expect(ledger.nodes.get(node.id)?.name).toBe('node-1');
   });
@@ -355,11 +331,7 @@ describe('joining without a token', () => {
     await using folder = await openTempDir();
     const { deps, failures } = setUpPending(folder.path);
     const impostor = new MemoryLedger(createFleet().authority);
-    const stopping = new AbortController();
-    const joining = joinFleet({ ...deps, connect: () => impostor }, stopping.signal);
-    await waitFor(() => failures.length >= 2);
-    stopping.abort();
-    await expect(joining).rejects.toThrow();
+    await joinUntil({ ...deps, connect: () => impostor }, () => failures.length >= 2);
     expect(new Set(codes(failures))).toEqual(new Set(['E_AUTHORITY']));
     expect(new Set(impostor.calls)).toEqual(new Set(['authority']));
   });

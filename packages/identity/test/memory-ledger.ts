@@ -38,6 +38,8 @@ export class MemoryLedger implements LedgerPort, LogProofs {
   fault: Error | undefined;
   /** The call is carried out and its answer lost. */
   losesAnswers = false;
+  /** The same once, for an enrolment. */
+  losesNextEnrolment = false;
   /** Reports with this seq are refused for good. */
   unacceptableSeq: number | undefined;
   readonly #challenges = new Set<string>();
@@ -190,7 +192,9 @@ export class MemoryLedger implements LedgerPort, LogProofs {
     this.calls.push(name);
     if (this.fault !== undefined) throw this.fault;
     const value = answer();
-    if (this.losesAnswers) throw new HyphaError('E_UNAVAILABLE', `answer to ${name} was lost`);
+    const isLost = this.losesAnswers || (name === 'enrol' && this.losesNextEnrolment);
+    if (name === 'enrol') this.losesNextEnrolment = false;
+    if (isLost) throw new HyphaError('E_UNAVAILABLE', `answer to ${name} was lost`);
     return value;
   }
 }
