@@ -64,6 +64,8 @@ export const COORDINATOR_LIMITS = {
   writeAttemptsMax: 5,
   /** Steps of one run without an outcome; of a run with more it is not told when it wakes. */
   openStepsMax: 1000,
+  /** A run that sleeps for less keeps its process on its node. */
+  shortSleepMs: 2_000,
   /** Between two looks for expired messages, milliseconds. */
   sweepMs: 1_000,
   /** Between two removals of old changes and revisions, milliseconds. */

@@ -17,7 +17,7 @@ const result = (step: number): JournalBody => ({
 });
 
 function wakeTimeAfter(bodies: readonly JournalBody[], before: OpenSteps = {}) {
-  const events = bodies.map((body) => ({ body }) as JournalEvent);
+  const events = bodies.map((body) => ({ body, at: UNTIL - 60_000 }) as JournalEvent);
   return wakeTimeOf(openStepsAfter(before, events));
 }
 
@@ -27,6 +27,11 @@ test('a run waits while all it has begun is to sleep, for the first to wake', ()
   expect(wakeTimeAfter([intent(1, 'container.exec'), result(1), sleep(2)])).toBe(UNTIL);
   expect(wakeTimeAfter([sleep(1), sleep(2, UNTIL - 1), sleep(3)])).toBe(UNTIL - 1);
   expect(wakeTimeAfter([sleep(1), result(1)])).toBeUndefined();
+});
+
+test('a run that polls does not wait', () => {
+  expect(wakeTimeAfter([sleep(1, UNTIL - 59_000)])).toBeUndefined();
+  expect(wakeTimeAfter([sleep(1, UNTIL - 59_000), sleep(2)])).toBeUndefined();
 });
 
 test('what was open before counts', () => {
