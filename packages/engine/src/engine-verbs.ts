@@ -2,7 +2,7 @@ import type { Json, Rid, VerbClass } from '@hypha/protocol';
 import { parseArguments, type SalVerb, type StepContext, type StepPlan } from '@hypha/sal';
 import { z } from 'zod';
 import { runKept, runUndo } from './kept-run-verbs.ts';
-import type { SagaContext } from './saga-context.ts';
+import type { GuestContext } from './saga-context.ts';
 
 /** `rid`: what the step works on where its call names no resource, so that nobody else does meanwhile. */
 export interface EnginePlan extends StepPlan {
@@ -29,8 +29,8 @@ export interface EngineVerb<Args = unknown> {
   readonly isWait?: true;
   /** Throws `E_ARGUMENT`. Pure. */
   parse(args: Json): Args;
-  plan?(context: SagaContext, step: EngineStep, args: Args): Promise<EnginePlan>;
-  apply(context: SagaContext, step: EngineStep, args: Args, before: Json): Promise<Json>;
+  plan?(context: GuestContext, step: EngineStep, args: Args): Promise<EnginePlan>;
+  apply(context: GuestContext, step: EngineStep, args: Args, before: Json): Promise<Json>;
   /** What a plan answers; absent: it ends there. */
   predict?(): Json;
 }
@@ -112,7 +112,7 @@ export function isWaitVerb(name: string): boolean {
 
 /** The engine's own verb of this name, for a call made at this time of the script. */
 export function findEngineVerb(
-  context: SagaContext,
+  context: GuestContext,
   name: string,
   madeAtMs: number,
 ): StepVerb | undefined {

@@ -7,9 +7,11 @@ import {
   planHash,
 } from '@hypha/protocol';
 import { PlanSteps } from './plan-steps.ts';
-import type { SagaContext } from './saga-context.ts';
+import type { GuestContext, SagaContext } from './saga-context.ts';
 import { PlanEnd } from './saga-error.ts';
 import { runScript, type ScriptEnd, type ScriptSources } from './script-run.ts';
+
+type Predicted = Pick<PlanSteps, 'steps' | 'declared'>;
 
 export type Planned =
   | { readonly ended: true; readonly plan: PlanDocument }
@@ -24,21 +26,23 @@ export async function planScript(
   openGuest: ScriptSources['openGuest'],
   program: GuestProgram,
 ): Promise<Planned> {
-  let steps = new PlanSteps(context);
-  const openRunner = (ofGuest: SagaContext) => {
-    steps = new PlanSteps(ofGuest);
+  // Of the newest guest
+  let planned: Predicted = { steps: [], declared: new Set() };
+  const openRunner = (ofGuest: GuestContext) => {
+    const steps = new PlanSteps(ofGuest);
+    planned = steps;
     return steps;
   };
   try {
     const end = await runScript(context, { openGuest, openRunner }, program);
-    return end.ended ? { ended: true, plan: documentOf(context, steps) } : end;
+    return end.ended ? { ended: true, plan: documentOf(context, planned) } : end;
   } catch (error) {
     if (!(error instanceof PlanEnd)) throw error;
-    return { ended: true, plan: documentOf(context, steps, error.reason) };
+    return { ended: true, plan: documentOf(context, planned, error.reason) };
   }
 }
 
-function documentOf(context: SagaContext, planned: PlanSteps, reason?: string): PlanDocument {
+function documentOf(context: SagaContext, planned: Predicted, reason?: string): PlanDocument {
   const { run, node, payload, committed, remains = [] } = context.grant;
   const { realm, deployment, generation, script, input, deleteData } = payload;
   const isPartial = reason !== undefined;

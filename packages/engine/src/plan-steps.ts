@@ -3,12 +3,12 @@ import type { PlannedStep } from '@hypha/sal';
 import { PredictedWorld } from './predicted-world.ts';
 import { ResourceAccount } from './resource-account.ts';
 import type { StepIntent, StepOutcome } from './run-record.ts';
-import type { SagaContext } from './saga-context.ts';
+import type { GuestContext } from './saga-context.ts';
 import { PlanEnd, RunFailure } from './saga-error.ts';
 import { withSecrets } from './secret-handles.ts';
 import { checkResult, runStep, type StepMaking } from './step.ts';
 import { parseCall, type StepCall } from './step-call.ts';
-import { attempt } from './step-effect.ts';
+import { attempt } from './step-part.ts';
 import type { ScriptCall, StepRunner } from './step-runner.ts';
 
 /**
@@ -19,7 +19,7 @@ import type { ScriptCall, StepRunner } from './step-runner.ts';
 export class PlanSteps implements StepRunner {
   /** In the order they were made, so that the same world gives the same plan. */
   readonly concurrencyMax = 1;
-  readonly #context: SagaContext;
+  readonly #context: GuestContext;
   readonly #making: StepMaking;
   readonly #world = new PredictedWorld();
   readonly #steps: PlanStep[] = [];
@@ -27,7 +27,7 @@ export class PlanSteps implements StepRunner {
   // rid → hash of its spec in the committed record
   readonly #committed: ReadonlyMap<Rid, string>;
 
-  constructor(context: SagaContext) {
+  constructor(context: GuestContext) {
     const { committed, payload } = context.grant;
     this.#context = context;
     this.#committed = new Map(committed.map(({ rid, specHash }) => [rid, specHash]));

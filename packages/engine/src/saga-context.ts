@@ -23,11 +23,15 @@ export interface SagaContext {
    */
   readonly stop: AbortSignal;
   readonly deadline: RunDeadline;
-  /** Steps that wait for a time of day. */
-  readonly wakeTimes: WakeTimes;
   /** Finish the calls in flight, start no other, let another runner take over. */
   readonly drain: AbortSignal;
   readonly onFault: (fault: Fault) => void;
+}
+
+/** What the steps of one guest share. Its `stop` ends them, and not only with the run. */
+export interface GuestContext extends SagaContext {
+  /** Steps that wait for a time of day. */
+  readonly wakeTimes: WakeTimes;
 }
 
 /** Throws `RunFailure` once the run was stopped. */

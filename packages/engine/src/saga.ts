@@ -24,7 +24,6 @@ import { EngineHalt, RunFailure } from './saga-error.ts';
 import { programOf, runScript, type ScriptEnd } from './script-run.ts';
 import { openStepRunner } from './step-effect.ts';
 import { undoFailedSteps, unwindRun } from './unwind.ts';
-import { WakeTimes } from './wake-times.ts';
 
 export interface SagaInput {
   readonly grant: RunGrant;
@@ -87,7 +86,6 @@ export async function runSaga(input: SagaInput): Promise<SagaOutcome> {
     verifier: input.verifier,
     stop: stopSignal(input, deadline, over.signal),
     deadline,
-    wakeTimes: new WakeTimes(clock, () => undefined),
     drain: input.drain,
     onFault: input.onFault ?? (() => undefined),
   };

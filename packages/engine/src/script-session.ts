@@ -2,7 +2,7 @@ import { type GuestCall, type GuestOutcome, type GuestTurn, HyphaError } from '@
 import { ENGINE_LIMITS } from './engine-limits.ts';
 import { OVER } from './over.ts';
 import type { StepOutcome } from './run-record.ts';
-import { assertGoingOn, type SagaContext } from './saga-context.ts';
+import { assertGoingOn, type GuestContext, type SagaContext } from './saga-context.ts';
 import { EngineHalt, GuestLost, RunFailure } from './saga-error.ts';
 import { assertSameCall, scriptFailure } from './script-failure.ts';
 import { ScriptOutput } from './script-output.ts';
@@ -26,7 +26,7 @@ export type SessionNext =
  * is any call begun.
  */
 export class ScriptSession {
-  readonly #context: SagaContext;
+  readonly #context: GuestContext;
   readonly #runner: StepRunner;
   readonly #scheduler: StepScheduler;
   readonly #wakeTimes: WakeTimes;

@@ -13,7 +13,7 @@ import { Ref, type ResourceUse, type Sals } from '@hypha/sal';
 import { ENGINE_LIMITS } from './engine-limits.ts';
 import { findEngineVerb, type StepVerb } from './engine-verbs.ts';
 import { isTooDeep, jsonBytes } from './json-bounds.ts';
-import type { SagaContext } from './saga-context.ts';
+import type { GuestContext } from './saga-context.ts';
 import { withSecrets } from './secret-handles.ts';
 import type { ScriptCall } from './step-runner.ts';
 
@@ -33,7 +33,7 @@ export interface StepCall {
 }
 
 export interface CallScope {
-  readonly context: SagaContext;
+  readonly context: GuestContext;
   /** True for what this run has declared or the committed record holds. */
   isDeclared(rid: Rid): boolean;
 }

@@ -7,25 +7,22 @@
  *     so that a script that copes with the error may go on and commit.
  */
 import { HyphaError, type Json, LIMITS } from '@hypha/protocol';
-import type { StepContext } from '@hypha/sal';
-import { withDeadline } from './deadline.ts';
 import { ENGINE_LIMITS } from './engine-limits.ts';
 import { isWaitVerb } from './engine-verbs.ts';
 import { jsonBytes } from './json-bounds.ts';
-import type { Fault } from './ports.ts';
 import { ResourceAccount } from './resource-account.ts';
-import { callWithRetries, isRetryable } from './retry.ts';
 import { RunRecord, type StepIntent } from './run-record.ts';
-import { assertGoingOn, type SagaContext, stepContextOf } from './saga-context.ts';
+import { assertGoingOn, type GuestContext } from './saga-context.ts';
 import { isWayOut } from './saga-error.ts';
 import { checkResult, runStep, type StepMaking } from './step.ts';
 import { parseCall, type StepCall } from './step-call.ts';
 import { locksOf } from './step-locks.ts';
+import { attempt, isDeclaredIdempotent } from './step-part.ts';
 import type { ScriptCall, StepRunner } from './step-runner.ts';
 import { undoStep } from './undo-step.ts';
 
 /** One of these for every guest that is led through the record. */
-export function openStepRunner(context: SagaContext): StepRunner {
+export function openStepRunner(context: GuestContext): StepRunner {
   const { record, grant } = context;
   const account = new ResourceAccount(grant.payload.limits.resources);
   const committed = new Set(grant.committed.map(({ rid }) => rid));
@@ -46,7 +43,7 @@ export function openStepRunner(context: SagaContext): StepRunner {
 }
 
 /** A replayed declaration counts against the ceiling of those that follow it. */
-function accountFor(context: SagaContext, account: ResourceAccount, call: ScriptCall): void {
+function accountFor(context: GuestContext, account: ResourceAccount, call: ScriptCall): void {
   try {
     const { rid, uses } = parseCall({ context, isDeclared: () => true }, call);
     if (rid !== null && uses !== null) account.set(rid, uses);
@@ -56,7 +53,7 @@ function accountFor(context: SagaContext, account: ResourceAccount, call: Script
   }
 }
 
-async function executeCall(context: SagaContext, call: StepCall): Promise<Json> {
+async function executeCall(context: GuestContext, call: StepCall): Promise<Json> {
   const earlier = context.record.intents.get(call.step);
   if (earlier !== undefined) return await resumeCall(context, call, earlier);
   const preparedMs = await prepareCall(context, call);
@@ -85,7 +82,11 @@ async function executeCall(context: SagaContext, call: StepCall): Promise<Json> 
 }
 
 /** An intent without outcome, from before a crash: the effect may be whole, partial or missing. */
-async function resumeCall(context: SagaContext, call: StepCall, intent: StepIntent): Promise<Json> {
+async function resumeCall(
+  context: GuestContext,
+  call: StepCall,
+  intent: StepIntent,
+): Promise<Json> {
   const { verb } = call;
   // An epoch touches nothing before the journal has taken its `started`: a stale one learns it here.
   await context.writer.flush();
@@ -106,7 +107,7 @@ async function resumeCall(context: SagaContext, call: StepCall, intent: StepInte
   return await applyCall(context, call, intent.before);
 }
 
-async function applyCall(context: SagaContext, call: StepCall, before: Json): Promise<Json> {
+async function applyCall(context: GuestContext, call: StepCall, before: Json): Promise<Json> {
   try {
     const result = await attempt(context, call, 'apply', (step) =>
       call.verb.apply(step, call.args, before),
@@ -128,58 +129,12 @@ async function applyCall(context: SagaContext, call: StepCall, before: Json): Pr
  * Fetches what the step needs, off the run's clock. What it got stays, so that this is quick when a step is resumed.
  * @returns how long it took, milliseconds
  */
-async function prepareCall(context: SagaContext, call: StepCall): Promise<number> {
+async function prepareCall(context: GuestContext, call: StepCall): Promise<number> {
   const prepare = call.verb.prepare?.bind(call.verb);
   if (prepare === undefined) return 0;
   return await context.deadline.prepare(() =>
     attempt(context, call, 'prepare', (step) => prepare(step, call.args)),
   );
-}
-
-/**
- * One part of a step, tried again while its error says that it may succeed. Throws `E_TIMEOUT` when it takes longer
- * than its verb allows.
- * @param start gets a context of its own: with the signal that ends this part
- */
-export async function attempt<T>(
-  context: SagaContext,
-  call: StepCall,
-  phase: Fault['phase'],
-  start: (step: StepContext) => Promise<T>,
-): Promise<T> {
-  const { clock, stop } = context;
-  const { verb, class: verbClass } = call.verb;
-  // The first try may have happened: only the signer can say that a second does no harm.
-  const isRepeatable =
-    phase !== 'apply' || verbClass !== 'once' || isDeclaredIdempotent(call.rawArgs);
-  const ms = partMsMax(call, phase);
-  const label = call.name === null ? verb : `${verb} ${call.name}`;
-  const error = () => new HyphaError('E_TIMEOUT', `${label} took longer than ${ms} ms`);
-  return await withDeadline({ clock, signal: stop, ms, error }, async (signal) => {
-    const step = stepContextOf(context, call, signal);
-    return await callWithRetries(
-      {
-        clock,
-        signal,
-        attemptsMax: ENGINE_LIMITS.tryAttemptsMax,
-        totalMsMax: phase === 'prepare' ? ms : ENGINE_LIMITS.tryMsMax,
-        isRetryable: (thrown) => isRepeatable && isRetryable(thrown),
-        onFault: (tries, thrown) =>
-          context.onFault({ phase, step: call.step, verb, attempt: tries, error: thrown }),
-      },
-      () => start(step),
-    );
-  });
-}
-
-function partMsMax({ verb, args }: StepCall, phase: Fault['phase']): number {
-  if (phase === 'prepare') return ENGINE_LIMITS.prepareMsMax;
-  return verb.deadlineMs?.(args) ?? ENGINE_LIMITS.stepMsMax;
-}
-
-function isDeclaredIdempotent(args: Json): boolean {
-  if (typeof args !== 'object' || args === null || Array.isArray(args)) return false;
-  return (args as { readonly idempotent?: Json }).idempotent === true;
 }
 
 function assertIntentFits(intent: StepIntent): void {

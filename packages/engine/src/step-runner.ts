@@ -1,7 +1,7 @@
 import type { GuestCall } from '@hypha/protocol';
 import type { RidLock } from './rid-locks.ts';
 import type { StepOutcome } from './run-record.ts';
-import type { SagaContext } from './saga-context.ts';
+import type { GuestContext } from './saga-context.ts';
 
 /** A call as the script made it, with what `now()` answered it at that moment, epoch milliseconds. */
 export interface ScriptCall extends GuestCall {
@@ -28,5 +28,4 @@ export interface StepRunner {
   replay(call: ScriptCall, outcome: StepOutcome): void;
 }
 
-/** @param context of this guest: its `stop` ends the steps of the guest, not only those of the run */
-export type OpenStepRunner = (context: SagaContext) => StepRunner;
+export type OpenStepRunner = (context: GuestContext) => StepRunner;

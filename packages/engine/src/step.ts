@@ -4,7 +4,7 @@ import { ENGINE_LIMITS } from './engine-limits.ts';
 import { boundedText, isTooDeep, jsonBytes, wellFormed } from './json-bounds.ts';
 import type { ResourceAccount } from './resource-account.ts';
 import { REFUSED, type StepIntent, type StepOutcome } from './run-record.ts';
-import { assertGoingOn, type SagaContext } from './saga-context.ts';
+import { assertGoingOn, type GuestContext } from './saga-context.ts';
 import { isWayOut } from './saga-error.ts';
 import { parseCall, recordedArgs, type StepCall } from './step-call.ts';
 import type { ScriptCall } from './step-runner.ts';
@@ -23,7 +23,7 @@ export interface StepMaking {
  * Throws `RunFailure` when the run was stopped meanwhile.
  */
 export async function runStep(
-  context: SagaContext,
+  context: GuestContext,
   making: StepMaking,
   call: ScriptCall,
 ): Promise<StepOutcome> {
@@ -60,7 +60,7 @@ export async function runStep(
   return outcome;
 }
 
-function admitCall(context: SagaContext, making: StepMaking, call: ScriptCall): StepCall {
+function admitCall(context: GuestContext, making: StepMaking, call: ScriptCall): StepCall {
   const { account } = making;
   const admitted = parseCall({ context, isDeclared: (rid) => making.isDeclared(rid) }, call);
   const { rid, uses, verb, name } = admitted;
