@@ -266,14 +266,13 @@ export class JournalConnection {
   }
 
   #receive(value: unknown): void {
-    const notice = SupervisorNotice.safeParse(value);
-    if (notice.success) {
-      this.#options.onNotice(notice.data);
-      return;
-    }
+    // Nearly everything that comes is an answer.
     const answer = SupervisorAnswer.safeParse(value);
     if (!answer.success) {
-      this.#channel?.destroy(new Error('the supervisor sent what is neither answer nor notice'));
+      const notice = SupervisorNotice.safeParse(value);
+      if (notice.success) this.#options.onNotice(notice.data);
+      else
+        this.#channel?.destroy(new Error('the supervisor sent what is neither answer nor notice'));
       return;
     }
     const pending = this.#pending.get(answer.data.id);
