@@ -11,36 +11,13 @@ import {
 } from '@hypha/sal/contract';
 import { afterAll, expect, vi } from 'vitest';
 import { CONTAINER_LIMITS } from './container-limits.ts';
-import { findLack, Scratch } from './testing/scratch.ts';
+import { ContractWorlds } from './testing/contract-worlds.ts';
 import { type ScratchNode, signal } from './testing/scratch-node.ts';
 
-const lacking = await findLack();
-// Before the suites are described, because their calls name its image.
-const scratch = lacking === undefined ? await Scratch.create() : undefined;
+const worlds = await ContractWorlds.open();
+const { lacking, page: first, create: createWorld } = worlds;
+afterAll(() => worlds.close());
 
-afterAll(() => scratch?.close());
-
-async function createWorld(): Promise<ScratchNode> {
-  if (scratch === undefined) throw new Error(lacking);
-  const node = await scratch.createNode();
-  await node.volume('data');
-  // Images have tests of their own; here each world begins with one.
-  const { images } = await node.containers();
-  await images.ensure(await images.resolve(node.image), signal());
-  return node;
-}
-
-const first = {
-  verb: 'container.ensure',
-  name: 'web',
-  args: {
-    image: scratch?.image ?? '',
-    memory: '16MiB',
-    mounts: { '/mnt': contractRef('volume', 'data') },
-    files: { '/www/page': 'first' },
-    health: { http: { port: 80, path: '/page' }, within: '20s' },
-  },
-};
 const second = { ...first, args: { ...first.args, files: { '/www/page': 'second' } } };
 /** Serves the same page with more, and with less. */
 const more = { ...first, args: { ...first.args, memory: '32MiB', cpus: 1, restart: 'on-failure' } };
@@ -49,7 +26,7 @@ const other = { ...first, name: 'one' };
 const resting = {
   verb: 'container.ensure',
   name: 'job',
-  args: { image: scratch?.image ?? '', command: ['/bin/touch', '/data/done'], restart: 'never' },
+  args: { image: worlds.image, command: ['/bin/touch', '/data/done'], restart: 'never' },
 };
 
 describeStepContract({

@@ -1,36 +1,12 @@
 import { fileURLToPath } from 'node:url';
 import { openFence } from '@hypha/sal';
-import { contractRef, describeKilledProcess } from '@hypha/sal/contract';
+import { describeKilledProcess } from '@hypha/sal/contract';
 import { afterAll } from 'vitest';
-import { findLack, Scratch } from './testing/scratch.ts';
-import { type ScratchNode, signal } from './testing/scratch-node.ts';
+import { ContractWorlds } from './testing/contract-worlds.ts';
 
-const lacking = await findLack();
-// Before the suite is described, because its calls name the image.
-const scratch = lacking === undefined ? await Scratch.create() : undefined;
-
-afterAll(() => scratch?.close());
-
-const first = {
-  verb: 'container.ensure',
-  name: 'web',
-  args: {
-    image: scratch?.image ?? '',
-    memory: '16MiB',
-    mounts: { '/mnt': contractRef('volume', 'data') },
-    files: { '/www/page': 'first' },
-    health: { http: { port: 80, path: '/page' }, within: '20s' },
-  },
-};
-
-async function createWorld(): Promise<ScratchNode> {
-  if (scratch === undefined) throw new Error(lacking);
-  const node = await scratch.createNode();
-  await node.volume('data');
-  const { images } = await node.containers();
-  await images.ensure(await images.resolve(node.image), signal());
-  return node;
-}
+const worlds = await ContractWorlds.open();
+const { lacking, page: first, create: createWorld } = worlds;
+afterAll(() => worlds.close());
 
 describeKilledProcess({
   adapter: 'sal-container',
