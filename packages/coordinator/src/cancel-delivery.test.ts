@@ -28,9 +28,8 @@ async function restart(): Promise<void> {
 
 async function submitted(deployment: string, lifetimeSeconds = 900) {
   const node = await fleet.addNode(deployment);
-  const script = fleet.script({ deployment, nodes: [node.id], lifetimeSeconds });
-  const { runs } = await fleet.coordinator.submit({ envelope: script.envelope });
-  return { node, script, run: runs[0]?.run ?? '' };
+  const { script, run } = await fleet.submit({ deployment, nodes: [node.id], lifetimeSeconds });
+  return { node, script, run };
 }
 
 const view = (run: string): Promise<RunView> => fleet.coordinator.run(run);
@@ -44,9 +43,7 @@ function cameTo(node: FakeNode): readonly string[] {
 
 /** Something else for the node came behind: what was not sent by now is held. */
 async function untilNextCame(node: FakeNode, deployment: string): Promise<string> {
-  const next = fleet.script({ deployment, nodes: [node.id] });
-  const { runs } = await fleet.coordinator.submit({ envelope: next.envelope });
-  const run = runs[0]?.run ?? '';
+  const { run } = await fleet.submit({ deployment, nodes: [node.id] });
   await node.waitForRun(run);
   await node.acknowledge(run);
   return run;

@@ -30,10 +30,9 @@ afterAll(() => fleet.stop());
 const cancel = (envelope: Envelope) => fleet.coordinator.cancel({ envelope });
 
 async function submitted(deployment: string, nodes: readonly FakeNode[] = [node]) {
-  const script = fleet.script({ deployment, nodes: nodes.map(({ id }) => id) });
-  const { runs } = await fleet.coordinator.submit({ envelope: script.envelope });
-  const runOn = ({ id }: FakeNode) => runs.find((run) => run.node === id)?.run ?? '';
-  return { script, run: runs[0]?.run ?? '', runOn };
+  const accepted = await fleet.submit({ deployment, nodes: nodes.map(({ id }) => id) });
+  const runOn = ({ id }: FakeNode) => accepted.runs.find((run) => run.node === id)?.run ?? '';
+  return { ...accepted, runOn };
 }
 
 async function isMarked(run: string): Promise<boolean> {

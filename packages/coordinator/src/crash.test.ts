@@ -31,9 +31,7 @@ test('killed after its 202 and before delivery, it delivers once it is back', as
 test('killed after delivery and before the answer, it sends again and takes the answer once', async () => {
   const node = await fleet.addNode('answering');
   await node.open();
-  const { envelope } = fleet.script({ deployment: 'killed', nodes: [node.id] });
-  const { runs } = await fleet.coordinator.submit({ envelope });
-  const run = runs[0]?.run ?? '';
+  const { run } = await fleet.submit({ deployment: 'killed', nodes: [node.id] });
   await node.waitForRun(run);
   await restart();
   await node.open();
@@ -41,17 +39,14 @@ test('killed after delivery and before the answer, it sends again and takes the 
   await restart();
   const before = node.deliveries(run);
   await node.open();
-  const next = fleet.script({ deployment: 'killed', nodes: [node.id], generation: 2 });
-  const second = await fleet.coordinator.submit({ envelope: next.envelope });
-  await node.waitForRun(second.runs[0]?.run ?? '');
+  const next = await fleet.submit({ deployment: 'killed', nodes: [node.id], generation: 2 });
+  await node.waitForRun(next.run);
   expect(node.deliveries(run)).toBe(before);
 });
 
 test('killed in the middle of a journal, it says what it lacks and ends whole', async () => {
   const node = await fleet.addNode('telling');
-  const script = fleet.script({ deployment: 'killed', nodes: [node.id] });
-  const { runs } = await fleet.coordinator.submit({ envelope: script.envelope });
-  const run = runs[0]?.run ?? '';
+  const { script, run } = await fleet.submit({ deployment: 'killed', nodes: [node.id] });
   const journal = journalOf(node, run, script, STARTED, COMMITTED, SUCCEEDED);
   await node.send({ type: 'events', run, events: journal.slice(0, 2) });
   await restart();
@@ -84,9 +79,8 @@ test('killed while many submit at once, every 202 is kept and no run is doubled'
   const node = await fleet.addNode('busy');
   const kept: string[] = [];
   const submitted = Array.from({ length: 40 }, async (_, index) => {
-    const { envelope } = fleet.script({ deployment: `many-${index}`, nodes: [node.id] });
-    const { runs } = await fleet.coordinator.submit({ envelope });
-    kept.push(runs[0]?.run ?? '');
+    const { run } = await fleet.submit({ deployment: `many-${index}`, nodes: [node.id] });
+    kept.push(run);
     if (kept.length === 10) fleet.coordinatorProcess.child.kill('SIGKILL');
   });
   await Promise.allSettled(submitted);

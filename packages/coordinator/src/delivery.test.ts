@@ -1,9 +1,4 @@
-import {
-  checkpointOrigin,
-  nodeIdOf,
-  type SubmissionAccepted,
-  verifyCheckpoint,
-} from '@hypha/protocol';
+import { checkpointOrigin, nodeIdOf, verifyCheckpoint } from '@hypha/protocol';
 import { generateKey, nodeVerifier } from '@hypha/protocol/node';
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import { journalOf, STARTED } from './testing/fake-node.ts';
@@ -15,16 +10,9 @@ beforeAll(async () => {
 });
 afterAll(() => fleet.stop());
 
-function runOf({ runs }: SubmissionAccepted): string {
-  const [first] = runs;
-  if (first === undefined) throw new Error('no run');
-  return first.run;
-}
-
 async function submitted(deployment: string, lifetimeSeconds = 900) {
   const node = await fleet.addNode(deployment);
-  const script = fleet.script({ deployment, nodes: [node.id], lifetimeSeconds });
-  const run = runOf(await fleet.coordinator.submit({ envelope: script.envelope }));
+  const { script, run } = await fleet.submit({ deployment, nodes: [node.id], lifetimeSeconds });
   return { node, script, run };
 }
 
@@ -56,9 +44,8 @@ test('the newest head of the log comes with the authority and with every submiss
 test('an open inbox gets a new submission at once', async () => {
   const node = await fleet.addNode('there');
   await node.open();
-  const { envelope } = fleet.script({ deployment: 'there', nodes: [node.id] });
-  const run = runOf(await fleet.coordinator.submit({ envelope }));
-  expect(await node.waitForRun(run)).toEqual(envelope);
+  const { script, run } = await fleet.submit({ deployment: 'there', nodes: [node.id] });
+  expect(await node.waitForRun(run)).toEqual(script.envelope);
 });
 
 test('a message is sent again until it is answered, and then never again', async () => {
@@ -69,8 +56,8 @@ test('a message is sent again until it is answered, and then never again', async
   const count = node.deliveries(run);
   await node.close();
   await node.open();
-  const other = fleet.script({ deployment: 'deaf', nodes: [node.id], generation: 2 });
-  await node.waitForRun(runOf(await fleet.coordinator.submit({ envelope: other.envelope })));
+  const other = await fleet.submit({ deployment: 'deaf', nodes: [node.id], generation: 2 });
+  await node.waitForRun(other.run);
   expect(node.deliveries(run)).toBe(count);
 });
 
@@ -87,8 +74,8 @@ test('several submissions come in the order they were accepted', async () => {
   const node = await fleet.addNode('ordered');
   const runs: string[] = [];
   for (let generation = 1; generation <= 20; generation++) {
-    const script = fleet.script({ deployment: 'ordered', nodes: [node.id], generation });
-    runs.push(runOf(await fleet.coordinator.submit({ envelope: script.envelope })));
+    const { run } = await fleet.submit({ deployment: 'ordered', nodes: [node.id], generation });
+    runs.push(run);
   }
   await node.open();
   await node.waitForRun(runs[19] ?? '');
@@ -174,11 +161,7 @@ test('a revoked node loses its inbox and does not get it back', async () => {
   await fleet.change({ type: 'revoke-node', node: node.id, reason: 'stolen' });
   await vi.waitFor(() => expect(node.lost).toBe('ended'), { timeout: 10_000 });
   await expect(node.open()).rejects.toMatchObject({ code: 'E_UNAUTHENTICATED' });
-  await expect(
-    fleet.coordinator.submit({
-      envelope: fleet.script({ deployment: 'evil', nodes: [node.id] }).envelope,
-    }),
-  ).rejects.toMatchObject({
+  await expect(fleet.submit({ deployment: 'evil', nodes: [node.id] })).rejects.toMatchObject({
     code: 'E_NO_PLACEMENT',
     details: { nodes: [{ code: 'E_KEY_REVOKED' }] },
   });
@@ -202,8 +185,7 @@ test('a node that another key has replaced loses its inbox, its outbox and its w
   expect(views.filter(({ name }) => name === 'renewed')).toMatchObject([
     { id: next.id, state: 'ready' },
   ]);
-  const submit = (deployment: string, id: string) =>
-    fleet.coordinator.submit({ envelope: fleet.script({ deployment, nodes: [id] }).envelope });
+  const submit = (deployment: string, id: string) => fleet.submit({ deployment, nodes: [id] });
   await expect(submit('renewed', node.id)).rejects.toMatchObject({
     details: { nodes: [{ code: 'E_KEY_REVOKED' }] },
   });
@@ -239,9 +221,7 @@ test('a node that waits to be admitted is nobody here', async () => {
   await expect(
     client.inbox(id, { signal: AbortSignal.timeout(10_000) }).next(),
   ).rejects.toMatchObject({ code: 'E_UNAUTHENTICATED' });
-  await expect(
-    fleet.coordinator.submit({
-      envelope: fleet.script({ deployment: 'early', nodes: [id] }).envelope,
-    }),
-  ).rejects.toMatchObject({ code: 'E_NO_PLACEMENT' });
+  await expect(fleet.submit({ deployment: 'early', nodes: [id] })).rejects.toMatchObject({
+    code: 'E_NO_PLACEMENT',
+  });
 });

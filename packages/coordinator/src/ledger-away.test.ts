@@ -18,9 +18,8 @@ async function knownNode(name: string) {
 }
 
 async function submitAndTake(node: Awaited<ReturnType<typeof knownNode>>, deployment: string) {
-  const { envelope } = fleet.script({ deployment, nodes: [node.id] });
-  const { runs } = await fleet.coordinator.submit({ envelope });
-  await node.waitForRun(runs[0]?.run ?? '');
+  const { run } = await fleet.submit({ deployment, nodes: [node.id] });
+  await node.waitForRun(run);
 }
 
 test('without its ledger a coordinator accepts and delivers, also after it was killed', async () => {

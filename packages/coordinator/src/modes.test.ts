@@ -14,11 +14,9 @@ afterAll(() => fleet.stop());
 
 type Mode = 'apply' | 'plan' | 'task';
 
-async function submit(deployment: string, mode: Mode, generation = 1) {
+function submit(deployment: string, mode: Mode, generation = 1, on = node) {
   const limits = { resources: RESOURCES };
-  const script = fleet.script({ deployment, mode, generation, nodes: [node.id], limits });
-  const { runs } = await fleet.coordinator.submit({ envelope: script.envelope });
-  return { script, run: runs[0]?.run ?? '' };
+  return fleet.submit({ deployment, mode, generation, nodes: [on.id], limits });
 }
 
 const INTENT: JournalBody = {
@@ -60,21 +58,18 @@ test('they take no generation: the next apply may have theirs', async () => {
   await expect(fleet.coordinator.deployment('default', 'free')).rejects.toMatchObject({
     code: 'E_NOT_FOUND',
   });
-  const below = fleet.script({ deployment: 'free', generation: 4, nodes: [node.id] });
-  expect((await fleet.coordinator.submit({ envelope: below.envelope })).runs).toHaveLength(1);
+  const below = await fleet.submit({ deployment: 'free', generation: 4, nodes: [node.id] });
+  expect(below.runs).toHaveLength(1);
 });
 
 test('a plan on a full node is accepted, and reserves nothing from an apply', async () => {
   const roomy = await fleet.addNode('roomy', { free: RESOURCES });
-  const script = (deployment: string, mode: Mode) =>
-    fleet.script({ deployment, mode, nodes: [roomy.id], limits: { resources: RESOURCES } })
-      .envelope;
-  await fleet.coordinator.submit({ envelope: script('one', 'plan') });
-  await fleet.coordinator.submit({ envelope: script('two', 'apply') });
-  await expect(
-    fleet.coordinator.submit({ envelope: script('three', 'apply') }),
-  ).rejects.toMatchObject({ code: 'E_NO_PLACEMENT' });
-  await fleet.coordinator.submit({ envelope: script('three', 'plan') });
+  await submit('one', 'plan', 1, roomy);
+  await submit('two', 'apply', 1, roomy);
+  await expect(submit('three', 'apply', 1, roomy)).rejects.toMatchObject({
+    code: 'E_NO_PLACEMENT',
+  });
+  await submit('three', 'plan', 1, roomy);
 });
 
 test('the plan of a plan run is its output, as the node committed it', async () => {
@@ -142,9 +137,8 @@ test('the plan of any other run is what its journal intends so far', async () =>
 
 test('what a plan has to be is passed on as it was signed', async () => {
   const expected = { [node.id]: 'b'.repeat(64) };
-  const script = fleet.script({ deployment: 'expecting', nodes: [node.id], expect: expected });
-  const { runs } = await fleet.coordinator.submit({ envelope: script.envelope });
+  const draft = { deployment: 'expecting', nodes: [node.id], expect: expected };
+  const { script, run } = await fleet.submit(draft);
   await node.open();
-  const run = runs[0]?.run ?? '';
   expect(await node.waitForRun(run)).toEqual(script.envelope);
 });

@@ -30,9 +30,7 @@ const refusedWith = (code: string) => ({
 });
 
 async function submitted(deployment: string) {
-  const script = fleet.script({ deployment, nodes: [node.id] });
-  const { runs } = await fleet.coordinator.submit({ envelope: script.envelope });
-  const run = runs[0]?.run ?? '';
+  const { script, run } = await fleet.submit({ deployment, nodes: [node.id] });
   const journal = journalOf(node, run, script, STARTED, COMMITTED, SUCCEEDED);
   return { script, run, journal };
 }
@@ -67,9 +65,7 @@ test('the journal of a node becomes the run readers see', async () => {
 });
 
 test('a run that only sleeps says until when, in lists too, and no longer once it works', async () => {
-  const script = fleet.script({ deployment: 'asleep', nodes: [node.id] });
-  const { runs } = await fleet.coordinator.submit({ envelope: script.envelope });
-  const run = runs[0]?.run ?? '';
+  const { script, run } = await fleet.submit({ deployment: 'asleep', nodes: [node.id] });
   const untilMs = 1_767_312_000_000;
   const sleeping: JournalBody = {
     ...{ type: 'step-intent', step: 1, verb: 'sleep', class: 'read', args: { duration: '3d' } },
@@ -278,8 +274,7 @@ test('a key that was revoked since still shows what it signed, but moves no gene
   const script = fleet.script({ deployment: 'history', nodes: [node.id], generation: 50 }, key);
   await fleet.change({ type: 'revoke', keyid: key.keyid, reason: 'left' });
   // A script signed with a fresh view makes the coordinator follow the ledger.
-  const fresh = fleet.script({ deployment: 'history', nodes: [node.id], generation: 1 });
-  await fleet.coordinator.submit({ envelope: fresh.envelope });
+  await fleet.submit({ deployment: 'history', nodes: [node.id], generation: 1 });
   const run = journalRun(script.envelope);
   expect(await node.send({ type: 'run', run, envelope: script.envelope })).toEqual([OK]);
   expect(await fleet.coordinator.run(run)).toMatchObject({ generation: 50 });

@@ -27,9 +27,7 @@ beforeAll(async () => {
 afterAll(() => fleet.stop());
 
 async function apply(realm: string, generation = 1): Promise<string> {
-  const { envelope } = fleet.script({ deployment: 'web', nodes: [node.id], generation, realm });
-  const { runs } = await fleet.coordinator.submit({ envelope });
-  return runs[0]?.run ?? '';
+  return (await fleet.submit({ deployment: 'web', nodes: [node.id], generation, realm })).run;
 }
 
 test('a key that was granted something a moment ago reads, long before the next poll', async () => {

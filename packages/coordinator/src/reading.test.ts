@@ -14,9 +14,7 @@ beforeAll(async () => {
 afterAll(() => fleet.stop());
 
 async function apply(deployment: string, node: FakeNode, generation = 1, realm = 'default') {
-  const { envelope } = fleet.script({ deployment, nodes: [node.id], generation, realm });
-  const { runs } = await fleet.coordinator.submit({ envelope });
-  return runs[0]?.run ?? '';
+  return (await fleet.submit({ deployment, nodes: [node.id], generation, realm })).run;
 }
 
 /** Every item of a list, one a page. */

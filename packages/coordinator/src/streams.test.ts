@@ -13,9 +13,7 @@ beforeAll(async () => {
 afterAll(() => fleet.stop());
 
 async function submitted(deployment: string, lifetimeSeconds = 900) {
-  const script = fleet.script({ deployment, nodes: [node.id], lifetimeSeconds });
-  const { runs } = await fleet.coordinator.submit({ envelope: script.envelope });
-  const run = runs[0]?.run ?? '';
+  const { script, run } = await fleet.submit({ deployment, nodes: [node.id], lifetimeSeconds });
   const journal = journalOf(node, run, script, STARTED, COMMITTED, SUCCEEDED);
   const send = (...events: JournalEvent[]) => node.send({ type: 'events', run, events });
   return { run, journal, send };
@@ -138,9 +136,7 @@ function runStates(events: readonly StreamEvent[], run: string): string[] {
 }
 
 test('a long journal is streamed and paged whole and in order', async () => {
-  const script = fleet.script({ deployment: 'long', nodes: [node.id] });
-  const { runs } = await fleet.coordinator.submit({ envelope: script.envelope });
-  const run = runs[0]?.run ?? '';
+  const { script, run } = await fleet.submit({ deployment: 'long', nodes: [node.id] });
   const lines = Array.from(
     { length: 300 },
     (_, index): JournalBody => ({

@@ -25,14 +25,13 @@ async function place(
   generation = 1,
   resources = RESOURCES,
 ) {
-  const { envelope } = fleet.script({
+  const { runs } = await fleet.submit({
     deployment,
     generation,
     nodes: nodes.map(({ id }) => id),
     count,
     limits: { resources },
   });
-  const { runs } = await fleet.coordinator.submit({ envelope });
   return runs.map(({ node }) => node);
 }
 
@@ -87,15 +86,10 @@ test('what was sent since the last report is not given away twice', async () => 
 
 test('a run that has just ended is not held against its node: the next report is waited for', async () => {
   const f = await fleet.addNode('f', { free: RESOURCES });
-  const script = fleet.script({
-    deployment: 'done',
-    nodes: [f.id],
-    limits: { resources: RESOURCES },
-  });
-  const { runs } = await fleet.coordinator.submit({ envelope: script.envelope });
+  const limits = { resources: RESOURCES };
+  const { script, run } = await fleet.submit({ deployment: 'done', nodes: [f.id], limits });
   await expect(place('during', [f], 1)).rejects.toMatchObject({ code: 'E_NO_PLACEMENT' });
 
-  const run = runs[0]?.run ?? '';
   const events = journalOf(f, run, script, STARTED, COMMITTED, SUCCEEDED);
   expect(await f.send({ type: 'events', run, events })).toEqual([{ status: 'ok' }]);
   const [placed] = await Promise.all([place('after', [f], 1), fleet.report(f, RESOURCES)]);
@@ -104,13 +98,8 @@ test('a run that has just ended is not held against its node: the next report is
 
 test('a node that ended a run and has no room all the same is refused in the end', async () => {
   const g = await fleet.addNode('g', { free: RESOURCES });
-  const script = fleet.script({
-    deployment: 'big',
-    nodes: [g.id],
-    limits: { resources: RESOURCES },
-  });
-  const { runs } = await fleet.coordinator.submit({ envelope: script.envelope });
-  const run = runs[0]?.run ?? '';
+  const limits = { resources: RESOURCES };
+  const { script, run } = await fleet.submit({ deployment: 'big', nodes: [g.id], limits });
   const events = journalOf(g, run, script, STARTED, COMMITTED, SUCCEEDED);
   await g.send({ type: 'events', run, events });
   await fleet.report(g, { ...RESOURCES, milliCpus: 0 });

@@ -304,6 +304,15 @@ export class TestFleet {
     return { payload, envelope: signScript(payload, [key ?? this.operator]) };
   }
 
+  /** Submits a script as an operator signs it. `run` is the first of its runs. */
+  async submit(draft: Parameters<TestFleet['script']>[0]) {
+    const script = this.script(draft);
+    const { runs } = await this.coordinator.submit({ envelope: script.envelope });
+    const [first] = runs;
+    if (first === undefined) throw new Error('no run');
+    return { script, runs, run: first.run };
+  }
+
   /** A cancel of that script on the nodes it names. */
   cancel(
     script: { readonly payload: ScriptPayload; readonly envelope: Envelope },
