@@ -2,7 +2,6 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { AuditBundle } from '@hypha/protocol';
-import { waitFor } from '@hypha/testkit';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { Fleet } from './fixtures/fleet.ts';
 import { JoiningMachine } from './fixtures/joining-machine.ts';
@@ -18,17 +17,10 @@ beforeAll(async () => {
 });
 afterAll(async () => fleet?.[Symbol.asyncDispose]());
 
-async function hypha(...args: string[]): Promise<string> {
-  const { code, stdout, stderr } = await fleet.hypha(...args);
-  if (code !== 0)
-    throw new Error(`hypha ${args.join(' ')} ended with ${code}:\n${stdout}${stderr}`);
-  return stdout;
-}
-
 async function apply(machine: JoiningMachine): Promise<string> {
   const script = join(machine.state, 'kept.ts');
   writeFileSync(script, SCRIPT);
-  const view = JSON.parse(await hypha('apply', script, '--node', machine.id, '-o', 'json'));
+  const view = JSON.parse(await fleet.output('apply', script, '--node', machine.id, '-o', 'json'));
   return (view as { run: string }).run;
 }
 
@@ -36,38 +28,26 @@ test('a machine that changes its key: what both keys signed is proven, and the l
   timeout: TEST_MS_MAX,
 }, async () => {
   await using machine = new JoiningMachine(fleet.portBase + 2);
-  const { token } = JSON.parse(await hypha('node', 'add', 'renewed', '-o', 'json'));
-  machine.start({ args: ['-'], stdin: token });
-  const { id: before } = await machine.waitUntilReady();
+  await machine.join(await fleet.addNode('renewed'));
   const first = await apply(machine);
-  await machine.rekey();
-  let id: string = before;
-  await waitFor(
-    async () => {
-      await machine.stop();
-      machine.start({ args: [] });
-      ({ id } = await machine.waitUntilReady());
-      return id !== before;
-    },
-    { timeoutMs: TEST_MS_MAX / 2, what: 'the new key' },
-  );
+  const id = await machine.rekey();
   const second = await apply(machine);
   for (const [run, replaced] of [
     [first, 0],
     [second, 1],
   ] as const) {
     const file = join(machine.state, `${run}.json`);
-    await hypha('audit', 'export', run, '--out', file);
-    expect(await hypha('audit', 'verify', file)).toContain('receipt verified');
+    await fleet.output('audit', 'export', run, '--out', file);
+    expect(await fleet.output('audit', 'verify', file)).toContain('receipt verified');
     const bundle = JSON.parse(readFileSync(file, 'utf8')) as Extract<AuditBundle, { v: 2 }>;
     expect(bundle.replaced).toHaveLength(replaced);
   }
-  await hypha('authority', 'revoke-node', 'renewed');
+  await fleet.output('authority', 'revoke-node', 'renewed');
   // What it signed before is as good as it was.
   const again = join(machine.state, 'again.json');
-  await hypha('audit', 'export', second, '--out', again);
-  expect(await hypha('audit', 'verify', again)).toContain('receipt verified');
-  const log = await hypha('audit', 'log');
+  await fleet.output('audit', 'export', second, '--out', again);
+  expect(await fleet.output('audit', 'verify', again)).toContain('receipt verified');
+  const log = await fleet.output('audit', 'log');
   expect(log).toMatch(
     new RegExp(`renewed \\(${id.slice(0, 20)}…\\) enrolled from .*, in the place of`),
   );

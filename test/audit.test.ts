@@ -1,12 +1,11 @@
 /** Auditing on real processes: what the log says, that it is all of it, and what a lying ledger cannot hide. */
-import { execFile } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { AuditBundle, LogEntry, Page } from '@hypha/protocol';
 import { waitFor } from '@hypha/testkit';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { type CliResult, Fleet, root } from './fixtures/fleet.ts';
+import { type CliResult, Fleet } from './fixtures/fleet.ts';
 import { SignedRuns } from './fixtures/signed-runs.ts';
 import { type Tamper, TamperingProxy } from './fixtures/tampering-proxy.ts';
 
@@ -39,15 +38,8 @@ afterAll(async () => {
   if (misled !== undefined) rmSync(misled, { recursive: true });
 });
 
-function hypha(state: string, ...args: string[]): Promise<CliResult> {
-  return new Promise((resolve) => {
-    const command = [join(root, 'bin/hypha'), ...args, '--state', state];
-    execFile('/usr/bin/env', command, { timeout: 60_000 }, (error, stdout, stderr) => {
-      resolve({ code: error === null ? 0 : Number(error.code ?? -1), stdout, stderr });
-    });
-  });
-}
-
+/** What an operator reads whose ledger is the proxy. */
+const misledLog = () => fleet.hyphaIn(misled, 'audit', 'log');
 const linesOf = ({ stdout }: CliResult) => stdout.trimEnd().split('\n');
 
 describe('the log', () => {
@@ -99,7 +91,8 @@ describe('the log', () => {
     const alone = mkdtempSync(join(tmpdir(), 'hypha-alone-'));
     const coordinator = 'http://127.0.0.1:1';
     writeFileSync(join(alone, 'context.json'), JSON.stringify({ ...context, coordinator }));
-    const { code, stdout, stderr } = await hypha(alone, 'audit', 'log', '--deployment', 'web');
+    const args = ['audit', 'log', '--deployment', 'web'];
+    const { code, stdout, stderr } = await fleet.hyphaIn(alone, ...args);
     rmSync(alone, { recursive: true });
     expect({ code, stdout }).toMatchObject({
       code: 0,
@@ -170,7 +163,7 @@ describe('a ledger that lies', () => {
     ],
   ] as const)('and %s is found out', async ([, tamper, says]) => {
     proxy.tamper = tamper;
-    const { code, stdout } = await hypha(misled, 'audit', 'log');
+    const { code, stdout } = await misledLog();
     expect(stdout).toMatch(/^NOT complete: \d+ things? missing or wrong among \d+ entries$/m);
     expect(stdout).toMatch(says);
     expect(code).toBe(3);
@@ -182,12 +175,12 @@ describe('a ledger that lies', () => {
       if (path === '/v1/log/checkpoint') old ??= body;
       return body;
     };
-    expect(await hypha(misled, 'audit', 'log')).toMatchObject({ code: 0 });
+    expect(await misledLog()).toMatchObject({ code: 0 });
     await fleet.hypha('node', 'add', 'node-9');
     proxy.tamper = ({ body }) => body;
-    expect(await hypha(misled, 'audit', 'log')).toMatchObject({ code: 0 });
+    expect(await misledLog()).toMatchObject({ code: 0 });
     proxy.tamper = ({ path, body }) => (path === '/v1/log/checkpoint' ? old : body);
-    const { code, stdout, stderr } = await hypha(misled, 'audit', 'log');
+    const { code, stdout, stderr } = await misledLog();
     expect({ code, stdout }).toMatchObject({
       code: 3,
       stdout: expect.stringContaining('E_LOG_FORK'),
@@ -199,7 +192,7 @@ describe('a ledger that lies', () => {
     expect(kept.theirs).toBe(Object(old).checkpoint);
     // What was seen stays the measure.
     proxy.tamper = ({ body }) => body;
-    expect(linesOf(await hypha(misled, 'audit', 'log')).at(-1)).toContain('consistent with');
+    expect(linesOf(await misledLog()).at(-1)).toContain('consistent with');
   });
 });
 
@@ -219,7 +212,7 @@ describe('a bundle', () => {
     const folder = mkdtempSync(join(tmpdir(), 'hypha-auditor-'));
     const file = join(folder, 'bundle.json');
     writeFileSync(file, JSON.stringify(changed));
-    const result = await hypha(folder, 'audit', 'verify', file, '--genesis', hash);
+    const result = await fleet.hyphaIn(folder, 'audit', 'verify', file, '--genesis', hash);
     rmSync(folder, { recursive: true });
     return result;
   }

@@ -39,23 +39,12 @@ function genesisOf(): string {
   return (JSON.parse(readFileSync(file, 'utf8')) as { genesis: string }).genesis;
 }
 
-async function hypha(...args: string[]): Promise<string> {
-  const { code, stdout, stderr } = await fleet.hypha(...args);
-  if (code !== 0) throw new Error(`hypha ${args.join(' ')} ended with ${code}:\n${stderr}`);
-  return stdout;
-}
-
 async function listNodes(): Promise<NodeView[]> {
-  return JSON.parse(await hypha('node', 'list', '-o', 'json')) as NodeView[];
+  return JSON.parse(await fleet.output('node', 'list', '-o', 'json')) as NodeView[];
 }
 
 async function findNode(id: string): Promise<NodeView | undefined> {
   return (await listNodes()).find((node) => node.id === id);
-}
-
-async function newToken(name: string, ...args: string[]): Promise<string> {
-  const added = JSON.parse(await hypha('node', 'add', name, ...args, '-o', 'json'));
-  return (added as { token: string }).token;
 }
 
 /** What a key can still do at both services; `E_…` for what is refused. */
@@ -116,7 +105,7 @@ test('a machine without a token waits with its fingerprint, can do nothing, and 
 test('a token lets in one machine, and is on no command line', {
   timeout: TEST_MS_MAX,
 }, async () => {
-  const token = await newToken('single');
+  const token = await fleet.addNode('single');
   await using first = newMachine();
   const file = join(first.state, 'token');
   writeFileSync(file, `${token}\n`, { mode: 0o600 });
@@ -141,7 +130,7 @@ test('a token lets in one machine, and is on no command line', {
 test('a machine tells its token to no ledger of another genesis', {
   timeout: TEST_MS_MAX,
 }, async () => {
-  const token = parseJoinToken(await newToken('careful'));
+  const token = parseJoinToken(await fleet.addNode('careful'));
   const heard: string[] = [];
   const listener = createServer(async (request, response) => {
     const body = Buffer.concat(await Array.fromAsync(request)).toString();
@@ -171,10 +160,9 @@ test('a machine tells its token to no ledger of another genesis', {
 test('a name is the key\u2019s that has it: another neither gets a token for it nor takes it', {
   timeout: TEST_MS_MAX,
 }, async () => {
-  const tokens = [await newToken('wanted'), await newToken('wanted')] as const;
+  const tokens = [await fleet.addNode('wanted'), await fleet.addNode('wanted')] as const;
   await using owner = newMachine();
-  owner.start({ args: ['-'], stdin: tokens[0] });
-  const { id } = await owner.waitUntilReady();
+  const { id } = await owner.join(tokens[0]);
   await using squatter = newMachine();
   squatter.start({ args: ['-'], stdin: tokens[1] });
   await squatter.waitForRemark(new RegExp(`wanted is ${id}`));
@@ -188,24 +176,12 @@ test('a new key takes over name, labels and what the machine holds; the old one 
   timeout: TEST_MS_MAX,
 }, async () => {
   await using machine = newMachine();
-  machine.start({ args: ['-'], stdin: await newToken('renewed', '--label', 'zone=mid') });
-  const { id: old } = await machine.waitUntilReady();
+  const { id: old } = await machine.join(await fleet.addNode('renewed', '--label', 'zone=mid'));
   const script = join(machine.state, 'keeps.ts');
   writeFileSync(script, VOLUME);
-  await hypha('apply', script, '--label', 'zone=mid');
+  await fleet.output('apply', script, '--label', 'zone=mid');
   const oldKey = machine.signer;
-  await machine.rekey();
-  // At rest only: what the old key signed has to be told first, so this may take more than one start.
-  let id = old;
-  await waitFor(
-    async () => {
-      await machine.stop();
-      machine.start({ args: [] });
-      ({ id } = await machine.waitUntilReady());
-      return id !== old;
-    },
-    { timeoutMs: TEST_MS_MAX / 2, what: 'the new key' },
-  );
+  const id = await machine.rekey();
   expect(await findNode(old)).toMatchObject({ state: 'revoked', replacedBy: id });
   expect(await findNode(id)).toMatchObject({
     ...{ state: 'ready', name: 'renewed', labels: { zone: 'mid' } },
@@ -217,8 +193,8 @@ test('a new key takes over name, labels and what the machine holds; the old one 
     { deployment: 'keeps', kind: 'volume', name: 'data', status: 'committed' },
   ]);
   // What holds the deployment is the machine, whatever its id: the next generation finds what is there.
-  await hypha('apply', script);
-  await hypha('destroy', 'keeps', '--delete-data', 'data');
+  await fleet.output('apply', script);
+  await fleet.output('destroy', 'keeps', '--delete-data', 'data');
   expect((await node.listResources()).items).toEqual([]);
 });
 
@@ -226,13 +202,12 @@ test('an admin gives the place of a machine that is lost to another key', {
   timeout: TEST_MS_MAX,
 }, async () => {
   await using lost = newMachine();
-  lost.start({ args: ['-'], stdin: await newToken('seat', '--label', 'zone=low') });
-  const { id: old } = await lost.waitUntilReady();
+  const { id: old } = await lost.join(await fleet.addNode('seat', '--label', 'zone=low'));
   await lost.stop();
   await using fresh = newMachine();
   fresh.start({ args: placeFlags() });
   await fresh.waitForRemark(/no admin has admitted/);
-  await hypha('node', 'admit', fresh.id, '--replaces', 'seat');
+  await fleet.output('node', 'admit', fresh.id, '--replaces', 'seat');
   expect(await fresh.waitUntilReady()).toMatchObject({ name: 'seat' });
   expect(await findNode(fresh.id)).toMatchObject({ name: 'seat', labels: { zone: 'low' } });
   await waitFor(async () => (await findNode(old))?.state === 'revoked', { what: 'the old is out' });
@@ -244,9 +219,8 @@ test('a revoked node stays out: as one that waits, as one that works, and as one
   timeout: TEST_MS_MAX,
 }, async () => {
   await using machine = newMachine();
-  machine.start({ args: ['-'], stdin: await newToken('doomed') });
-  const { id } = await machine.waitUntilReady();
-  await hypha('authority', 'revoke-node', 'doomed');
+  const { id } = await machine.join(await fleet.addNode('doomed'));
+  await fleet.output('authority', 'revoke-node', 'doomed');
   await waitFor(async () => (await findNode(id))?.state === 'revoked', { what: 'the revocation' });
   expect(await powersOf(machine)).toEqual(NO_POWERS);
   await machine.stop();
@@ -254,8 +228,8 @@ test('a revoked node stays out: as one that waits, as one that works, and as one
   await using waiting = newMachine();
   waiting.start({ args: placeFlags() });
   await waiting.waitForRemark(/no admin has admitted/);
-  await hypha('authority', 'revoke-node', waiting.id);
-  await hypha('node', 'admit', waiting.id, '--name', 'late');
+  await fleet.output('authority', 'revoke-node', waiting.id);
+  await fleet.output('node', 'admit', waiting.id, '--name', 'late');
   await waiting.waitForRemark(/was revoked/);
   expect(waiting.ready).toBeUndefined();
   expect(await findNode(waiting.id)).toBeUndefined();

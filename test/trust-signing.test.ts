@@ -186,23 +186,10 @@ test('a name that two keys have revokes neither', { timeout: TEST_MS_MAX }, asyn
 test('a revocation that is waited for says who knows, what it stopped and what is left to do', {
   timeout: 2 * TEST_MS_MAX,
 }, async () => {
-  const apply = [
-    'apply',
-    file('endless.ts'),
-    '--node',
-    'node-1',
-    '--key',
-    'operator',
-    '--key',
-    file('bob.pem'),
-  ];
+  const byBoth = ['--node', 'node-1', '--key', 'operator', '--key', file('bob.pem')];
   const started = await fleet.hypha(
-    ...apply,
-    '--secret',
-    'token=cmd:printf s3',
-    '--detach',
-    '-o',
-    'json',
+    ...['apply', file('endless.ts'), ...byBoth],
+    ...['--secret', 'token=cmd:printf s3', '--detach', '-o', 'json'],
   );
   expect(started).toMatchObject({ code: 0 });
   const [{ run = '' } = {}] = JSON.parse(started.stdout).runs;
@@ -216,14 +203,7 @@ test('a revocation that is waited for says who knows, what it stopped and what i
       (await fleet.ledger.listNodes({ state: 'unreachable' })).items.length === 1;
     await waitFor(isSilent, { timeoutMs: UNREACHABLE_MS_MAX });
     const revoked = await fleet.hypha(
-      'authority',
-      'revoke',
-      'bob',
-      '--reason',
-      'laptop lost',
-      '--wait',
-      '-o',
-      'json',
+      ...['authority', 'revoke', 'bob', '--reason', 'laptop lost', '--wait', '-o', 'json'],
     );
     expect({ code: revoked.code, stderr: revoked.stderr }).toMatchObject({
       code: 0,
@@ -245,16 +225,7 @@ test('a revocation that is waited for says who knows, what it stopped and what i
   } finally {
     process.kill(silent, 'SIGCONT');
   }
-  const late = await fleet.hypha(
-    'apply',
-    file('volume.ts'),
-    '--node',
-    'node-1',
-    '--key',
-    'operator',
-    '--key',
-    file('bob.pem'),
-  );
+  const late = await fleet.hypha('apply', file('volume.ts'), ...byBoth);
   expect({ code: late.code, stderr: late.stderr }).toMatchObject({
     code: 3,
     stderr: expect.stringContaining('E_KEY_REVOKED'),
