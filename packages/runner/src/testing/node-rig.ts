@@ -13,11 +13,7 @@ import { fileURLToPath } from 'node:url';
 import { type Journal, openJournal } from '@hypha/journal';
 import { LineChannel, NumberedRequest, type SupervisorNotice } from '@hypha/journal/client';
 import {
-  Authority,
-  base64,
-  buildAuthorityPayload,
-  buildGenesisPayload,
-  buildScriptPayload,
+  type Authority,
   envelopeDigest,
   HyphaError,
   isHyphaError,
@@ -27,12 +23,12 @@ import {
   type RunState,
   runIdOf,
   type ScriptDraft,
-  signAuthority,
   signScript,
   toProblem,
 } from '@hypha/protocol';
 import { generateKey, nodeVerifier } from '@hypha/protocol/node';
 import { detectCgroups, type Fence, openFence, removeFenceGroup } from '@hypha/sal';
+import { createFleet, scriptPayloadOf, signUpdate } from '@hypha/testkit';
 import { Queue } from 'bullmq';
 import { Redis } from 'ioredis';
 import { vi } from 'vitest';
@@ -58,6 +54,8 @@ export interface RunnerProcess {
 
 export class NodeRig implements AsyncDisposable {
   readonly node: string;
+  readonly #fleet = createFleet();
+  authority: Authority = this.#fleet.authority;
   readonly volumes: CountedVolumes;
   readonly redis: RedisFixture;
   readonly runners: RunnerProcess[] = [];
@@ -67,7 +65,6 @@ export class NodeRig implements AsyncDisposable {
   realms: readonly string[] = ['*'];
   /** Answers the next claim, after it was granted or instead of that. */
   refuseClaim: { after: boolean; error: HyphaError } | undefined;
-  authority: Authority;
   /** Runs whose cancel was accepted before they were claimed. */
   readonly cancelled = new Set<string>();
   // run → when it wants to be woken, epoch milliseconds
@@ -79,8 +76,6 @@ export class NodeRig implements AsyncDisposable {
   readonly #journal: Journal;
   readonly #client: Redis;
   readonly #queue: Queue;
-  readonly #root = generateKey().signer;
-  readonly #operator = generateKey().signer;
   readonly #channels = new Map<LineChannel, { runner: string; run: string | undefined }>();
   readonly #sockets = new Set<Socket>();
   #server: Server | undefined;
@@ -107,7 +102,6 @@ export class NodeRig implements AsyncDisposable {
     this.#client.on('error', () => undefined);
     this.#queue = new Queue('runs', { connection: this.#client, prefix: '{test}' });
     this.#queue.on('error', () => undefined);
-    this.authority = this.#firstAuthority();
   }
 
   static async open(): Promise<NodeRig> {
@@ -205,27 +199,17 @@ export class NodeRig implements AsyncDisposable {
     await runner.fence.waitEmpty(AbortSignal.timeout(10_000));
   }
 
-  sign(source: string, draft: Partial<ScriptDraft> = {}) {
-    this.#generation += 1;
-    const payload = buildScriptPayload(
-      nodeVerifier,
-      {
-        deployment: 'web',
-        generation: this.#generation,
-        nodes: [this.node],
-        authority: this.authority,
-        source,
-        caps: ['volume'],
-        ...draft,
-      },
-      { nowMs: Date.now(), randomBytes },
-    );
-    return { payload, envelope: signScript(payload, [this.#operator]) };
-  }
-
   /** Admits a signed script and puts its first job in the queue. */
   async submit(source: string, draft: Partial<ScriptDraft> = {}): Promise<string> {
-    const { payload, envelope } = this.sign(source, draft);
+    this.#generation += 1;
+    const payload = scriptPayloadOf(this, {
+      draft: {
+        ...{ generation: this.#generation, nodes: [this.node], source, caps: ['volume'] },
+        ...draft,
+      },
+    });
+    const { operator } = this.#fleet;
+    const envelope = signScript(payload, [operator]);
     const digest = envelopeDigest(nodeVerifier, envelope, 'script');
     const run = runIdOf(nodeVerifier, digest, this.node);
     await this.#journal.admit({
@@ -233,7 +217,7 @@ export class NodeRig implements AsyncDisposable {
       digest,
       envelope,
       payload,
-      keyids: [this.#operator.keyid],
+      keyids: [operator.keyid],
       authoritySeq: this.authority.seq,
       source: 'http',
       capacity: { milliCpus: 8000, memoryBytes: 8192 * MIB, storageBytes: 1024 * 1024 * MIB },
@@ -312,8 +296,9 @@ export class NodeRig implements AsyncDisposable {
   }
 
   revokeOperator(): void {
-    const change = { type: 'revoke', keyid: this.#operator.keyid, reason: 'lost' } as const;
-    this.#extend(change);
+    const { operator, roots } = this.#fleet;
+    const change = { type: 'revoke', keyid: operator.keyid, reason: 'lost' } as const;
+    this.authority = this.authority.apply(signUpdate(this.authority, change, roots));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -329,37 +314,6 @@ export class NodeRig implements AsyncDisposable {
     await this.redis.stop();
     await this.#journal.close();
     await rm(this.#folder, { recursive: true });
-  }
-
-  #firstAuthority(): Authority {
-    const nowSeconds = Math.floor(Date.now() / 1000);
-    const genesis = buildGenesisPayload({
-      rootKeys: [{ publicKey: this.#root.publicKey, name: 'root' }],
-      threshold: 1,
-      nowSeconds,
-    });
-    this.authority = Authority.fromGenesis(nodeVerifier, signAuthority(genesis, [this.#root]));
-    this.#extend({
-      type: 'grant',
-      grant: {
-        publicKey: base64(this.#operator.publicKey),
-        name: 'operator',
-        role: 'operator',
-        realms: ['*'],
-        caps: ['*'],
-        nodes: ['*'],
-        limits: null,
-        notBefore: nowSeconds,
-        notAfter: nowSeconds + 86_400,
-      },
-    });
-    return this.authority;
-  }
-
-  #extend(change: Parameters<typeof buildAuthorityPayload>[1]): void {
-    const nowSeconds = Math.floor(Date.now() / 1000);
-    const update = buildAuthorityPayload(this.authority, change, nowSeconds);
-    this.authority = this.authority.apply(signAuthority(update, [this.#root]));
   }
 
   #serve(socket: Socket): void {
