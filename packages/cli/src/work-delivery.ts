@@ -4,6 +4,7 @@ import {
   HyphaError,
   Json,
   type ReceiptPayload,
+  type RunView,
   type Submission,
   type SubmissionAccepted,
 } from '@hypha/protocol';
@@ -79,11 +80,12 @@ export async function deliverWork(
     if (output.format !== 'table') output.item(accepted, []);
     return;
   }
-  process.exitCode = states.every((state) => state === 'succeeded') ? EXIT.ok : EXIT.failedRun;
-  if (process.exitCode !== EXIT.ok) return;
+  const isDone = states.every((state) => state === 'succeeded');
+  process.exitCode = isDone ? EXIT.ok : EXIT.failedRun;
   for (const submitted of readers) {
     const end = ends.get(submitted.run);
-    if (show === undefined) await showResult(session, submitted, end);
+    if (!isDone) await showRun(session, submitted, end);
+    else if (show === undefined) await showResult(session, submitted, end);
     else await show(submitted, end?.output);
   }
 }
@@ -135,23 +137,32 @@ function fieldsOf(accepted: SubmissionAccepted): (readonly [string, string])[] {
 /** What the script returned, and the receipt checked down to genesis. */
 async function showResult(
   session: Session,
-  { run, reader }: SubmittedRun,
+  submitted: SubmittedRun,
   end: ProvenEnd | undefined,
 ): Promise<void> {
   const { output } = session;
+  const { simulated } = await showRun(session, submitted, end);
+  if (simulated) output.note('simulated: steps marked so made nothing real');
+  if (output.format === 'table') await auditQuietly(session, submitted.run, submitted.reader);
+}
+
+/** Which run it was, however it ended, to look at it later; for programs all that is known of it. */
+async function showRun(
+  { output }: Session,
+  { run, reader }: SubmittedRun,
+  end: ProvenEnd | undefined,
+): Promise<RunView> {
   const view = await reader.run(run);
-  if (view.simulated) output.note('simulated: steps marked so made nothing real');
   const text = end?.output;
-  if (output.format !== 'table') {
-    // What the receipt says stands in front of what whoever was asked says.
-    const { state, steps } = end?.receipt ?? view;
-    const value = text === undefined ? null : Json.parse(JSON.parse(text));
-    output.item({ ...view, run, state, steps, output: value }, []);
-    return;
+  // What the receipt says stands in front of what whoever was asked says.
+  const { state, steps } = end?.receipt ?? view;
+  const value = text === undefined ? null : Json.parse(JSON.parse(text));
+  if (output.format !== 'table') output.item({ ...view, run, state, steps, output: value }, []);
+  else {
+    if (text !== undefined) output.line(`output        ${text}`);
+    output.line(`run           ${run}`);
   }
-  if (text !== undefined) output.line(`output        ${text}`);
-  output.line(`run           ${run}`);
-  await auditQuietly(session, run, reader);
+  return view;
 }
 
 async function auditQuietly(
