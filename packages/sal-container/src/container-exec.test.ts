@@ -2,31 +2,19 @@ import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isHyphaError, type Json } from '@hypha/protocol';
 import { contractContext, contractRid, getVerb } from '@hypha/sal/contract';
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import { execFiles } from './container-exec.ts';
 import { cgroupPath, runtimeRoot } from './container-host.ts';
 import { CONTAINER_LIMITS } from './container-limits.ts';
 import { failureOf } from './testing/failure.ts';
-import { findLack, Scratch } from './testing/scratch.ts';
+import { nodeOfEachTest } from './testing/node-of-each-test.ts';
 import { type ScratchNode, signal } from './testing/scratch-node.ts';
 
-const lacking = await findLack();
-let scratch: Scratch;
 let node: ScratchNode;
-
-beforeAll(async () => {
-  if (lacking === undefined) scratch = await Scratch.create();
-});
-
-afterAll(() => scratch?.close());
-
-beforeEach(async (context) => {
-  if (lacking !== undefined) return context.skip(lacking);
-  node = await scratch.createNode();
+nodeOfEachTest(async (made) => {
+  node = made;
   await node.ensure('web', { env: { A: 'set' }, pids: 20 });
 });
-
-afterEach(() => node?.close());
 
 /** Commands of the processes in the container. */
 async function listProcesses(): Promise<readonly string[]> {
@@ -120,7 +108,7 @@ test('a repeated call ends what the first left running', async () => {
     output: 'discard',
     signal: signal(),
   });
-  expect(await listProcesses()).toContain('/bin/sleep 4713');
+  await vi.waitFor(async () => expect(await listProcesses()).toContain('/bin/sleep 4713'));
   expect(await runExec({ command: ['/bin/echo', 'again'] })).toMatchObject({ stdout: 'again\n' });
   await vi.waitFor(async () => expect(await listProcesses()).not.toContain('/bin/sleep 4713'));
 });

@@ -1,28 +1,16 @@
 import { stat } from 'node:fs/promises';
 import { contractRef } from '@hypha/sal/contract';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { CONTAINER_LIMITS } from './container-limits.ts';
 import { failureOf } from './testing/failure.ts';
-import { findLack, Scratch } from './testing/scratch.ts';
+import { nodeOfEachTest } from './testing/node-of-each-test.ts';
 import { PAGE, type ScratchNode } from './testing/scratch-node.ts';
 import { NO_TRACES } from './testing/traces.ts';
 
-const lacking = await findLack();
-let scratch: Scratch;
 let node: ScratchNode;
-
-beforeAll(async () => {
-  if (lacking === undefined) scratch = await Scratch.create();
+nodeOfEachTest((made) => {
+  node = made;
 });
-
-afterAll(() => scratch?.close());
-
-beforeEach(async (context) => {
-  if (lacking !== undefined) return context.skip(lacking);
-  node = await scratch.createNode();
-});
-
-afterEach(() => node?.close());
 
 describe('health', () => {
   test('that does not come is E_HEALTH with the last verdict and the end of the log', async () => {

@@ -3,29 +3,17 @@ import { join } from 'node:path';
 import type { Json } from '@hypha/protocol';
 import { findTool, runCommand } from '@hypha/sal';
 import { contractRef, contractRid } from '@hypha/sal/contract';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { CONTAINER_LIMITS } from './container-limits.ts';
 import { findMonitor } from './monitor.ts';
-import { findLack, Scratch } from './testing/scratch.ts';
+import { nodeOfEachTest } from './testing/node-of-each-test.ts';
 import { PAGE, type ScratchNode, signal } from './testing/scratch-node.ts';
 import { NO_TRACES } from './testing/traces.ts';
 
-const lacking = await findLack();
-let scratch: Scratch;
 let node: ScratchNode;
-
-beforeAll(async () => {
-  if (lacking === undefined) scratch = await Scratch.create();
+nodeOfEachTest((made) => {
+  node = made;
 });
-
-afterAll(() => scratch?.close());
-
-beforeEach(async (context) => {
-  if (lacking !== undefined) return context.skip(lacking);
-  node = await scratch.createNode();
-});
-
-afterEach(() => node?.close());
 
 function addressOf(result: Json): string {
   return String((result as { address: string }).address);
@@ -52,7 +40,9 @@ describe('restarts', () => {
       converged: true,
       info: { restarts: 1 },
     });
-    const answer = await fetch(`http://[${(await node.observe('web', PAGE)).addresses[0]}]/page`);
+    const [address] = (await node.observe('web', PAGE)).addresses;
+    // Running, it may not yet listen.
+    const answer = await vi.waitFor(() => fetch(`http://[${address}]/page`), { timeout: 10_000 });
     expect(await answer.text()).toBe('hello');
   });
 

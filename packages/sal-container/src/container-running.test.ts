@@ -3,32 +3,24 @@ import { join } from 'node:path';
 import type { Json } from '@hypha/protocol';
 import { findTool, runCommand } from '@hypha/sal';
 import { contractRef } from '@hypha/sal/contract';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
-import { findLack, Scratch } from './testing/scratch.ts';
+import { beforeAll, describe, expect, test, vi } from 'vitest';
+import { nodeOfEachTest } from './testing/node-of-each-test.ts';
+import type { Scratch } from './testing/scratch.ts';
 import { PAGE, type ScratchNode, signal } from './testing/scratch-node.ts';
 import { NO_TRACES } from './testing/traces.ts';
 
 const TMPFS_MAGIC = 0x01021994;
 const forwarding = await readFile('/proc/sys/net/ipv6/conf/all/forwarding', 'utf8').catch(() => '');
 
-const lacking = await findLack();
 let scratch: Scratch;
 let node: ScratchNode;
-
-beforeAll(async () => {
-  if (lacking === undefined) scratch = await Scratch.create();
-  // As the services run: containers must not notice.
+nodeOfEachTest((made, shared) => {
+  [node, scratch] = [made, shared];
+});
+// As the services run: containers must not notice.
+beforeAll(() => {
   process.umask(0o077);
 });
-
-afterAll(() => scratch?.close());
-
-beforeEach(async (context) => {
-  if (lacking !== undefined) return context.skip(lacking);
-  node = await scratch.createNode();
-});
-
-afterEach(() => node?.close());
 
 function addressOf(result: Json): string {
   return String((result as { address: string }).address);

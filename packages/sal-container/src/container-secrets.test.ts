@@ -3,11 +3,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { HyphaError } from '@hypha/protocol';
 import type { SecretFiles } from '@hypha/sal';
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
-import { findLack, Scratch } from './testing/scratch.ts';
+import { afterEach, expect, test } from 'vitest';
+import { nodeOfEachTest } from './testing/node-of-each-test.ts';
 import type { ScratchNode } from './testing/scratch-node.ts';
 
-const lacking = await findLack();
 const [ONE, TWO] = ['1'.repeat(32), '2'.repeat(32)];
 const PATH = '/run/secrets/token';
 const token = (version: string) => ({ secret: 'token', version });
@@ -39,22 +38,16 @@ class Values implements SecretFiles {
   }
 }
 
-let scratch: Scratch;
 let node: ScratchNode;
 let folder: string;
-beforeAll(async () => {
-  if (lacking === undefined) scratch = await Scratch.create();
-});
-afterAll(() => scratch?.close());
-beforeEach(async (context) => {
-  if (lacking !== undefined) return context.skip(lacking);
-  folder = await mkdtemp(join(tmpdir(), 'hypha-values-'));
-  node = await scratch.createNode();
-  node.secrets = new Values(folder, { [ONE]: 'first "value"\n', [TWO]: 'second' });
-});
+// After the node, which may still have files of it mounted.
 afterEach(async () => {
-  await node?.close();
   if (folder !== undefined) await rm(folder, { recursive: true });
+});
+nodeOfEachTest(async (made) => {
+  node = made;
+  folder = await mkdtemp(join(tmpdir(), 'hypha-values-'));
+  node.secrets = new Values(folder, { [ONE]: 'first "value"\n', [TWO]: 'second' });
 });
 
 async function outputOf(...command: string[]): Promise<string> {

@@ -2,29 +2,17 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Json } from '@hypha/protocol';
 import { contractContext, contractRef, getVerb } from '@hypha/sal/contract';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { failureOf } from './testing/failure.ts';
-import { findLack, Scratch } from './testing/scratch.ts';
+import { nodeOfEachTest } from './testing/node-of-each-test.ts';
 import { type Declaration, PAGE, type ScratchNode, signal } from './testing/scratch-node.ts';
 
 const MIB = 2 ** 20;
 
-const lacking = await findLack();
-let scratch: Scratch;
 let node: ScratchNode;
-
-beforeAll(async () => {
-  if (lacking === undefined) scratch = await Scratch.create();
+nodeOfEachTest((made) => {
+  node = made;
 });
-
-afterAll(() => scratch?.close());
-
-beforeEach(async (context) => {
-  if (lacking !== undefined) return context.skip(lacking);
-  node = await scratch.createNode();
-});
-
-afterEach(() => node?.close());
 
 /** A step of a run that has not committed. */
 async function openStep(args: Declaration) {

@@ -2,31 +2,21 @@ import { appendFile, readdir, readFile, rm, truncate, writeFile } from 'node:fs/
 import { join } from 'node:path';
 import { EFFECTS, type Effects, findTool } from '@hypha/sal';
 import { forEachCrashPoint, untilDeath } from '@hypha/sal/contract';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { CONTAINER_LIMITS } from './container-limits.ts';
 import { ImageStore } from './image-store.ts';
 import { buildBusyboxImage } from './testing/busybox-image.ts';
 import { failureOf } from './testing/failure.ts';
 import { LocalRegistry } from './testing/local-registry.ts';
-import { findLack, Scratch } from './testing/scratch.ts';
+import { nodeOfEachTest } from './testing/node-of-each-test.ts';
+import type { Scratch } from './testing/scratch.ts';
 import { type ScratchNode, signal } from './testing/scratch-node.ts';
 
-const lacking = await findLack();
 let scratch: Scratch;
 let node: ScratchNode;
-
-beforeAll(async () => {
-  if (lacking === undefined) scratch = await Scratch.create();
+nodeOfEachTest((made, shared) => {
+  [node, scratch] = [made, shared];
 });
-
-afterAll(() => scratch?.close());
-
-beforeEach(async (context) => {
-  if (lacking !== undefined) return context.skip(lacking);
-  node = await scratch.createNode();
-});
-
-afterEach(() => node?.close());
 
 /** Counts the commands that got through to a tool. */
 class CountedEffects implements Effects {
