@@ -190,6 +190,21 @@ test('a run that its node tells of meets the cancel that was there before it', a
   expect(await view(run)).toMatchObject({ cancelRequestedAt: expect.any(Number) });
 });
 
+test('a cancel that its node was told of itself is known by its receipt', async () => {
+  const { node, script, run } = await submitted('at-the-node');
+  const journal = journalOf(node, run, script, STARTED, CANCELLED);
+  await node.send({ type: 'events', run, events: journal });
+  const ended = { state: 'cancelled', cancelRequestedAt: 7 } as const;
+  const receipt = {
+    type: 'receipt',
+    run,
+    envelope: receiptOf(node, script, journal, ended),
+  } as const;
+  expect(await node.send(receipt)).toEqual(OK);
+  expect(await view(run)).toMatchObject({ state: 'cancelled', cancelRequestedAt: 7 });
+  expect(await node.send(receipt)).toEqual(OK);
+});
+
 test('a cancel that its node refuses is taken back from a run that goes on', async () => {
   const { node, script, run } = await submitted('refused');
   await node.open();

@@ -3,8 +3,11 @@ import {
   buildCancelPayload,
   buildScriptPayload,
   type Entropy,
+  HyphaError,
+  type Problem,
   signCancel,
   signScript,
+  toProblem,
   type VerifiedCancel,
 } from '@hypha/protocol';
 import { generateKey, nodeVerifier } from '@hypha/protocol/node';
@@ -32,6 +35,8 @@ const entropy: Entropy = {
   randomBytes: (count) => crypto.getRandomValues(new Uint8Array(count)),
 };
 const log = createLogger({ name: 'test', level: 'silent' });
+
+type Store = TestStore['store'];
 
 let opened: TestStore;
 let nowMs: number;
@@ -89,9 +94,22 @@ async function keep(cancel: VerifiedCancel): Promise<void> {
   );
 }
 
-function settle(cancel: VerifiedCancel, store: TestStore['store'] = opened.store) {
-  const deps = { store, bell: new Doorbell(), log, clock } as unknown as OutboxDeps;
-  return settleCancel(deps, NODE, { messageId: `cancel-${cancel.digest}`, problem: null });
+function settle(
+  cancel: VerifiedCancel,
+  { store = opened.store, problem = null }: { store?: Store; problem?: Problem | null } = {},
+) {
+  const deps = { store, changes, bell: new Doorbell(), log, clock } as unknown as OutboxDeps;
+  return settleCancel(deps, NODE, { messageId: `cancel-${cancel.digest}`, problem });
+}
+
+/** The store as it is for somebody between whose read and write something happens. */
+function beforeItsWrite(store: Store, happens: () => Promise<unknown>): Store {
+  return Object.assign(Object.create(store) as Store, {
+    write: async (writes: Parameters<Store['write']>[0]) => {
+      await happens();
+      return await store.write(writes);
+    },
+  });
 }
 
 const run = () => opened.store.db.selectFrom('runs').selectAll().executeTakeFirstOrThrow();
@@ -160,13 +178,10 @@ test('a target that is accepted while its node takes the cancel is released as w
   const cancel = cancelOf(script);
   await keep(cancel);
   const { store } = opened;
-  const late = Object.assign(Object.create(store) as typeof store, {
-    write: async (writes: Parameters<typeof store.write>[0]) => {
-      await store.write(acceptanceWrites(await submission(script), 0));
-      return await store.write(writes);
-    },
+  const late = beforeItsWrite(store, async () => {
+    await store.write(acceptanceWrites(await submission(script), 0));
   });
-  await expect(settle(cancel, late)).rejects.toMatchObject({ code: 'E_CONFLICT' });
+  await expect(settle(cancel, { store: late })).rejects.toMatchObject({ code: 'E_CONFLICT' });
   expect((await message())?.held).toBe(1);
   await settle(cancel);
   expect((await message())?.held).toBe(0);
@@ -191,7 +206,7 @@ test('a script that comes after its cancel has expired is not sent, and ends', a
   await keep(cancel);
   nowMs = (cancel.payload.exp + 1) * 1000;
   const { store } = opened;
-  expect(await expireCancels({ store, clock, log })).toBe(1);
+  expect(await expireCancels({ store, changes, bell: new Doorbell(), clock, log })).toBe(1);
   await store.write(acceptanceWrites(await submission(script), 1_000_000));
   const runs = new RunBook({ store, changes, bell: new Doorbell() });
   expect(await expireMessages({ store, runs, clock, log })).toBe(1);
@@ -200,6 +215,49 @@ test('a script that comes after its cancel has expired is not sent, and ends', a
     problem: { code: 'E_CANCELLED' },
     cancelRequestedAt: 10_000,
   });
+});
+
+test('a run that its node tells of after it refused the cancel goes on', async () => {
+  const script = scriptOf();
+  const cancel = cancelOf(script);
+  await keep(cancel);
+  await settle(cancel, { problem: toProblem(new HyphaError('E_KEY_REVOKED', 'no more')) });
+  await opened.store.write(learnedWrites(await submission(script), true));
+  expect((await run()).cancel_requested_at).toBeNull();
+});
+
+test('a run that goes on while its cancel expires is judged again, and what follows changes is told', async () => {
+  const script = scriptOf();
+  await opened.store.write(learnedWrites(await submission(script), true));
+  const cancel = cancelOf(script);
+  await keep(cancel);
+  nowMs = (cancel.payload.exp + 1) * 1000;
+  const { store } = opened;
+  const busy = beforeItsWrite(store, async () => {
+    await store.write([{ query: store.db.updateTable('runs').set({ last_seq: 7 }) }]);
+  });
+  const sweep = { changes, bell: new Doorbell(), clock, log };
+  await expireCancels({ ...sweep, store: busy });
+  expect((await run()).cancel_requested_at).not.toBeNull();
+  await expireCancels({ ...sweep, store });
+  expect((await run()).cancel_requested_at).toBeNull();
+  const told = await changes.listAfter(0);
+  expect(JSON.parse(told.at(-1)?.data ?? '')).not.toHaveProperty('cancelRequestedAt');
+});
+
+test('of two cancels that are lost at once, one takes the mark with it', async () => {
+  const script = scriptOf();
+  await opened.store.write(learnedWrites(await submission(script), true));
+  const [first, second] = [cancelOf(script), cancelOf(script)];
+  await keep(first);
+  await keep(second);
+  const problem = toProblem(new HyphaError('E_KEY_REVOKED', 'no more'));
+  const late = beforeItsWrite(opened.store, () => settle(second, { problem }));
+  await expect(settle(first, { problem, store: late })).rejects.toMatchObject({
+    code: 'E_CONFLICT',
+  });
+  await settle(first, { problem });
+  expect((await run()).cancel_requested_at).toBeNull();
 });
 
 test('a second cancel that is on its way keeps what the first one held', async () => {
@@ -212,10 +270,10 @@ test('a second cancel that is on its way keeps what the first one held', async (
   await keep({ ...later, payload: { ...later.payload, exp } });
   nowMs = (first.payload.exp + 1) * 1000;
   const { store } = opened;
-  expect(await expireCancels({ store, clock, log })).toBe(1);
+  expect(await expireCancels({ store, changes, bell: new Doorbell(), clock, log })).toBe(1);
   expect((await message())?.expires_at).toBeGreaterThan(nowMs);
   nowMs = (exp + 1) * 1000;
-  expect(await expireCancels({ store, clock, log })).toBe(1);
+  expect(await expireCancels({ store, changes, bell: new Doorbell(), clock, log })).toBe(1);
   expect((await message())?.expires_at).toBe(nowMs);
 });
 

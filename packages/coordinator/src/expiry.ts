@@ -1,10 +1,12 @@
 import { HyphaError, toProblem } from '@hypha/protocol';
 import type { Logger } from '@hypha/service';
 import { isStoreConflict, type Store } from '@hypha/store';
-import { lostCancelWrites, outcomeWrite } from './cancel-outcome.ts';
+import { type CancelDelivery, lostCancelWrites, outcomeWrite } from './cancel-outcome.ts';
+import type { ChangeFeed } from './change-feed.ts';
 import type { Clock } from './clock.ts';
+import type { Doorbell } from './doorbell.ts';
 import { COORDINATOR_LIMITS as LIMITS } from './limits.ts';
-import type { RunBook } from './run-book.ts';
+import { type RunBook, runTopic } from './run-book.ts';
 import type { RunRow } from './run-record.ts';
 import type { CoordinatorDb } from './schema.ts';
 
@@ -80,10 +82,12 @@ function reasonOf({ run, node, attempts, held }: ExpiredMessage, row: RunRow): H
  */
 export async function expireCancels(deps: {
   readonly store: Store<CoordinatorDb>;
+  readonly changes: ChangeFeed;
+  readonly bell: Doorbell;
   readonly clock: Clock;
   readonly log: Logger;
 }): Promise<number> {
-  const { store, clock, log } = deps;
+  const { store, changes, bell, clock, log } = deps;
   const nowMs = clock.nowMs();
   const expired = await store.db
     .selectFrom('cancel_messages')
@@ -97,8 +101,10 @@ export async function expireCancels(deps: {
     try {
       await store.write([
         outcomeWrite(store, message, 'expired'),
-        ...lostCancelWrites(store, message, nowMs),
+        ...(await lostCancelWrites(deps, message, nowMs)),
       ]);
+      changes.ring();
+      for (const { run } of await runsOf(store, message)) bell.ring(runTopic(run));
       log.warn({ ...message }, 'cancel expired unanswered');
     } catch (error) {
       // Its node answered in this very moment.
@@ -106,4 +112,13 @@ export async function expireCancels(deps: {
     }
   }
   return expired.length;
+}
+
+function runsOf(store: Store<CoordinatorDb>, { target, node }: CancelDelivery) {
+  return store.db
+    .selectFrom('runs')
+    .select('run')
+    .where('digest', '=', target)
+    .where('node', '=', node)
+    .execute();
 }

@@ -2,6 +2,7 @@ import type { Logger } from '@hypha/service';
 import type { Store } from '@hypha/store';
 import type { ChangeFeed } from './change-feed.ts';
 import type { Clock } from './clock.ts';
+import type { Doorbell } from './doorbell.ts';
 import { expireCancels, expireMessages } from './expiry.ts';
 import { COORDINATOR_LIMITS as LIMITS } from './limits.ts';
 import { forgetOldCancels, forgetOldRevisions } from './retention.ts';
@@ -44,6 +45,7 @@ export interface HousekeepingDeps {
   readonly store: Store<CoordinatorDb>;
   readonly runs: RunBook;
   readonly changes: ChangeFeed;
+  readonly bell: Doorbell;
   readonly clock: Clock;
   readonly log: Logger;
   readonly retentionMs: number;

@@ -19,7 +19,7 @@ export async function settleCancel(
   node: string,
   { messageId, problem }: CancelAnswer,
 ): Promise<OutboxResult> {
-  const { store, bell, log, clock } = deps;
+  const { store, changes, bell, log, clock } = deps;
   const cancellation = digestOfCancel(messageId);
   const message = await store.db
     .selectFrom('cancel_messages')
@@ -35,8 +35,9 @@ export async function settleCancel(
     log.warn({ nodeId: node, cancellation, target, problem }, 'node refused a cancel');
     await store.write([
       outcomeWrite(store, message, 'refused'),
-      ...lostCancelWrites(store, message, clock.nowMs()),
+      ...(await lostCancelWrites(deps, message, clock.nowMs())),
     ]);
+    changes.ring();
   } else {
     const signed = await findTarget(store, target);
     const isRelease = signed !== undefined && mayCancel(message, signed);

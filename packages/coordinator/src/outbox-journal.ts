@@ -4,6 +4,7 @@ import {
   fromUtf8,
   HyphaError,
   isTerminal,
+  type JournalBody,
   type JournalEvent,
   type JournalType,
   type OutboxResult,
@@ -12,9 +13,11 @@ import {
   verifyReceipt,
 } from '@hypha/protocol';
 import type { Store, Write } from '@hypha/store';
+import { cancelMarkWrites } from './cancel-outcome.ts';
 import { continueJournal } from './journal-intake.ts';
 import { openStepsAfter } from './open-steps.ts';
 import type { OutboxDeps } from './outbox-deps.ts';
+import { runTopic } from './run-book.ts';
 import { foldOf, openStepsOf, type RunRow } from './run-record.ts';
 import type { CoordinatorDb } from './schema.ts';
 
@@ -51,7 +54,8 @@ export async function storeEvents(
   if (intake.events.length > 0) {
     await checkReceiptAgrees(deps, row, { head, state: fold.state });
     const openSteps = openStepsAfter(openStepsOf(row), intake.events);
-    const journal = { fold, lastSeq, head, openSteps };
+    const keeps = intake.events.some(({ body }) => isKeeping(body));
+    const journal = { fold, lastSeq, head, openSteps, keeps };
     // The node speaks of the run itself: nothing has to be assumed or sent any more.
     const forget = {
       query: store.db.deleteFrom('inbox_messages').where('run', '=', row.run),
@@ -94,10 +98,30 @@ export async function storeReceipt(
         .onConflict((conflict) => conflict.column('run').doNothing()),
     },
   ]);
-  if (result?.rowsAffected === 1) return { status: 'ok' };
-  const stored = await findReceipt(store, row.run);
-  if (stored?.digest !== digest) throw contradict(deps, row, 'another receipt is stored');
+  if (result?.rowsAffected !== 1) {
+    const stored = await findReceipt(store, row.run);
+    if (stored?.digest !== digest) throw contradict(deps, row, 'another receipt is stored');
+  }
+  await markCancel(deps, row, payload);
   return { status: 'ok' };
+}
+
+/** A cancel can have reached the node on another path (design §9): then its receipt tells of it first. */
+async function markCancel(
+  { store, changes, bell, clock }: OutboxDeps,
+  row: RunRow,
+  { cancelRequestedAt }: ReceiptPayload,
+): Promise<void> {
+  if (cancelRequestedAt === undefined || row.cancel_requested_at !== null) return;
+  await store.write(cancelMarkWrites({ store, changes }, row, cancelRequestedAt, clock.nowMs()));
+  changes.ring();
+  bell.ring(runTopic(row.run));
+}
+
+/** A failure that was signed to be kept: only then it leaves what could have been undone. */
+function isKeeping(body: JournalBody): boolean {
+  if (body.type !== 'finished' || body.state === 'succeeded') return false;
+  return body.leftovers.some(({ reason }) => reason.startsWith('kept'));
 }
 
 function findReceipt(store: Store<CoordinatorDb>, run: string) {

@@ -44,7 +44,7 @@ export function acceptanceWrites(acceptance: Acceptance, graceMs: number): reado
   return [
     ...revisionWrites(acceptance, 'placed'),
     ...generationWrites(store, script),
-    ...runWrites(acceptance),
+    ...runWrites(acceptance, (row) => withCancel(row, cancelIn(acceptance, row.node))),
     ...messages,
   ];
 }
@@ -57,7 +57,11 @@ export function learnedWrites(acceptance: Acceptance, mark: boolean): readonly W
   return [
     ...revisionWrites(acceptance, 'learned'),
     ...(mark ? generationWrites(acceptance.store, acceptance.script, 'if-newer') : []),
-    ...runWrites(acceptance),
+    ...runWrites(acceptance, (row) => {
+      const cancel = cancelIn(acceptance, row.node);
+      // Its node has it and will not take the cancel: it goes on.
+      return cancel.delivery === 'lost' ? row : withCancel(row, cancel);
+    }),
   ];
 }
 
@@ -136,10 +140,12 @@ function generationWrites(
   return [condition === 'if-newer' ? { query } : { query, expectRows: 1 }];
 }
 
-function runWrites(acceptance: Acceptance): readonly Write[] {
-  const { store, changes, runs, nowMs } = acceptance;
+function runWrites(
+  { store, changes, runs, nowMs }: Acceptance,
+  marked: (row: RunRow) => RunRow,
+): readonly Write[] {
   return runs
-    .map((row) => withCancel(row, cancelIn(acceptance, row.node)))
+    .map(marked)
     .flatMap((row): Write[] => [
       { query: store.db.insertInto('runs').values(row), expectRows: 1 },
       changes.record({ type: 'run', view: viewOf(row) }, nowMs),
