@@ -97,12 +97,12 @@ export function withCancel(row: RunRow, { requestedAt }: RunCancel): RunRow {
 }
 
 export function mayCancel(cancel: CancelSigner, signed: SignedTarget): boolean {
-  const { id, realm, keyids, may_cancel_any } = cancel;
+  const { id, realm, may_cancel_any } = cancel;
   try {
     assertMayCancel(
       {
         payload: { id, realm },
-        keyids: JSON.parse(keyids) as string[],
+        keyids: signersOf(cancel),
         mayCancelAny: may_cancel_any === 1,
       },
       signed,
@@ -112,4 +112,9 @@ export function mayCancel(cancel: CancelSigner, signed: SignedTarget): boolean {
     if (error instanceof HyphaError) return false;
     throw error;
   }
+}
+
+/** Key ids. */
+export function signersOf({ keyids }: Pick<CancelSigner, 'keyids'>): readonly string[] {
+  return JSON.parse(keyids) as string[];
 }

@@ -132,6 +132,20 @@ test('what is cancelled already is answered as existing, what ended otherwise is
   });
 });
 
+test('cancelled on one node, it is kept from another that may still get it', async () => {
+  const [first, second] = [await fleet.addNode('had-it'), await fleet.addNode('may-get-it')];
+  const nodes = [first.id, second.id];
+  const { script, runs } = await fleet.submit({ deployment: 'elsewhere', nodes, count: 1 });
+  const [placed] = runs;
+  const [ended, free] = placed?.node === first.id ? [first, second] : [second, first];
+  const run = placed?.run ?? '';
+  await ended.send({ type: 'events', run, events: journalOf(ended, run, script, CANCELLED) });
+  const { envelope, digest } = fleet.cancel(script);
+  expect(await cancel(envelope)).not.toHaveProperty('existing');
+  await free.open();
+  expect(await free.waitForCancel(digest)).toEqual(envelope);
+});
+
 test('a run that its node refused is over', async () => {
   const { script, run } = await submitted('was-refused');
   const problem = toProblem(new HyphaError('E_CAPACITY', 'no room'));
@@ -168,11 +182,22 @@ test('cancel and script at once: whichever wins, the run is marked', async () =>
   expect(marked).not.toContain(false);
 });
 
-test('the cancels kept for one script are bounded', async () => {
+test('the cancels of one key that are kept for one script are bounded', async () => {
   const { script } = await submitted('often');
-  const max = COORDINATOR_LIMITS.cancelsPerTargetMax;
+  const max = COORDINATOR_LIMITS.cancelsPerSignerMax;
   for (let count = 0; count < max; count++) await cancel(fleet.cancel(script).envelope);
   await expect(cancel(fleet.cancel(script).envelope)).rejects.toMatchObject({ code: 'E_RATE' });
+});
+
+test('those of somebody who may not cancel leave room for who may', async () => {
+  const script = fleet.script({ deployment: 'crowded', nodes: [node.id] });
+  const max = COORDINATOR_LIMITS.cancelsPerSignerMax;
+  for (let count = 0; count < max; count++) {
+    await cancel(fleet.cancel(script, { key: colleague }).envelope);
+  }
+  const { runs } = await fleet.coordinator.submit({ envelope: script.envelope });
+  await cancel(fleet.cancel(script).envelope);
+  expect(await isMarked(runs[0]?.run ?? '')).toBe(true);
 });
 
 test('the change of a run that is to be cancelled is told to who follows everything', async () => {

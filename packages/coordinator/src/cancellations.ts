@@ -12,6 +12,7 @@ import {
 } from '@hypha/protocol';
 import { isStoreConflict, type Store } from '@hypha/store';
 import type { AuthorityMirror } from './authority-mirror.ts';
+import { mayCancel, signersOf } from './cancel-memory.ts';
 import { cancellationWrites } from './cancellation-writes.ts';
 import type { ChangeFeed } from './change-feed.ts';
 import type { Clock } from './clock.ts';
@@ -39,7 +40,7 @@ export class Cancellations {
    * same envelope again answers the same, also after `exp`.
    *
    * Throws the codes of `verifyCancel`, `E_AUTHORITY` (stapled updates), `E_AUDIENCE` when no node of it may
-   * have the target, `E_TOO_LATE` when every run of the target has committed or ended, `E_RATE`,
+   * have the target, `E_TOO_LATE` when the target has committed or ended on each of them, `E_RATE`,
    * `E_UNAVAILABLE`; nothing is kept then.
    */
   async cancel(submission: Submission): Promise<CancellationAccepted> {
@@ -90,9 +91,9 @@ export class Cancellations {
     const runs = await this.#runsOf(payload.target);
     const aimed = runs.filter(({ node }) => payload.aud.nodes.includes(node));
     const live = aimed.filter((row) => !isOver(row));
-    if (aimed.length > 0 && live.length === 0) return answerOver(cancel, aimed);
     const nodes = nodesToTell(cancel, target, aimed);
-    await this.#checkRoom(cancel, nodes.length);
+    if (nodes.length === 0) return answerOver(cancel, aimed);
+    await this.#checkRoom(cancel, target, nodes.length);
     await store.write(
       cancellationWrites({
         ...{ store, changes, cancel, nodes, live },
@@ -117,23 +118,34 @@ export class Cancellations {
     };
   }
 
-  /** Cancels have room of their own: a fleet that is full of work can still be told to stop. */
-  async #checkRoom({ payload }: VerifiedCancel, more: number): Promise<void> {
+  /**
+   * Cancels have room of their own: a fleet that is full of work can still be told to stop. One signer's do not take
+   * it from another's, who may be the only one that may cancel this.
+   */
+  async #checkRoom(
+    { payload, keyids }: VerifiedCancel,
+    target: TargetRecord | undefined,
+    more: number,
+  ): Promise<void> {
     const { db } = this.#deps.store;
     const { waiting } = await db
       .selectFrom('cancel_messages')
       .select(({ fn }) => fn.countAll<number>().as('waiting'))
       .where('outcome', 'is', null)
       .executeTakeFirstOrThrow();
-    const { others } = await db
+    const kept = await db
       .selectFrom('cancellations')
-      .select(({ fn }) => fn.countAll<number>().as('others'))
+      .select(['id', 'realm', 'keyids', 'may_cancel_any'])
       .where('target', '=', payload.target)
-      .executeTakeFirstOrThrow();
-    if (waiting + more <= LIMITS.pendingMax && others < LIMITS.cancelsPerTargetMax) return;
+      .execute();
+    const others = kept.filter((cancel) => target === undefined || mayCancel(cancel, target));
+    const own = others.filter((cancel) => signersOf(cancel).some((key) => keyids.includes(key)));
+    const hasRoom =
+      others.length < LIMITS.cancelsPerTargetMax && own.length < LIMITS.cancelsPerSignerMax;
+    if (waiting + more <= LIMITS.pendingMax && hasRoom) return;
     throw new HyphaError(
       'E_RATE',
-      `cannot take cancel ${payload.id}: ${waiting} cancels wait for their nodes, ${others} are for the same target`,
+      `cannot take cancel ${payload.id}: ${waiting} cancels wait for their nodes, ${others.length} are for the same target, ${own.length} of them by the same key`,
       { hint: 'wait until nodes are back: hypha node list' },
     );
   }
@@ -157,7 +169,7 @@ export class Cancellations {
   }
 }
 
-/** Every run it is for has committed or ended: there is nothing to keep it for. */
+/** On every node it is for, the run has committed or ended: there is nothing to keep it for. */
 function answerOver(
   { digest, payload }: VerifiedCancel,
   aimed: readonly RunRow[],
@@ -174,7 +186,10 @@ function answerOver(
   );
 }
 
-/** Those that have a run of the target that is not over, or may get one. Throws `E_AUDIENCE`. */
+/**
+ * Those that have a run of the target that is not over, or may get one: none when it is over on all. Throws
+ * `E_AUDIENCE`.
+ */
 function nodesToTell(
   { payload }: VerifiedCancel,
   target: TargetRecord | undefined,
@@ -184,7 +199,7 @@ function nodesToTell(
   const nodes = payload.aud.nodes.filter(
     (node) => !over.has(node) && (target === undefined || target.nodes.includes(node)),
   );
-  if (nodes.length > 0) return nodes;
+  if (nodes.length > 0 || over.size > 0) return nodes;
   throw new HyphaError('E_AUDIENCE', `cancel ${payload.id} names no node of its target`, {
     where: { path: 'aud.nodes' },
   });

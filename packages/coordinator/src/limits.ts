@@ -6,8 +6,10 @@ export const COORDINATOR_LIMITS = {
   pendingPerNodeMax: 1000,
   /** Messages that wait for all nodes together. */
   pendingMax: 100_000,
-  /** Cancels that are kept for one script envelope. */
-  cancelsPerTargetMax: 16,
+  /** Cancels by one key that are kept for one script envelope. */
+  cancelsPerSignerMax: 16,
+  /** The same by all keys together; once the envelope is known, by those that may cancel it. */
+  cancelsPerTargetMax: 256,
   /** How long a cancel is kept at least: until its target could no longer be admitted, milliseconds (design §8). */
   cancelsKeptMsMin: 2 * 86_400_000,
   /** Messages sent to one node whose answer is still to come. */
