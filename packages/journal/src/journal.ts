@@ -144,6 +144,7 @@ export class Journal {
         memory.append(entry, events, receipt);
         this.#announce(entry, events);
       },
+      onChanged: (entry) => this.#track(entry),
     });
     this.#cancellation = new RunCancellation({
       reader,
@@ -167,9 +168,7 @@ export class Journal {
    * that comes. Throws `E_SCOPE`, `E_TOO_LATE`, `E_RATE`.
    */
   async cancel(cancellation: Cancellation): Promise<Cancelled> {
-    const cancelled = await this.#cancellation.cancel(cancellation);
-    if (!cancelled.existing) for (const entry of cancelled.runs) this.#track(entry);
-    return cancelled;
+    return await this.#cancellation.cancel(cancellation);
   }
 
   /** Throws `E_STALE_EPOCH`, also when the run has not the turn of its deployment. */
@@ -182,9 +181,7 @@ export class Journal {
         hint: 'a queue job named a run that is finished, unknown or waiting',
       });
     }
-    const entry = await this.#writer.claim(run, owner);
-    this.#track(entry);
-    return entry;
+    return await this.#writer.claim(run, owner);
   }
 
   /** A runner that comes back says what it holds. Throws `E_STALE_EPOCH` when that is no longer its own. */
@@ -192,9 +189,7 @@ export class Journal {
     run: string,
     owner: { runner: string; epoch: number; bootId: string },
   ): Promise<RunEntry> {
-    const entry = await this.#writer.reattach(run, owner);
-    this.#track(entry);
-    return entry;
+    return await this.#writer.reattach(run, owner);
   }
 
   /** What an earlier cancel of this target by these signers came to; undefined when there was none. */
@@ -221,10 +216,7 @@ export class Journal {
 
   /** The next epoch, owned by nobody. Call only once everything the owner started is dead. */
   async takeOver(run: string): Promise<RunEntry> {
-    const entry = await this.#writer.takeOver(run);
-    // The last words of a dead runner may have ended it.
-    this.#track(entry);
-    return entry;
+    return await this.#writer.takeOver(run);
   }
 
   /**
@@ -233,9 +225,7 @@ export class Journal {
    * for a run that is not running.
    */
   async park(run: string, author: RunnerAuthor, wakeAtMs: number): Promise<RunEntry> {
-    const entry = await this.#writer.park(run, author, wakeAtMs);
-    this.#track(entry);
-    return entry;
+    return await this.#writer.park(run, author, wakeAtMs);
   }
 
   /** An unfinished run as it is now. */

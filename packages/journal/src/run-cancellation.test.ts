@@ -117,6 +117,23 @@ test('a second cancel is the first one', async () => {
   }
 });
 
+test('who claims a parked run while its cancel is being written is known to hold it', async () => {
+  const admission = await fixture.start({}, intent(1, null));
+  const { run } = admission;
+  const { journal } = fixture;
+  const author = { by: 'runner', runner: 'r1', epoch: 1, after: 3 } as const;
+  await journal.park(run, author, fixture.nowMs + 1);
+  const write = fixture.holdNextWrite();
+  const cancelled = journal.cancel(cancelOf(admission));
+  await write.asked;
+  const claimed = journal.claim(run, { ...OWNER, runner: 'r2', epoch: 2 });
+  write.letGo();
+  await Promise.all([cancelled, claimed]);
+  const held = { holder: 'r2', epoch: 2, cancelRequestedAt: fixture.nowMs };
+  expect(journal.findUnfinished(run)).toMatchObject(held);
+  expect(await journal.runs.getRun(run)).toMatchObject(held);
+});
+
 test('two cancels at once are one', async () => {
   const admission = await fixture.start();
   const outcomes = await Promise.all(

@@ -42,6 +42,11 @@ interface WriterDeps extends PlanDeps {
   readonly verifier: Verifier;
   readonly nowMs: () => number;
   readonly onAppended: OnAppended;
+  /**
+   * Told what became of a run that nothing was appended to, before anything else happens to it: whoever
+   * keeps the newest entry never sees an older one after it.
+   */
+  readonly onChanged: (entry: RunEntry) => void;
 }
 
 /**
@@ -102,7 +107,7 @@ export class RunWriter {
   ): Promise<{ readonly entry: RunEntry; readonly existing: boolean }> {
     return await this.#locks.hold(run, () =>
       this.#retry(run, async ({ entry, head }) => {
-        if (isCancelled(entry)) return { entry, existing: true };
+        if (isCancelled(entry)) return { entry: this.#tell(entry), existing: true };
         demandCancellable(entry);
         const cancelled = { ...entry, cancelRequestedAt: requestedAt, wakeAt: null };
         if (isUnbegun(entry)) {
@@ -116,7 +121,7 @@ export class RunWriter {
           .set({ cancelRequestedAt: requestedAt, wakeAt: null })
           .where('run', '=', run);
         await this.#deps.store.write([{ query, expectRows: 1 }]);
-        return { entry: this.#active.keep({ entry: cancelled, head }).entry, existing: false };
+        return { entry: this.#keep({ entry: cancelled, head }), existing: false };
       }),
     );
   }
@@ -130,7 +135,7 @@ export class RunWriter {
       const { entry, head } = await this.#active.load(run);
       const isParked =
         entry.epoch === author.epoch + 1 && entry.holder === null && head.seq === author.after;
-      if (isParked && entry.state === 'running') return entry;
+      if (isParked && entry.state === 'running') return this.#tell(entry);
       demandOwner(entry, author);
       if (entry.state !== 'running' || head.seq !== author.after) {
         throw new HyphaError(
@@ -159,7 +164,7 @@ export class RunWriter {
           { details: { epoch: entry.epoch, reason } },
         );
       }
-      return this.#active.claim({ entry, head }, owner);
+      return this.#tell(this.#active.claim({ entry, head }, owner));
     });
   }
 
@@ -199,7 +204,16 @@ export class RunWriter {
       .where('run', '=', run)
       .where('epoch', '=', epoch);
     await this.#deps.store.write([{ query, expectRows: 1 }]);
-    return this.#active.keep({ entry: next, head }).entry;
+    return this.#keep({ entry: next, head });
+  }
+
+  #keep(active: ActiveRun): RunEntry {
+    return this.#tell(this.#active.keep(active).entry);
+  }
+
+  #tell(entry: RunEntry): RunEntry {
+    this.#deps.onChanged(entry);
+    return entry;
   }
 
   /** What lost a race for the receipt chain is done again, on what the store holds. */

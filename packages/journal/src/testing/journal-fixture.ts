@@ -24,8 +24,10 @@ import {
   utf8,
 } from '@hypha/protocol';
 import { generateKey, nodeVerifier } from '@hypha/protocol/node';
+import { openStore, type Store, type StoreOptions } from '@hypha/store';
 import { afterEach, beforeEach, expect } from 'vitest';
 import { type Journal, openJournal } from '../journal.ts';
+import type { JournalTables } from '../journal-schema.ts';
 import type { Admission } from '../run-admission.ts';
 
 const MIB = 1024 * 1024;
@@ -38,10 +40,20 @@ export const NODE = nodeIdOf(nodeVerifier, nodeKey.publicKey);
 /** The runner that begins every run. */
 export const OWNER = { runner: 'r1', epoch: 1, bootId: 'boot-1' };
 
+/** A write that was asked for and has not reached the store. */
+export interface HeldWrite {
+  /** Resolves once somebody asks for it. */
+  readonly asked: Promise<void>;
+  letGo(): void;
+  /** It never reaches the store. */
+  fail(error: Error): void;
+}
+
 export class JournalFixture implements AsyncDisposable {
   nowMs = NOW_SECONDS * 1000;
   #folder: string | undefined;
   #journal: Journal | undefined;
+  #held: { asked: () => void; turn: Promise<void> } | undefined;
 
   get journal(): Journal {
     if (this.#journal === undefined) throw new Error('the journal is not open');
@@ -59,6 +71,14 @@ export class JournalFixture implements AsyncDisposable {
   async reopen(): Promise<void> {
     await this.journal.close();
     this.#journal = await this.#open();
+  }
+
+  /** The next write waits until it is told what becomes of it. */
+  holdNextWrite(): HeldWrite {
+    const asked = Promise.withResolvers<void>();
+    const turn = Promise.withResolvers<void>();
+    this.#held = { asked: asked.resolve, turn: turn.promise };
+    return { asked: asked.promise, letGo: turn.resolve, fail: turn.reject };
   }
 
   /** A run that `OWNER` has claimed and started; `bodies` are in the same append as its start. */
@@ -150,6 +170,7 @@ export class JournalFixture implements AsyncDisposable {
   async #open(): Promise<Journal> {
     return await openJournal({
       file: this.#file,
+      openStore: (options) => this.#openStore(options),
       node: NODE,
       signer: nodeKey,
       verifier: nodeVerifier,
@@ -161,6 +182,24 @@ export class JournalFixture implements AsyncDisposable {
         storageBytes: kind === 'volume' ? 64 * MIB : 0,
       }),
     });
+  }
+
+  async #openStore(options: StoreOptions): Promise<Store<JournalTables>> {
+    const store = await openStore<JournalTables>(options);
+    const close = () => store.close();
+    return {
+      db: store.db,
+      counts: () => store.counts(),
+      close,
+      [Symbol.asyncDispose]: close,
+      write: async (writes) => {
+        const held = this.#held;
+        this.#held = undefined;
+        held?.asked();
+        await held?.turn;
+        return await store.write(writes);
+      },
+    };
   }
 }
 
