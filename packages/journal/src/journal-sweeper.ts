@@ -17,7 +17,8 @@ export class JournalSweeper {
 
   /**
    * Runs that ended before `endedBefore` are dropped whole (design §10), once the coordinator has all of them
-   * and receipts up to `receiptSeq` are where they belong. Returns how many.
+   * and receipts up to `receiptSeq` are where they belong. A failed run of which something is kept stays: only
+   * its journal says how that is undone. Returns how many.
    */
   async dropRuns(endedBefore: number, receiptSeq: number): Promise<number> {
     const { db } = this.#store;
@@ -28,6 +29,15 @@ export class JournalSweeper {
       .where('run.endedAt', '<', endedBefore)
       .whereRef('run.told', '>=', 'run.due')
       .where('receipt.seq', '<=', receiptSeq)
+      .where(({ not, exists, selectFrom }) =>
+        not(
+          exists(
+            selectFrom('provisional')
+              .select('provisional.run')
+              .whereRef('provisional.run', '=', 'run.run'),
+          ),
+        ),
+      )
       .orderBy('run.position')
       .limit(RUNS_PER_SWEEP)
       .execute();

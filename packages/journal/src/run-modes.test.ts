@@ -128,6 +128,25 @@ test('a dropped run takes its plan, and what was undone of it, along', async () 
   expect(await fixture.countRows('undone')).toBe(0);
 });
 
+test('a kept run is not dropped while something of it is kept', async () => {
+  const kept = await failKept(web, api);
+  const undo = async (step: number) => {
+    const task = await startRun({ mode: 'task' });
+    await fixture.append(task, [undoIntent(1, { run: kept, step }), undoResult(1), committed()]);
+    await fixture.succeed(task);
+  };
+  await undo(1);
+  const drop = async () => {
+    const { cursors, sweeper } = fixture.journal;
+    await cursors.confirm([{ run: kept, told: 100 }]);
+    return await sweeper.dropRuns(fixture.nowMs + 1, 3);
+  };
+  expect(await drop()).toBe(0);
+  expect(await stepsKept(kept)).toEqual([2]);
+  await undo(2);
+  expect(await drop()).toBe(1);
+});
+
 test('an undone step of a kept run leaves the record with the outcome that says so', async () => {
   await fixture.apply({}, data);
   const kept = await failKept(web, api);
