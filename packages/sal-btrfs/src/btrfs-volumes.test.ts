@@ -73,6 +73,14 @@ describeStepContract({
       next: before,
     },
     {
+      ...grown,
+      title: 'keeps the content of one that it leaves as it is',
+      given: [grown],
+      arrange: (world) => world.write('data', 'kept'),
+      action: 'update',
+      differs: ['snapshotBefore'],
+    },
+    {
       ...before,
       title: 'takes one',
       given: [data],

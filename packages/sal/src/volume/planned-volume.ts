@@ -26,6 +26,17 @@ export function findPlannedVolume(
   }, volume);
 }
 
+/** True when an earlier step of the plan would keep the content: the first that asks for it once the volume is there. */
+export function isSnapshotPlanned({
+  planned,
+  rid,
+}: Pick<ResourceContext, 'planned' | 'rid'>): boolean {
+  return (planned?.stepsOn(rid) ?? []).some(
+    ({ action, desired }) =>
+      action !== 'create' && desired !== null && VolumeSpec.parse(desired.spec).snapshotBefore,
+  );
+}
+
 /** Throws `E_REFERENCE` unless the volume is there or planned. */
 export async function assertVolume(
   driver: Pick<VolumeDriver, 'find'>,

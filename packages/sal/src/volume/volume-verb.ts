@@ -11,7 +11,7 @@ import {
   type StepContext,
   type StepPlan,
 } from '../step-contract.ts';
-import { assertVolume, findPlannedVolume } from './planned-volume.ts';
+import { assertVolume, findPlannedVolume, isSnapshotPlanned } from './planned-volume.ts';
 import { VOLUME_STEP_MS_MAX, type VolumeDriver, VolumeLabel } from './volume-driver.ts';
 
 const VERB = 'volume.ensure';
@@ -59,10 +59,26 @@ async function planVolume(
     });
   }
   const differs = volume.sizeBytes === spec.size ? [] : ['size'];
-  if (differs.length === 0 && volume.specHash !== specHashOf(specJson(spec))) {
-    differs.push('snapshotBefore');
-  }
+  const isSpecChanged = volume.specHash !== specHashOf(specJson(spec));
+  const isChanged = isSpecChanged || (await isSnapshotDue(driver, context, spec, volume));
+  if (differs.length === 0 && isChanged) differs.push('snapshotBefore');
   return { action: differs.length === 0 ? 'no-op' : 'update', before, differs };
+}
+
+/**
+ * The content of a volume changes while its spec does not, and only what changes something is undone: so the first
+ * step of a run that asks for a snapshot of a volume that was there before it is an update.
+ */
+async function isSnapshotDue(
+  driver: VolumeDriver,
+  context: StepContext,
+  spec: VolumeSpec,
+  volume: object | null,
+): Promise<boolean> {
+  if (!spec.snapshotBefore || volume === null) return false;
+  const { rid, run } = onResource(context);
+  if (isSnapshotPlanned(onResource(context))) return false;
+  return (await driver.findSnapshot(rid, run)) === undefined;
 }
 
 async function applyVolume(
@@ -83,8 +99,7 @@ async function applyVolume(
     await driver.create({ ...label, sizeBytes: spec.size, clonedFrom }, source, signal);
     return resultOf(driver, context, spec);
   }
-  const isSnapshotDue = spec.snapshotBefore && before.volume !== null;
-  if (isSnapshotDue && (await driver.findSnapshot(rid, run)) === undefined) {
+  if (await isSnapshotDue(driver, context, spec, before.volume)) {
     await driver.createSnapshot({ v: 1, rid, name: run, createdBy: op }, signal);
   }
   const specHash = specHashOf(specJson(spec));
@@ -107,16 +122,15 @@ async function probeVolume(
   spec: VolumeSpec,
   beforeJson: Json,
 ): Promise<Probe> {
-  const { rid, run } = onResource(context);
+  const { rid } = onResource(context);
   const before = VolumeBefore.parse(beforeJson);
   const current = await driver.find(rid);
   const isReached =
     current !== undefined &&
     current.specHash === specHashOf(specJson(spec)) &&
     current.sizeBytes >= spec.size;
-  const isSnapshotDue = spec.snapshotBefore && before.volume !== null;
-  const isKept = !isSnapshotDue || (await driver.findSnapshot(rid, run)) !== undefined;
-  if (!isReached || !isKept) return { state: 'absent' };
+  if (!isReached || (await isSnapshotDue(driver, context, spec, before.volume)))
+    return { state: 'absent' };
   return { state: 'done', result: resultOf(driver, context, spec) };
 }
 
