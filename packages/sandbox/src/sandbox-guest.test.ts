@@ -334,3 +334,39 @@ test('a guest whose signal is aborted in a turn rejects with the reason', async 
   await expect(turn).rejects.toBe(reason);
   await guest.close();
 });
+
+test('thousands of steps that do next to nothing are within the limits every script has', {
+  timeout: 30_000,
+}, async () => {
+  const steps = 5_000;
+  const source = `import { sleep } from 'hypha';
+export default async () => { for (let i = 0; i < ${steps}; i++) await sleep(0); return 'done'; }`;
+  const limits = limitsOf({ cpuMs: 2_000, hostCalls: 10_000 });
+  const outcomes = Array.from({ length: steps }, (_, index) => done(index + 1, null));
+  const turns = await turnsOf(pool, programOf(source, { limits }), outcomes);
+  expect(turns.at(-1)?.end).toEqual({ ok: true, output: '"done"' });
+});
+
+test.each([
+  ['9'.repeat(20), 'over every integer'],
+  ['9'.repeat(400), 'over every number'],
+])('a stack that a script made up ends the script, not its host', async (line) => {
+  const source = `export default () => {
+  const error = new Error('mine');
+  error.stack = '    at f (script.js:${line}:1)';
+  throw error;
+};`;
+  const [turn] = await turnsOf(pool, programOf(source));
+  expect(turn?.end).toMatchObject({ ok: false, failure: { code: 'E_SCRIPT', place: null } });
+});
+
+test('names that are long as JSON only are refused like long arguments', async () => {
+  const source = `import { volume } from 'hypha';
+export default async () => {
+  const calls = [];
+  for (let i = 0; i < 90; i++) calls.push(volume('\\u0001'.repeat(4096), {}).catch(String));
+  return (await Promise.all(calls.slice(-1)))[0];
+};`;
+  const [turn] = await turnsOf(pool, programOf(source));
+  expect(turn?.calls.length).toBeLessThan(50);
+});

@@ -121,12 +121,12 @@ test('a host that reports a fault ends its guest with the code of the fault', as
 
 test('a command that cannot be run is an error, not a hang', async () => {
   await expect(SandboxHost.start({ file: '/nonexistent', args: [] })).rejects.toMatchObject({
-    code: 'E_SANDBOX',
+    code: 'E_UNAVAILABLE',
   });
   await expect(
     SandboxHost.start(hostCommand('/nonexistent/node', await confineHosts('/nonexistent/node'), 0)),
   ).rejects.toMatchObject({
-    code: 'E_SANDBOX',
+    code: 'E_UNAVAILABLE',
   });
 });
 

@@ -49,8 +49,19 @@ export class SandboxHost {
     for (const source of [child, input, output]) source.on('error', () => {});
   }
 
-  /** Resolves once the host can take a script. */
+  /**
+   * Resolves once the host can take a script. Throws `E_UNAVAILABLE`, whatever kept it from that: no script has been in
+   * it.
+   */
   static async start(command: HostCommand): Promise<SandboxHost> {
+    try {
+      return await SandboxHost.#open(command);
+    } catch (cause) {
+      throw new HyphaError('E_UNAVAILABLE', 'a sandbox host could not be started', { cause });
+    }
+  }
+
+  static async #open(command: HostCommand): Promise<SandboxHost> {
     const child = spawn(command.file, [...command.args], {
       cwd: '/',
       env: {},

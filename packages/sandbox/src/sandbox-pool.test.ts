@@ -1,3 +1,6 @@
+import { chmod, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { afterEach, expect, test } from 'vitest';
 import { SANDBOX_LIMITS } from './limits.ts';
@@ -25,6 +28,20 @@ test('scripts one after another run in the same host', async () => {
   for (let run = 0; run < 3; run++) {
     expect(await endOf(pool, programOf(ONE))).toBe(1);
     await expect.poll(() => hostPids().filter((pid) => !before.has(pid)).length).toBe(1);
+  }
+});
+
+test('a host that dies at its start is no fault of the script', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'hypha-sandbox-'));
+  try {
+    const node = join(folder, 'node');
+    await writeFile(node, '#!/bin/sh\nkill -9 $$\n', { mode: 0o755 });
+    await chmod(folder, 0o755);
+    const pool = new SandboxPool({ node });
+    pools.push(pool);
+    await expect(pool.openGuest(requestOf())).rejects.toMatchObject({ code: 'E_UNAVAILABLE' });
+  } finally {
+    await rm(folder, { recursive: true });
   }
 });
 

@@ -47,6 +47,8 @@ function scriptFrames(stack: string): Frame[] {
     if (match === null || match[2] !== SCRIPT_FILE) continue;
     const line = Number(match[3]);
     const column = Number(match[4]);
+    // A script may write any stack it likes.
+    if (!Number.isSafeInteger(line) || !Number.isSafeInteger(column)) continue;
     frames.push({ text: text.slice(0, 300), line, column });
     if (frames.length === FRAMES_MAX) break;
   }

@@ -55,6 +55,8 @@ export class QuickJsGuest implements ScriptGuest {
   #record = new TurnRecord(NO_LIMITS);
   #cpuMsMax = NO_LIMITS.cpuMs;
   #looks = 0;
+  /** Promise jobs since the last look that was for them. */
+  #jobs = 0;
   #bound: Bound | undefined;
   #end: GuestTurn['end'] = null;
   /** Calls without outcome. */
@@ -134,13 +136,21 @@ export class QuickJsGuest implements ScriptGuest {
 
   #pump(): void {
     while (!this.#mustStop() && this.#runtime.hasPendingJob()) {
-      this.#runtime.executePendingJobs(SANDBOX_LIMITS.jobsPerLook).error?.dispose();
-      this.#onLook();
+      this.#ranJobs(this.#runtime.executePendingJobs(SANDBOX_LIMITS.jobsPerLook));
     }
     if (!this.#mustStop()) return;
     for (let job = 0; job < LAST_JOBS && this.#runtime.hasPendingJob(); job++) {
       this.#runtime.executePendingJobs(1).error?.dispose();
     }
+  }
+
+  /** A look for so many jobs, however many turns they were spread over: a turn of few costs next to nothing. */
+  #ranJobs(ran: ReturnType<QuickJSRuntime['executePendingJobs']>): void {
+    ran.error?.dispose();
+    this.#jobs += ran.error === undefined ? ran.value : SANDBOX_LIMITS.jobsPerLook;
+    if (this.#jobs < SANDBOX_LIMITS.jobsPerLook) return;
+    this.#jobs -= SANDBOX_LIMITS.jobsPerLook;
+    this.#onLook();
   }
 
   #settleEnd(): void {

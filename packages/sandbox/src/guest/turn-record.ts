@@ -52,7 +52,7 @@ export class TurnRecord {
     if (args === null) return `the arguments are over ${SANDBOX_LIMITS.callBytesMax} bytes of JSON`;
     const json = readPlainJson(args);
     if ('refused' in json) return `the arguments hold ${json.refused}`;
-    const bytes = Buffer.byteLength(args) + Buffer.byteLength(name ?? '');
+    const bytes = Buffer.byteLength(args) + Buffer.byteLength(JSON.stringify(name));
     if (this.#turnCallBytes + bytes > SANDBOX_LIMITS.turnCallBytesMax) {
       return `the calls made at once hold over ${SANDBOX_LIMITS.turnCallBytesMax} bytes of arguments`;
     }
