@@ -86,6 +86,29 @@ describe('what a step fetches', () => {
     expect(prepared).toEqual([20 * MINUTE_MS, undefined]);
   });
 
+  test('lengthens the run once by what is fetched side by side', async () => {
+    const rig = new SagaRig(async ({ call }) => {
+      await Promise.all(Array.from({ length: 10 }, (_, index) => call('box.ensure', `b${index}`)));
+      await call('sleep', null, { duration: 5 * MINUTE_MS });
+    }, LIMITS);
+    const gate = Promise.withResolvers<void>();
+    let begun = 0;
+    rig.world.onPrepare = async () => {
+      begun += 1;
+      if (begun === 10) {
+        rig.clock.advance(MINUTE_MS);
+        gate.resolve();
+      }
+      await gate.promise;
+    };
+    const outcome = await rig.run();
+    expect(outcome).toMatchObject({ state: 'waiting' });
+    const wakeAtMs = outcome.state === 'waiting' ? outcome.wakeAtMs : 0;
+    expect(wakeAtMs - rig.clock.nowMs()).toBeLessThanOrEqual(MINUTE_MS);
+    const recorded = rig.bodiesOf('step-intent').map(({ preparedMs }) => preparedMs ?? 0);
+    expect(recorded.reduce((sum, ms) => sum + ms, 0)).toBe(MINUTE_MS);
+  });
+
   test('lengthens the run for the next runner too, and only by that', async () => {
     const script = async ({ call }: Parameters<SagaRig['script']>[0]) => {
       await call('box.ensure', 'a');

@@ -1,5 +1,7 @@
+import { GuestDisplaced, HyphaError } from '@hypha/protocol';
 import { describe, expect, test } from 'vitest';
 import { SagaRig } from './testing/saga-rig.ts';
+import { ScriptedGuest } from './testing/scripted-guest.ts';
 
 const twoSteps = () =>
   new SagaRig(async ({ call, log }) => {
@@ -68,6 +70,44 @@ describe('a guest that is lost', () => {
     expect(rig.world.violations).toEqual([]);
     // The lost one heard of nothing, the next of both in the order they ended.
     expect(rig.guests.map(({ turns }) => turns)).toEqual([[2], [2, 1, 3]]);
+  });
+
+  test.each([2, { turn: 2, isDisplaced: true } as const])(
+    'still hears of a cancel in what is under way: %o',
+    async (death) => {
+      const rig = new SagaRig(async ({ call }) => {
+        const slow = call('box.ensure', 'slow');
+        await call('box.ensure', 'fast');
+        await slow;
+      });
+      let isAborted = false;
+      rig.world.onApply = async ({ name, signal }) => {
+        if (name !== 'slow') return;
+        // By now the guest is lost: it dies when it hears of the other.
+        await rig.clock.sleep(1_000, signal);
+        rig.cancel.abort();
+        isAborted = signal.aborted;
+      };
+      rig.guestDeaths = [death];
+      expect((await rig.run()).state).toBe('cancelled');
+      expect(isAborted).toBe(true);
+      expect(rig.world.snapshot()).toEqual({});
+    },
+  );
+
+  test('for want of a host of its own tries again for as long as that may come', async () => {
+    const rig = twoSteps();
+    const begunMs = rig.clock.monotonicMs();
+    rig.openGuest = async () => {
+      const guest = new ScriptedGuest(rig.script);
+      const start = guest.start.bind(guest);
+      guest.start = async (...args) => {
+        if (rig.clock.monotonicMs() - begunMs > 5_000) return await start(...args);
+        throw new GuestDisplaced(new HyphaError('E_UNAVAILABLE', 'no host can be started'));
+      };
+      return guest;
+    };
+    expect((await rig.run()).state).toBe('committed');
   });
 
   test('while the run sleeps loses nothing of the sleep', async () => {

@@ -146,6 +146,21 @@ describe('a journal writer', () => {
     await undo;
   });
 
+  test('keeps the start of a run that was refused with what came after it', async () => {
+    const { writer, next } = open();
+    const started: JournalBody = { type: 'started', runner: 'r', bootId: 'b', abi: '2', nowMs: 0 };
+    writer.appendSoon(started);
+    const refused = writer.append(intent(1));
+    (await next()).end(new HyphaError('E_KEY_REVOKED', 'the key was revoked'));
+    await expect(refused).rejects.toThrow('run fails');
+    await writer.turnBack();
+    const undo = writer.append({ type: 'undo-intent', step: 1 });
+    const { bodies, end } = await next();
+    expect(bodies).toEqual([started, { type: 'undo-intent', step: 1 }]);
+    end();
+    await undo;
+  });
+
   test('takes nothing more once the journal is lost', async () => {
     const { writer, next } = open();
     writer.appendSoon(intent(1));

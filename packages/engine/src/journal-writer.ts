@@ -137,6 +137,8 @@ export class JournalWriter {
 
   /** After a refusal only what became of effects still matters. */
   #isStillWanted(body: JournalBody): boolean {
+    // Without its start the journal takes no end of a run but `rejected` and `cancelled`.
+    if (body.type === 'started') return true;
     const isOutcome = body.type === 'step-result' || body.type === 'step-error';
     return isOutcome && this.#durableIntents.has(body.step);
   }

@@ -6,6 +6,7 @@ import {
   type PlanRemoval,
   planHash,
 } from '@hypha/protocol';
+import { listCopedWith } from './coped-with.ts';
 import { PlanSteps } from './plan-steps.ts';
 import type { GuestContext, SagaContext } from './saga-context.ts';
 import { PlanEnd } from './saga-error.ts';
@@ -50,6 +51,7 @@ function documentOf(context: SagaContext, planned: Predicted, reason?: string): 
   const steps = [...planned.steps];
   const held = new Map([...remains, ...committed].map((resource) => [resource.rid, resource]));
   for (const rid of planned.declared) held.delete(rid);
+  for (const { rid } of listCopedWith(context)) held.delete(rid);
   // What the rest of the script would declare is not known.
   const undeclared = isPartial ? [] : [...held.values()];
   const removals = undeclared.map((resource) => removalOf(resource, deleteData)).sort(byPath);

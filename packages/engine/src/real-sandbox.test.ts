@@ -26,8 +26,8 @@ export default async function deploy(input) {
   return { names: [first, ...rest].map(({ name }) => name), luck: Math.random() };
 }`;
 
-function rigFor(input: { busy: number; fails: boolean }): SagaRig {
-  const script = { engine: 'quickjs-es2023', sha256: '0'.repeat(64), source: SOURCE } as const;
+function rigFor(input: { busy: number; fails: boolean }, source = SOURCE): SagaRig {
+  const script = { engine: 'quickjs-es2023', sha256: '0'.repeat(64), source } as const;
   const never = async () => Promise.reject(new Error('the sandbox has its own script'));
   const rig = new SagaRig(never, { caps: ['volume'], script, input });
   rig.openGuest = () => pool.openGuest({ run: 'run', realm: 'default', alone: false });
@@ -86,4 +86,18 @@ export default async () => {
   if (rig.payload.script !== undefined) rig.payload.script.source = source;
   expect(await rig.run()).toMatchObject({ state: 'failed', problem: { code: 'E_CPU' } });
   expect(rig.world.snapshot()).toEqual({});
+});
+
+test('a wait that is not over in time is its own error, not that of a step before it', async () => {
+  const source = `import { volume, waitFor } from 'hypha';
+export default async function deploy() {
+  await volume('a', { within: 500 }).catch(() => undefined);
+  await waitFor('the moon', () => false, { every: '100ms', timeout: '300ms' });
+}`;
+  const rig = rigFor({ busy: 0, fails: false }, source);
+  rig.world.onApply = async ({ signal }) => await rig.clock.sleep(5_000, signal);
+  const outcome = await rig.run();
+  expect(outcome).toMatchObject({ state: 'failed', problem: { code: 'E_TIMEOUT' } });
+  expect(outcome).toHaveProperty('problem.where', { line: 4, column: 16 });
+  expect(rig.bodiesOf('step-error')).toMatchObject([{ step: 1, error: { code: 'E_TIMEOUT' } }]);
 });

@@ -2,7 +2,7 @@ import { HyphaError, isHyphaError } from '@hypha/protocol';
 import { ENGINE_LIMITS } from './engine-limits.ts';
 import { OVER } from './over.ts';
 import type { Clock } from './ports.ts';
-import { EngineHalt } from './saga-error.ts';
+import { EngineHalt, isWayOut } from './saga-error.ts';
 
 /**
  * Starts a SAL call, unless it was told to stop before (G6), and waits for it. One that goes on regardless could still change the world
@@ -49,7 +49,14 @@ export function isRetryable(error: unknown): boolean {
   return isHyphaError(error) && error.retryable;
 }
 
-/** Calls until it succeeds, with exponential back-off and full jitter. Throws the last error. */
+/** Exponential, with jitter. */
+export function delayMsAfter(attempt: number, clock: Clock): number {
+  const { tryDelayMsMin, tryDelayMsMax } = ENGINE_LIMITS;
+  const ceilingMs = Math.min(tryDelayMsMax, tryDelayMsMin * 2 ** (attempt - 1));
+  return ceilingMs * (0.5 + clock.jitter() / 2);
+}
+
+/** Calls until it succeeds, with exponential back-off. Throws the last error, and a way out at once. */
 export async function callWithRetries<T>(
   options: RetryOptions,
   start: () => Promise<T>,
@@ -60,13 +67,9 @@ export async function callWithRetries<T>(
     try {
       return await settleCall(clock, signal, start);
     } catch (error) {
-      if (error instanceof EngineHalt || signal.aborted) throw error;
+      if (isWayOut(error) || signal.aborted) throw error;
       options.onFault(attempt, error);
-      const ceilingMs = Math.min(
-        ENGINE_LIMITS.tryDelayMsMax,
-        ENGINE_LIMITS.tryDelayMsMin * 2 ** (attempt - 1),
-      );
-      const delayMs = ceilingMs * (0.5 + clock.jitter() / 2);
+      const delayMs = delayMsAfter(attempt, clock);
       const spentMs = clock.monotonicMs() - begunMs + delayMs;
       const isLast = attempt >= options.attemptsMax || spentMs > options.totalMsMax;
       if (isLast || !options.isRetryable(error)) throw error;

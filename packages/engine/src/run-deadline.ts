@@ -19,6 +19,8 @@ export class RunDeadline {
   /** Monotonic: a wall clock that is set back does not lengthen a run. */
   #endsAtMonotonicMs: number;
   #preparing = 0;
+  /** While something is fetched: up to here, monotonic, it is off the clock. */
+  #preparedToMs = 0;
   #prepared = Promise.withResolvers<void>();
 
   constructor({ clock, run, wallMs, startedAtMs, preparedMs }: RunDeadlineOptions) {
@@ -42,17 +44,21 @@ export class RunDeadline {
 
   /** Off the clock. Also answers how long it took, in whole milliseconds. */
   async prepare(fetch: () => Promise<void>): Promise<number> {
-    const begunMs = this.#clock.monotonicMs();
+    // What is fetched side by side takes its time once.
+    if (this.#preparing === 0) this.#preparedToMs = this.#clock.monotonicMs();
     this.#preparing += 1;
+    let creditMs = 0;
     try {
       await fetch();
-      return this.#spentSince(begunMs);
     } finally {
-      this.#endsAtMonotonicMs += this.#spentSince(begunMs);
+      creditMs = this.#spentSince(this.#preparedToMs);
+      this.#preparedToMs = this.#clock.monotonicMs();
+      this.#endsAtMonotonicMs += creditMs;
       this.#preparing -= 1;
       this.#prepared.resolve();
       this.#prepared = Promise.withResolvers();
     }
+    return creditMs;
   }
 
   #spentSince(begunMs: number): number {

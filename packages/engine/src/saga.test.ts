@@ -238,6 +238,29 @@ describe('a run that fails', () => {
     expect(await rig.run()).toMatchObject({ state: 'failed', problem: { code: 'E_SCRIPT' } });
   });
 
+  test('keeps what it had where a script copes with an update that failed', async () => {
+    const first = new SagaRig(async ({ call }) => {
+      await call('box.ensure', 'web', { size: 1 });
+      await call('box.ensure', 'gone');
+    });
+    await first.run();
+    const second = new SagaRig(
+      async ({ call }) => {
+        const calls = ['web', 'new'].map((name) =>
+          call('box.ensure', name, { size: 2, broken: true }),
+        );
+        await Promise.allSettled(calls);
+      },
+      { generation: 2 },
+      first,
+    );
+    second.committed = [...(first.bodiesOf('committed')[0]?.desired ?? [])];
+    expect((await second.run()).state).toBe('committed');
+    const web = second.committed.filter(({ name }) => name === 'web');
+    expect(second.bodiesOf('committed')[0]?.desired).toEqual(web);
+    expect(second.world.snapshot()).toEqual(first.world.snapshot());
+  });
+
   test('says why something is left over', async () => {
     const rig = new SagaRig(async ({ call }) => {
       await call('box.ensure', 'a', { sticky: true });

@@ -9,6 +9,7 @@ import {
   type Verifier,
 } from '@hypha/protocol';
 import type { Sals } from '@hypha/sal';
+import { listCopedWith } from './coped-with.ts';
 import { ENGINE_ABI, ENGINE_ABIS_REPLAYED, ENGINE_LIMITS } from './engine-limits.ts';
 import { holdToPlan } from './expected-plan.ts';
 import { JournalWriter } from './journal-writer.ts';
@@ -174,7 +175,7 @@ async function runMode(
 /** The commit point: one append, all or nothing. After it the run only goes forward, by the supervisor. */
 async function commit(context: SagaContext, output: string): Promise<SagaOutcome> {
   const outputSha256 = hex(context.verifier.sha256(utf8(output)));
-  const desired = [...context.record.declared.values()];
+  const desired = [...context.record.declared.values(), ...listCopedWith(context)];
   const body = { type: 'committed', output, outputSha256, desired } as const;
   const bytes = jsonBytes(body);
   if (bytes > ENGINE_LIMITS.committedBytesMax) {

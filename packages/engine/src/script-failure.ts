@@ -19,6 +19,8 @@ const GUEST_CODES: readonly ErrorCode[] = [
   'E_MEMORY',
   'E_OUTPUT',
   'E_HOST_CALLS',
+  // Of a `waitFor`, whose condition is the script's.
+  'E_TIMEOUT',
 ];
 
 /** A script that did not end well, as the error its run fails with, at its place in the signed source. */
@@ -40,8 +42,8 @@ function findFailedStep(record: RunRecord, failure: GuestFailure): number | unde
   const failed = [...record.outcomes.values()]
     .filter((outcome) => outcome.type === 'step-error')
     .filter(({ error }) => error.code === failure.code);
-  const same = failed.filter(({ error }) => error.message === failure.message);
-  return (same.at(-1) ?? failed.at(-1))?.step;
+  // A guest cuts a long message.
+  return failed.filter(({ error }) => error.message.startsWith(failure.message)).at(-1)?.step;
 }
 
 /** Throws `E_NONDETERMINISM` with both sides when a call is not the one that was recorded as this step. */

@@ -12,7 +12,7 @@ import {
 } from '@hypha/protocol';
 import { ENGINE_LIMITS } from './engine-limits.ts';
 import type { Guest, RunGrant } from './ports.ts';
-import { callWithRetries, isRetryable } from './retry.ts';
+import { callWithRetries, delayMsAfter, isRetryable } from './retry.ts';
 import { assertGoingOn, type SagaContext } from './saga-context.ts';
 import { GuestLost, isWayOut, RunFailure } from './saga-error.ts';
 import { ScriptSession } from './script-session.ts';
@@ -51,19 +51,27 @@ export async function runScript(
       return await runGuest(context, sources, program, deaths > 0);
     } catch (error) {
       if (!(error instanceof GuestLost)) throw error;
-      const isDisplaced = error.cause instanceof GuestDisplaced;
-      if (isDisplaced) displacements += 1;
+      const displaced = error.cause instanceof GuestDisplaced ? error.cause : undefined;
+      if (displaced !== undefined) displacements += 1;
       else deaths += 1;
       const attempt = deaths + displacements;
       context.onFault({ phase: 'guest', step: 0, verb: null, attempt, error: error.cause });
       const { guestDeathsMax, guestDisplacementsMax } = ENGINE_LIMITS;
-      if (deaths < guestDeathsMax && displacements <= guestDisplacementsMax) continue;
-      const times = isDisplaced ? displacements : deaths;
+      if (deaths < guestDeathsMax && displacements <= guestDisplacementsMax) {
+        if (isRetryable(displaced?.cause)) await pause(context, displacements);
+        continue;
+      }
+      const times = displaced !== undefined ? displacements : deaths;
       throw new RunFailure(
         new HyphaError('E_SANDBOX', `the host of the script died ${times} times`, { cause: error }),
       );
     }
   }
+}
+
+/** A host of its own that cannot be had now may be there later. A stop ends this too, and is seen by the next guest. */
+async function pause({ clock, stop }: SagaContext, attempt: number): Promise<void> {
+  await clock.sleep(delayMsAfter(attempt, clock), stop).catch(() => undefined);
 }
 
 async function runGuest(

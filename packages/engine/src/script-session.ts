@@ -102,6 +102,10 @@ export class ScriptSession {
   /** Nothing is left to do for this guest but what may be left as it is. Idempotent. */
   close(): void {
     this.#over.abort(OVER);
+    this.#beginNothing();
+  }
+
+  #beginNothing(): void {
     this.#scheduler.close();
     this.#wakeTimes.close();
   }
@@ -111,7 +115,8 @@ export class ScriptSession {
    * told. Resolves once all of it ended, to the error that the run then goes on with.
    */
   async abandon(error: unknown): Promise<unknown> {
-    this.close();
+    // A stop of the run still has to reach what is under way.
+    this.#beginNothing();
     if (!(error instanceof GuestLost)) this.#stop.abort(reasonOf(error));
     if (error instanceof EngineHalt) return error;
     await this.#scheduler.whenIdle();

@@ -44,6 +44,7 @@ describe('a sleep', () => {
     expect(await rig.run()).toEqual({ state: 'waiting', wakeAtMs });
     rig.clock.advance(HOUR_MS / 2);
     expect((await rig.run()).state).toBe('committed');
+    expect(rig.faults).toEqual([]);
   });
 
   test('is waited out in the process when it is short', async () => {
