@@ -82,4 +82,12 @@ export const MIGRATIONS: readonly Migration[] = [
         primary key (run, step)) strict`,
     ],
   },
+  {
+    name: '0005-forgotten-cancels',
+    up: [
+      'alter table meta add column forgottenCancelSeconds integer not null default 0',
+      // Whether there were any is not known: as if there had been.
+      'update meta set forgottenCancelSeconds = max(0, forgottenSeconds - 600)',
+    ],
+  },
 ];

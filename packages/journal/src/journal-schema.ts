@@ -27,6 +27,8 @@ interface MetaTable {
   dated: number;
   /** What expired before this was forgotten, epoch seconds. */
   forgottenSeconds: number;
+  /** Greatest `forgetAtSeconds` of the cancels that were forgotten; 0 before the first. */
+  forgottenCancelSeconds: number;
   receiptSeq: number;
   receiptDigest: string | null;
 }
@@ -189,7 +191,7 @@ interface TombstoneTable {
   /** 1 when they may cancel what others signed. */
   mayCancelAny: number;
   requestedAt: number;
-  /** The target cannot be admitted after this. */
+  /** What `Cancellation` says of it. */
   forgetAtSeconds: number;
 }
 

@@ -281,7 +281,8 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
       .insertInto('meta')
       .values({
         ...{ id: 1, receiptSeq: 0, receiptDigest: null },
-        ...{ createdAt: options.nowMs(), dated: 0, forgottenSeconds: 0 },
+        ...{ createdAt: options.nowMs(), dated: 0 },
+        ...{ forgottenSeconds: 0, forgottenCancelSeconds: 0 },
       })
       .onConflict((row) => row.column('id').doNothing());
     await store.write([{ query: begin }]);

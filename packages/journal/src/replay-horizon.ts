@@ -8,6 +8,7 @@ interface Stored {
   readonly createdAt: number;
   readonly dated: number;
   readonly forgottenSeconds: number;
+  readonly forgottenCancelSeconds: number;
 }
 
 /**
@@ -31,7 +32,7 @@ export class ReplayHorizon {
   ): Promise<ReplayHorizon> {
     const stored = await store.db
       .selectFrom('meta')
-      .select(['createdAt', 'dated', 'forgottenSeconds'])
+      .select(['createdAt', 'dated', 'forgottenSeconds', 'forgottenCancelSeconds'])
       .executeTakeFirstOrThrow();
     return new ReplayHorizon(store, tombstones, stored);
   }
@@ -54,13 +55,17 @@ export class ReplayHorizon {
 
   /**
    * Forgets what expired for good by a time that never goes back, epoch seconds, and the cancels of what
-   * did. Durable with the forgetting: what expired before is refused from then on.
+   * did. Durable with the forgetting: what expired before is refused from then on, and so is what these cancels
+   * may have been for.
    */
   async forget(nowSeconds: number): Promise<void> {
     const forgottenSeconds = Math.max(this.#stored.forgottenSeconds, nowSeconds);
     const { db } = this.#store;
     const tombstones = this.#tombstones.planForget(forgottenSeconds);
-    await this.#write({ forgottenSeconds }, [
+    const { newestSeconds } = tombstones;
+    const before = this.#stored.forgottenCancelSeconds;
+    const forgottenCancelSeconds = Math.max(before, newestSeconds);
+    await this.#write({ forgottenSeconds, forgottenCancelSeconds }, [
       { query: db.deleteFrom('replay').where('keepUntilSeconds', '<', forgottenSeconds) },
       ...tombstones.writes,
     ]);
@@ -69,7 +74,7 @@ export class ReplayHorizon {
 
   /** @throws HyphaError `E_REPLAY`, `E_EXPIRED` */
   check({ id, iat, exp }: ScriptPayload): void {
-    const { createdAt, forgottenSeconds } = this.#stored;
+    const { createdAt, forgottenSeconds, forgottenCancelSeconds } = this.#stored;
     if (exp + JOURNAL_LIMITS.replayGraceSeconds < forgottenSeconds) {
       throw new HyphaError(
         'E_EXPIRED',
@@ -77,6 +82,14 @@ export class ReplayHorizon {
         {
           where: { path: 'exp' },
         },
+      );
+    }
+    // Its cancel would have been kept for this long at least, however late `nbf` is.
+    if (iat + LIMITS.lifetimeSecondsMax <= forgottenCancelSeconds) {
+      throw new HyphaError(
+        'E_EXPIRED',
+        `${id} was signed at ${iat}, and cancels of what was signed then are forgotten here`,
+        { where: { path: 'iat' }, hint: 'sign again, closer to when it is to run' },
       );
     }
     if (iat >= Math.floor(createdAt / 1000)) return;

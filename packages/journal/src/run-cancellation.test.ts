@@ -267,6 +267,27 @@ test('a cancel and its target that come at once end in a cancelled run, in any o
   }
 });
 
+test('work that begins long after it was signed is refused once its cancel may be forgotten', async () => {
+  const late = NOW_SECONDS + 3 * 86_400;
+  const scheduled = (deployment: string) => admissionOf({ deployment, nbf: late, exp: late + 900 });
+  const forget = async () => await fixture.journal.horizon.forget(late);
+  await forget();
+  // Nothing was cancelled, so nothing is refused.
+  const first = await fixture.journal.admit(scheduled('a'));
+  expect(first.entry.state).toBe('accepted');
+  const cancelled = scheduled('b');
+  await fixture.journal.cancel(cancelOf(cancelled, { forgetAtSeconds: NOW_SECONDS + 86_520 }));
+  await forget();
+  for (const admission of [cancelled, scheduled('c')]) {
+    const refused = { code: 'E_EXPIRED', where: { path: 'iat' } };
+    await expect(fixture.journal.admit(admission)).rejects.toMatchObject(refused);
+    await fixture.reopen();
+  }
+  const signedLater = admissionOf({ deployment: 'd', iat: late, nbf: late, exp: late + 900 });
+  const { entry } = await fixture.journal.admit(signedLater);
+  expect(entry.state).toBe('accepted');
+});
+
 test('an early cancel is kept until its target is refused as expired, and no longer', async () => {
   const { horizon } = fixture.journal;
   const forgetAtSeconds = NOW_SECONDS + 900;

@@ -19,7 +19,10 @@ export interface Cancellation {
   readonly mayCancelAny: boolean;
   /** Epoch milliseconds. */
   readonly receivedAtMs: number;
-  /** When an unknown target can no longer be admitted, epoch seconds. */
+  /**
+   * Until when it is kept while its target is unknown, epoch seconds: at least the longest lifetime after the
+   * target was signed. A target that is valid still later is refused once this was forgotten.
+   */
   readonly forgetAtSeconds: number;
 }
 

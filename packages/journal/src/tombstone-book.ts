@@ -14,13 +14,18 @@ export interface Tombstone {
   /** They may cancel what others signed. */
   readonly mayCancelAny: boolean;
   readonly requestedAt: number;
-  /** The target cannot be admitted after this. */
+  /** What `Cancellation` says of it. */
   readonly forgetAtSeconds: number;
+}
+
+interface PlannedForgetting extends PlannedChange {
+  /** Greatest `forgetAtSeconds` of what is forgotten; 0 when nothing is. */
+  readonly newestSeconds: number;
 }
 
 /**
  * Cancels that overtook what they cancel (G6). In memory too, so that admission asks nothing of the store.
- * Full is an error and never a loss: an accepted cancel is kept until its target cannot come any more.
+ * Full is an error and never a loss: an accepted cancel is kept until its target is admitted no more.
  */
 export class TombstoneBook {
   readonly #store: Store<JournalTables>;
@@ -74,17 +79,19 @@ export class TombstoneBook {
     return known === undefined;
   }
 
-  /** Those whose target is refused as expired by now. */
-  planForget(nowSeconds: number): PlannedChange {
+  /** Those whose time is over. */
+  planForget(nowSeconds: number): PlannedForgetting {
     const before = nowSeconds - JOURNAL_LIMITS.replayGraceSeconds;
     const query = this.#store.db.deleteFrom('tombstone').where('forgetAtSeconds', '<', before);
+    const listOver = () =>
+      [...this.#tombstones.values()]
+        .flatMap((known) => [...known.values()])
+        .filter(({ forgetAtSeconds }) => forgetAtSeconds < before);
     return {
       writes: [{ query }],
+      newestSeconds: Math.max(0, ...listOver().map(({ forgetAtSeconds }) => forgetAtSeconds)),
       apply: () => {
-        const all = [...this.#tombstones.values()].flatMap((known) => [...known.values()]);
-        for (const tombstone of all) {
-          if (tombstone.forgetAtSeconds < before) this.#drop(tombstone);
-        }
+        for (const tombstone of listOver()) this.#drop(tombstone);
       },
     };
   }

@@ -116,7 +116,7 @@ export class NodeCancellation {
     return {
       ...{ digest, target, realm, keyids, mayCancelAny },
       receivedAtMs: this.#deps.clock.nowMs(),
-      // The target was signed before its cancel, and clocks differ.
+      // The target was signed before its cancel, and both clocks may be off.
       forgetAtSeconds: iat + lifetimeSecondsMax + 2 * skewSeconds,
     };
   }
