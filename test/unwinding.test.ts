@@ -55,6 +55,13 @@ function runOnce(run: string, what: string, is: (view: RunView) => boolean): Pro
   return waitFor(look, { timeoutMs: WAIT_MS_MAX, what });
 }
 
+/** Of the one node, as it last reported. */
+async function freeMilliCpus(): Promise<number> {
+  const [node] = (await fleet.coordinator.listNodes()).items;
+  if (node === undefined) throw new Error('the fleet has no node');
+  return node.free.milliCpus;
+}
+
 const KEPT = ['volume cache provisional', 'volume data provisional'];
 
 test('a kept failure leaves what it made, says how to undo it, and is undone once', async () => {
@@ -73,11 +80,20 @@ test('a kept failure leaves what it made, says how to undo it, and is undone onc
 });
 
 test('a kept failure is taken up by the next apply, after which it is too late to undo it', async () => {
-  const failed = await apply('taken', 'fail', '--on-failure', 'keep', '-o', 'json');
+  // It holds all that the node has to give, which no other deployment gets.
+  const free = await freeMilliCpus();
+  const all = ['--cpus', String(free / 1000)];
+  const failed = await apply('taken', 'fail', '--on-failure', 'keep', ...all, '-o', 'json');
   expect(failed.code).toBe(1);
   const { run, ...view } = JSON.parse(failed.stdout);
   expect(view).toMatchObject({ state: 'failed', problem: { code: 'E_SCRIPT' }, output: null });
-  const next = await apply('taken', 'return', '-o', 'json');
+  await waitFor(async () => (await freeMilliCpus()) < free, {
+    timeoutMs: WAIT_MS_MAX,
+    what: 'the node reports what is kept',
+  });
+  const other = await apply('another', 'return', ...all);
+  expect(other).toMatchObject({ code: 3, stderr: expect.stringContaining('E_NO_PLACEMENT') });
+  const next = await apply('taken', 'return', ...all, '-o', 'json');
   expect(next, next.stderr).toMatchObject({ code: 0 });
   const [late, committed] = await Promise.all([
     fleet.hypha('run', 'undo', run),

@@ -28,12 +28,14 @@ interface RunOptions {
   readonly lastSeq?: number;
   readonly milliCpus?: number;
   readonly hasMessage?: boolean;
+  readonly keeps?: number;
 }
 
 let count = 0;
 async function addRun(options: RunOptions): Promise<void> {
   const { deployment = 'web', generation = 1, mode = 'apply', state = 'succeeded' } = options;
   const { submittedAt = NOW - 60_000, lastSeq = 4, milliCpus = 100, hasMessage = false } = options;
+  const { keeps = 0 } = options;
   const run = `run_${count++}`;
   const payload = { id: run, realm: 'default', deployment, generation, mode, message: '' };
   const row = newRun({
@@ -46,7 +48,7 @@ async function addRun(options: RunOptions): Promise<void> {
   const resources = { milliCpus, memoryBytes: 0, storageBytes: 0 };
   const { db } = opened.store;
   await opened.store.write([
-    { query: db.insertInto('runs').values({ ...row, state, last_seq: lastSeq }) },
+    { query: db.insertInto('runs').values({ ...row, state, last_seq: lastSeq, keeps }) },
     {
       query: db.insertInto('revisions').values({
         digest: run,
@@ -97,6 +99,19 @@ test('the newest revision that was not undone is what a node holds', async () =>
   await addRun({ deployment: 'other', generation: 99, milliCpus: 99 });
   expect((await candidate('web')).held).toBe(20);
   expect((await candidate('third')).held).toBeNull();
+});
+
+test('a failure that was kept is held beside the revision before it, until the next one', async () => {
+  await addRun({ deployment: 'kept', generation: 1, milliCpus: 10, state: 'failed', keeps: 1 });
+  expect((await candidate('kept')).held).toBe(10);
+  await addRun({ deployment: 'kept', generation: 2, milliCpus: 40 });
+  expect((await candidate('kept')).held).toBe(40);
+  await addRun({ deployment: 'kept', generation: 3, milliCpus: 20, state: 'failed', keeps: 1 });
+  expect((await candidate('kept')).held).toBe(40);
+  await addRun({ deployment: 'kept', generation: 4, milliCpus: 60, state: 'cancelled', keeps: 1 });
+  expect((await candidate('kept')).held).toBe(60);
+  await addRun({ deployment: 'kept', generation: 5, milliCpus: 30 });
+  expect((await candidate('kept')).held).toBe(30);
 });
 
 test('a node with a new key holds what it held under those before', async () => {

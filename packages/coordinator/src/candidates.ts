@@ -4,7 +4,7 @@ import { COORDINATOR_LIMITS as LIMITS } from './limits.ts';
 import type { Candidate } from './placement.ts';
 import type { CoordinatorDb } from './schema.ts';
 
-/** Runs in these states hold nothing on their node any more. */
+/** Runs in these states hold nothing on their node any more, but for what is kept. */
 const HOLDING_NOTHING = ['failed', 'cancelled', 'rejected'];
 
 /** Nodes of one query. */
@@ -44,22 +44,25 @@ async function readSome(
   const withBefore = new Map(ids.map((id) => [id, [id, ...(predecessors?.get(id) ?? [])]]));
   const oldestReport = Math.min(...nodes.map(({ lastReportAt }) => lastReportAt ?? 0));
   const since = Math.max(oldestReport, nowMs - LIMITS.reportAgeMsMax);
-  const [recent, undelivered, holding, waiting] = await Promise.all([
+  const heldIds = [...withBefore.values()].flat();
+  const [recent, undelivered, holding, kept, waiting] = await Promise.all([
     readRecent(store, ids, since),
     readUndelivered(store, ids),
-    deployment === undefined ? [] : readHolding(store, [...withBefore.values()].flat(), deployment),
+    deployment === undefined ? [] : readHolding(store, heldIds, { ...deployment, of: 'revisions' }),
+    deployment === undefined ? [] : readHolding(store, heldIds, { ...deployment, of: 'failures' }),
     readWaiting(store, ids),
   ]);
   const others = [...recent, ...undelivered].filter((run) => !isOf(run, deployment));
   const sent = Map.groupBy(others, ({ node }) => node);
-  const held = new Map(holding.map((run) => [run.node, run]));
-  const newestOf = (id: string) =>
-    (withBefore.get(id) ?? [])
-      .flatMap((each) => held.get(each) ?? [])
+  const newestOf = (id: string, runs: readonly SentRun[]) => {
+    const before = withBefore.get(id) ?? [];
+    return runs
+      .filter(({ node }) => before.includes(node))
       .toSorted((a, b) => b.generation - a.generation)[0];
+  };
   return nodes.map((node) => ({
     node,
-    held: heldBy(node, newestOf(node.id)),
+    held: heldBy(node, newestOf(node.id, holding), newestOf(node.id, kept)),
     sent: sentTo(node, sent.get(node.id) ?? []),
     waiting: waiting.get(node.id) ?? 0,
   }));
@@ -83,7 +86,27 @@ function isOf(run: DeploymentName, name: DeploymentName | undefined): boolean {
   return run.realm === name?.realm && run.deployment === name.deployment;
 }
 
-function heldBy(node: NodeView, run: SentRun | undefined): ResourceLimits | null {
+/**
+ * A node holds the larger of a revision and of what a failure since then has left, signed to be kept, until the next
+ * revision takes it over.
+ */
+function heldBy(
+  node: NodeView,
+  revision: SentRun | undefined,
+  kept: SentRun | undefined,
+): ResourceLimits | null {
+  const held = heldByRun(node, revision);
+  if (kept === undefined || kept.generation < (revision?.generation ?? 0)) return held;
+  const left = heldByRun(node, kept);
+  if (held === null || left === null) return held ?? left;
+  return {
+    milliCpus: Math.max(held.milliCpus, left.milliCpus),
+    memoryBytes: Math.max(held.memoryBytes, left.memoryBytes),
+    storageBytes: Math.max(held.storageBytes, left.storageBytes),
+  };
+}
+
+function heldByRun(node: NodeView, run: SentRun | undefined): ResourceLimits | null {
   if (run === undefined || run.mode === 'destroy') return null;
   // Not in the node's last report yet: its `free` was measured without it.
   if (isUnreported(run, node)) return NOTHING;
@@ -159,11 +182,11 @@ function readUndelivered(
     .execute();
 }
 
-/** The newest revision of the deployment on each node. */
+/** The newest revision of the deployment on each node, or the newest failure that was kept. */
 function readHolding(
   store: Store<CoordinatorDb>,
   ids: readonly string[],
-  { realm, deployment }: DeploymentName,
+  { realm, deployment, of }: DeploymentName & { readonly of: 'revisions' | 'failures' },
 ): Promise<readonly SentRun[]> {
   return store.db
     .selectFrom('nodes')
@@ -175,7 +198,11 @@ function readHolding(
           .where('newest.deployment', '=', deployment)
           .whereRef('newest.node', '=', 'nodes.id')
           .where('newest.mode', 'in', ['apply', 'destroy'])
-          .where('newest.state', 'not in', HOLDING_NOTHING)
+          .where((run) =>
+            of === 'failures'
+              ? run('newest.keeps', '=', 1)
+              : run('newest.state', 'not in', HOLDING_NOTHING),
+          )
           .orderBy('newest.generation', 'desc')
           .limit(1),
       ),

@@ -4,6 +4,7 @@ import {
   fromUtf8,
   HyphaError,
   isTerminal,
+  type JournalBody,
   type JournalEvent,
   type JournalType,
   type OutboxResult,
@@ -53,7 +54,8 @@ export async function storeEvents(
   if (intake.events.length > 0) {
     await checkReceiptAgrees(deps, row, { head, state: fold.state });
     const openSteps = openStepsAfter(openStepsOf(row), intake.events);
-    const journal = { fold, lastSeq, head, openSteps };
+    const keeps = intake.events.some(({ body }) => isKeeping(body));
+    const journal = { fold, lastSeq, head, openSteps, keeps };
     // The node speaks of the run itself: nothing has to be assumed or sent any more.
     const forget = {
       query: store.db.deleteFrom('inbox_messages').where('run', '=', row.run),
@@ -114,6 +116,12 @@ async function markCancel(
   await store.write(cancelMarkWrites({ store, changes }, row, cancelRequestedAt, clock.nowMs()));
   changes.ring();
   bell.ring(runTopic(row.run));
+}
+
+/** A failure that was signed to be kept: only then it leaves what could have been undone. */
+function isKeeping(body: JournalBody): boolean {
+  if (body.type !== 'finished' || body.state === 'succeeded') return false;
+  return body.leftovers.some(({ reason }) => reason.startsWith('kept'));
 }
 
 function findReceipt(store: Store<CoordinatorDb>, run: string) {

@@ -14,6 +14,8 @@ export interface RunChange {
     readonly lastSeq: number;
     readonly head: string;
     readonly openSteps: OpenSteps;
+    /** It ended and left what it made, signed so. */
+    readonly keeps: boolean;
   };
   /** What is assumed until the node says anything: `null` takes an assumption back. */
   readonly guess?: { readonly problem: Problem; readonly atMs: number } | null;
@@ -55,11 +57,11 @@ export class RunBook {
     also: readonly Write[] = [],
   ): Promise<void> {
     const next = changedRow(row, change);
-    const { state, fold, last_seq, head, guess, guessed_at, open_steps } = next;
+    const { state, fold, last_seq, head, guess, guessed_at, open_steps, keeps } = next;
     const update: Write = {
       query: this.#store.db
         .updateTable('runs')
-        .set({ state, fold, last_seq, head, guess, guessed_at, open_steps })
+        .set({ state, fold, last_seq, head, guess, guessed_at, open_steps, keeps })
         .where('run', '=', row.run)
         .where('last_seq', '=', row.last_seq),
       expectRows: 1,
@@ -84,6 +86,7 @@ function changedRow(row: RunRow, { journal, guess }: RunChange): RunRow {
           last_seq: journal.lastSeq,
           head: journal.head,
           open_steps: journal.openSteps === null ? null : JSON.stringify(journal.openSteps),
+          keeps: journal.keeps ? 1 : 0,
         }),
     ...(guess === undefined
       ? {}

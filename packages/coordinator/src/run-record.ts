@@ -7,10 +7,11 @@ import {
   type RunView,
   type ScriptPayload,
 } from '@hypha/protocol';
+import type { Selectable } from 'kysely';
 import { type OpenSteps, wakeTimeOf } from './open-steps.ts';
 import type { CoordinatorDb } from './schema.ts';
 
-export type RunRow = CoordinatorDb['runs'];
+export type RunRow = Selectable<CoordinatorDb['runs']>;
 export type RevisionRow = CoordinatorDb['revisions'];
 
 /**
@@ -94,6 +95,7 @@ export function newRun(fields: {
     guessed_at: null,
     cancel_requested_at: null,
     open_steps: '{}',
+    keeps: 0,
   };
 }
 

@@ -61,6 +61,8 @@ export interface CoordinatorDb {
     cancel_requested_at: number | null;
     /** `OpenSteps`; null: not known. */
     open_steps: string | null;
+    /** 1: it did not succeed, and its node keeps what it made, signed so. */
+    keeps: Generated<number>;
   };
   /** Messages no node has answered. `due_at`: the lease; not sent again before. */
   inbox_messages: {
@@ -178,5 +180,9 @@ export const COORDINATOR_MIGRATIONS: readonly Migration[] = [
     name: '0003-open-steps',
     // Of the runs there are nobody counted: they stay without.
     up: ['alter table runs add column open_steps text'],
+  },
+  {
+    name: '0004-kept-failures',
+    up: ['alter table runs add column keeps integer not null default 0'],
   },
 ];
