@@ -92,6 +92,18 @@ test('ends with its signal', async () => {
   await vi.waitFor(async () => expect(await listProcesses()).not.toContain('/bin/sleep 4712'));
 });
 
+test('leaves no process behind, whenever its signal comes', async () => {
+  // From before the runtime has started anything until the command runs.
+  for (let afterMs = 0; afterMs <= 120; afterMs += 8) {
+    const stop = new AbortController();
+    const running = runExec({ command: ['/bin/sleep', '4714'], signal: stop.signal });
+    const rejected = expect(running).rejects.toThrow('cancelled');
+    setTimeout(() => stop.abort(new Error('cancelled')), afterMs);
+    await rejected;
+  }
+  await vi.waitFor(async () => expect(await listProcesses()).not.toContain('/bin/sleep 4714'));
+});
+
 test('a repeated call ends what the first left running', async () => {
   const host = await node.host();
   const [instance] = await (await node.containers()).store.list();

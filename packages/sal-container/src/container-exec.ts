@@ -1,9 +1,10 @@
 /** A command in a running container, with the end of what it printed. */
-import { spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
+import { setTimeout as delay } from 'node:timers/promises';
 import { HyphaError } from '@hypha/protocol';
 import { COMMAND_ENV, type ContainerSpec } from '@hypha/sal';
 import { z } from 'zod';
@@ -19,6 +20,8 @@ import type { InstanceStore } from './instance-store.ts';
 import { readKernelFile } from './kernel-file.ts';
 import { buildProcess } from './runtime-config.ts';
 import { resolveSecrets } from './secret-values.ts';
+
+const EXEC_LOOK_MS = 10;
 
 export interface ExecOutcome {
   /** 128 and the signal's number when one ended it. */
@@ -52,6 +55,7 @@ export async function execInContainer(
   const [record, image] = await Promise.all([store.read(instance), store.readImage(instance)]);
   const files = execFiles(host, instance, request.key);
   await endProcess(host, instance, files.pid);
+  await rm(files.pid, { force: true });
   const { spec, command, signal } = request;
   const { label } = record;
   const { env } = await resolveSecrets(host, label, spec, signal);
@@ -117,9 +121,7 @@ async function runExec(
   });
   const deadline = AbortSignal.timeout(timeoutMs);
   const stopped = AbortSignal.any([signal, deadline]);
-  const onStop = () => {
-    void endProcess(host, instance, files.pid).finally(() => child.kill('SIGKILL'));
-  };
+  const onStop = () => void endExec(host, instance, files.pid, child);
   stopped.addEventListener('abort', onStop, { once: true });
   if (stopped.aborted) onStop();
   try {
@@ -141,17 +143,37 @@ async function runExec(
   }
 }
 
-/** SIGKILL to the process of a pid file, if it is still one of this container's. */
-async function endProcess(host: ContainerHost, instance: Instance, path: string): Promise<void> {
+/**
+ * Ends the process, then the runtime that waits for it. Until the runtime has written its id down nobody else knows the
+ * process, which would go on without the runtime: so that gets a moment. Never throws.
+ */
+async function endExec(
+  host: ContainerHost,
+  instance: Instance,
+  path: string,
+  child: ChildProcess,
+): Promise<void> {
+  const overMs = performance.now() + CONTAINER_LIMITS.execStartMsMax;
+  const isRunning = () => child.exitCode === null && child.signalCode === null;
+  while (isRunning() && performance.now() < overMs) {
+    if (await endProcess(host, instance, path)) break;
+    await delay(EXEC_LOOK_MS);
+  }
+  child.kill('SIGKILL');
+}
+
+/** SIGKILL to the process of a pid file, if it is still one of this container's. False: there is no such file yet. */
+async function endProcess(host: ContainerHost, instance: Instance, path: string): Promise<boolean> {
   const pid = Number(await readFile(path, 'utf8').catch(() => '0'));
-  if (!Number.isSafeInteger(pid) || pid < 2) return;
+  if (!Number.isSafeInteger(pid) || pid < 2) return false;
   const cgroups = readKernelFile(`/proc/${pid}/cgroup`) ?? '';
-  if (!cgroups.includes(cgroupPath(host, instance))) return;
+  if (!cgroups.includes(cgroupPath(host, instance))) return true;
   try {
     process.kill(pid, 'SIGKILL');
   } catch {
     // It has ended meanwhile.
   }
+  return true;
 }
 
 function keepTail(stream: Readable): () => string {

@@ -41,6 +41,8 @@ export const CONTAINER_LIMITS = {
   restartForgivenMs: 60_000,
   /** How long output is read on after the end of an `exec`, when something else holds the pipes. */
   execPipeMsMax: 500,
+  /** How long the runtime of an `exec` that is stopped has to say which process it started. */
+  execStartMsMax: 2_000,
   /** Bytes of stdout and of stderr that `exec` returns. */
   execOutputBytesMax: 64 * 1024,
 } as const;
