@@ -13,7 +13,6 @@ import type { Journal } from '@hypha/journal';
 import {
   type Authority,
   HyphaError,
-  isHyphaError,
   type JournalType,
   type NodeFacts,
   type Submission,
@@ -26,6 +25,7 @@ import type { Clock } from './clock.ts';
 import { EventDelivery } from './event-delivery.ts';
 import { FleetLog } from './fleet-log.ts';
 import { readInbox } from './inbox-reader.ts';
+import { isLedgerAway } from './ledger-away.ts';
 import { ReceiptDelivery } from './receipt-delivery.ts';
 import { RetryLoop } from './retry-loop.ts';
 import type { StateFolder } from './state-folder.ts';
@@ -198,8 +198,7 @@ export class FleetLink {
         },
         onAuthorityFailure: (err) => {
           // A ledger that is away is routine; one that forks or rolls back is an attack or a disaster.
-          const isAway = isHyphaError(err) && err.retryable;
-          log[isAway ? 'debug' : 'error']({ err }, 'authority not read');
+          log[isLedgerAway(err) ? 'debug' : 'error']({ err }, 'authority not read');
         },
       },
       this.#stopping.signal,

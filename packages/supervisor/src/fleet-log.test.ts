@@ -14,7 +14,8 @@ const NODE = { name: 'edge-1' };
 async function setUp(folder: string) {
   const log = TestLog.of(fleet);
   const lines: string[] = [];
-  const world = { log, lines, wallMs: T0 * 1000, monotonicMs: 0 };
+  const failure: { error: Error | undefined } = { error: undefined };
+  const world = { log, lines, wallMs: T0 * 1000, monotonicMs: 0, failure };
   const shared = {
     folder,
     verifier: nodeVerifier,
@@ -48,7 +49,10 @@ async function setUp(folder: string) {
     authority: () => authority.current,
   });
   await fleetLog.open(authority, {
-    checkpoint: async () => ({ checkpoint: log.checkpoint({ time: T0 }) }),
+    checkpoint: async () => {
+      if (failure.error !== undefined) throw failure.error;
+      return { checkpoint: log.checkpoint({ time: T0 }) };
+    },
     consistency: ({ from, to }) => log.consistency(from, to),
   });
   return { ...world, world, fleetLog };
@@ -80,6 +84,22 @@ test('what is not valid yet, or no more, names the clock of the node and what it
   expect(explain('E_EXPIRED').hint).toMatch(/86400 s ahead of .*fix NTP on edge-1$/);
   const other = new HyphaError('E_SCOPE', 'no');
   expect(fleetLog.explain(other, NODE)).toBe(other);
+});
+
+test('a ledger that does not answer is away, and one that cannot be believed is an alarm', async () => {
+  await using folder = await openTempDir();
+  const { fleetLog, failure, lines, world } = await setUp(folder.path);
+  const alarmed = async (error: Error) => {
+    failure.error = error;
+    // Past any pause after the failure before.
+    world.monotonicMs += 3_600_000;
+    await fleetLog.refresh(0);
+    return lines.filter((line) => line.includes('"alarm":true')).length;
+  };
+  expect(await alarmed(new HyphaError('E_UNAVAILABLE', 'refused'))).toBe(0);
+  expect(await alarmed(new DOMException('took too long', 'TimeoutError'))).toBe(0);
+  expect(await alarmed(new HyphaError('E_STALE_VIEW', 'updates are withheld'))).toBe(1);
+  expect(await alarmed(new HyphaError('E_CHECKPOINT', 'not signed by the ledger'))).toBe(2);
 });
 
 test('a head that contradicts the pinned one is an alarm until a person has looked into it', async () => {

@@ -10,6 +10,7 @@ import {
 } from '@hypha/protocol';
 import type { Logger } from '@hypha/service';
 import type { Clock } from './clock.ts';
+import { isLedgerAway } from './ledger-away.ts';
 import { LIMITS } from './supervisor-limits.ts';
 
 /** The fleet's log as this node sees it: who may ask it, and how fresh that knowledge is. */
@@ -55,7 +56,7 @@ export class FleetLog implements LogView {
       ...{ folder, verifier, clock, authority, ledger },
       onFailure: (err) => {
         // A ledger that is away is routine; one that forks or rolls back is an attack or a disaster.
-        const isAway = isHyphaError(err) && err.retryable && err.code !== 'E_STALE_VIEW';
+        const isAway = isLedgerAway(err) && !isHyphaError(err, 'E_STALE_VIEW');
         const reason = err instanceof Error ? err.message : 'unknown';
         if (isAway || reason === this.#reasonSaid) log.debug({ err }, 'log not read');
         else log.error({ err, alarm: true }, 'log not believed');
