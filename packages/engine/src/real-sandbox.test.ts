@@ -1,4 +1,6 @@
 /** The engine with the guest it has in production: the same crashes as with the scripted one. */
+import { readFileSync } from 'node:fs';
+import { RunLimits } from '@hypha/protocol';
 import { SandboxPool } from '@hypha/sandbox';
 import { afterAll, expect, test } from 'vitest';
 import { SagaRig } from './testing/saga-rig.ts';
@@ -26,11 +28,21 @@ export default async function deploy(input) {
   return { names: [first, ...rest].map(({ name }) => name), luck: Math.random() };
 }`;
 
-function rigFor(input: { busy: number; fails: boolean }, source = SOURCE): SagaRig {
+function rigFor(
+  input: { busy: number; fails: boolean },
+  source = SOURCE,
+  limits: Partial<RunLimits> = {},
+): SagaRig {
   const script = { engine: 'quickjs-es2023', sha256: '0'.repeat(64), source } as const;
   const never = async () => Promise.reject(new Error('the sandbox has its own script'));
-  const rig = new SagaRig(never, { caps: ['volume'], script, input });
-  rig.openGuest = () => pool.openGuest({ run: 'run', realm: 'default', alone: false });
+  const rig = new SagaRig(never, {
+    ...{ caps: ['volume'], script, input },
+    limits: RunLimits.parse(limits),
+  });
+  rig.openGuest = () => {
+    const { alone = false } = rig.guestRequests.at(-1) ?? {};
+    return pool.openGuest({ run: 'run', realm: 'default', alone });
+  };
   return rig;
 }
 
@@ -101,3 +113,45 @@ export default async function deploy() {
   expect(outcome).toHaveProperty('problem.where', { line: 4, column: 16 });
   expect(rig.bodiesOf('step-error')).toMatchObject([{ step: 1, error: { code: 'E_TIMEOUT' } }]);
 });
+
+test('a script under which two hosts die in its turn fails, and the third is not tried', {
+  timeout: 60_000,
+}, async () => {
+  // Little of it counts as steps, so that its budget is one of time.
+  const source = `const many = new Array(10_000).fill(7);
+export default function deploy() { for (;;) many.join(); }`;
+  const rig = rigFor({ busy: 0, fails: false }, source, { cpuMs: 8_000 });
+  const killed = new Set<number>();
+  const watch = setInterval(() => {
+    for (const pid of busyChildren()) {
+      killed.add(pid);
+      process.kill(pid, 'SIGKILL');
+    }
+  }, 20);
+  try {
+    expect(await rig.run()).toMatchObject({
+      state: 'failed',
+      problem: { code: 'E_SANDBOX', detail: 'the host of the script died 2 times' },
+    });
+  } finally {
+    clearInterval(watch);
+  }
+  expect(killed.size).toBe(2);
+  expect(rig.guestRequests.map(({ alone }) => alone)).toEqual([false, true]);
+});
+
+/** Processes of this one that have computed for longer than a host takes to start. */
+function busyChildren(): number[] {
+  const children = readFileSync(`/proc/${process.pid}/task/${process.pid}/children`, 'utf8');
+  return children
+    .split(' ')
+    .filter((pid) => pid !== '')
+    .map(Number)
+    .filter((pid) => {
+      try {
+        return Number(readFileSync(`/proc/${pid}/schedstat`, 'utf8').split(' ')[0]) > 1e9;
+      } catch {
+        return false;
+      }
+    });
+}
