@@ -1,3 +1,4 @@
+import { HyphaError } from '@hypha/protocol';
 import { expect, test } from 'vitest';
 import {
   finished,
@@ -61,6 +62,22 @@ test('the claim of the new epoch clears the time to wake, durably with its first
   expect(fixture.journal.findUnfinished(run)).toMatchObject({ holder: 'r2', wakeAt: null });
   expect(await park(run, 2, 'r2')).toMatchObject({ epoch: 3, wakeAt: WAKE_AT });
 });
+
+test.for(['park', 'takeOver'] as const)(
+  'who has only claimed a run owns it still when its %s cannot be written',
+  async (way) => {
+    const { run } = await startRun();
+    await park(run);
+    const { journal } = fixture;
+    await journal.claim(run, ownerOf(2));
+    fixture.holdNextWrite().fail(new HyphaError('E_STORAGE', 'the disk is full'));
+    const ended = way === 'park' ? park(run, 2) : journal.takeOver(run);
+    await expect(ended).rejects.toThrow(refusal('E_STORAGE'));
+    expect(journal.findUnfinished(run)).toMatchObject({ holder: 'r1', epoch: 2 });
+    await fixture.append(run, [started(), result(1)], { runner: 'r1', epoch: 2 });
+    expect(await park(run, 2)).toMatchObject({ epoch: 3, holder: null });
+  },
+);
 
 test('only the owner of a running run parks it, and only knowing all of its events', async () => {
   const { run } = await startRun();

@@ -197,13 +197,19 @@ export class RunWriter {
   async #endEpoch({ entry, head }: ActiveRun): Promise<RunEntry> {
     const { run, epoch, wakeAt } = entry;
     const next = { ...entry, epoch: epoch + 1, holder: null };
-    this.#active.release(run);
     const query = this.#deps.store.db
       .updateTable('run')
       .set({ epoch: next.epoch, holder: null, wakeAt })
       .where('run', '=', run)
       .where('epoch', '=', epoch);
-    await this.#deps.store.write([{ query, expectRows: 1 }]);
+    try {
+      await this.#deps.store.write([{ query, expectRows: 1 }]);
+    } catch (error) {
+      // Whether it came to that is read again: if not, its owner is still the owner.
+      this.#active.forget(run);
+      throw error;
+    }
+    this.#active.release(run);
     return this.#keep({ entry: next, head });
   }
 

@@ -77,6 +77,8 @@ export class JournalFixture implements AsyncDisposable {
   holdNextWrite(): HeldWrite {
     const asked = Promise.withResolvers<void>();
     const turn = Promise.withResolvers<void>();
+    // It may be told so before it is asked for.
+    turn.promise.catch(() => undefined);
     this.#held = { asked: asked.resolve, turn: turn.promise };
     return { asked: asked.promise, letGo: turn.resolve, fail: turn.reject };
   }
