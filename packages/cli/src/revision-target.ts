@@ -3,7 +3,7 @@ import { isHyphaError, type NodeView, type ResourceLimits } from '@hypha/protoco
 import { listNodes } from './commands/node.ts';
 import { parseInteger, parsePairs } from './option-parsers.ts';
 import { type Session, selectNodes } from './session.ts';
-import { nodeAddress, type ViaFlags } from './via.ts';
+import { nodeAddress, nodeAsked, type ViaFlags } from './via.ts';
 
 export interface TargetFlags extends ViaFlags {
   readonly node?: string[];
@@ -81,8 +81,8 @@ export async function resolveTargets(
   flags: TargetFlags,
 ): Promise<Target[]> {
   if (flags.via === 'node') {
-    const names = wanted.length === 0 ? [undefined] : wanted;
-    return names.map((name) => nodeAddress(session.context, name));
+    if (wanted.length === 0) return [nodeAsked(session.context, flags)];
+    return wanted.map((name) => nodeAddress(session.context, name));
   }
   const nodes: NodeView[] = await listNodes(session);
   return selectNodes(nodes, wanted)

@@ -43,6 +43,23 @@ export function nodeAddress(
   });
 }
 
+/**
+ * The node that is asked itself when none is named. An address this context does not know, like that of a tunnel, is
+ * its only node's. Throws `E_ARGUMENT` when it has several.
+ */
+export function nodeAsked(
+  context: Context,
+  { nodeUrl }: Pick<ViaFlags, 'nodeUrl'>,
+): Context['nodes'][number] {
+  const { nodes } = context;
+  const known = nodes.find(({ url }) => url === nodeUrl);
+  if (known !== undefined) return known;
+  if (nodeUrl === undefined || nodes.length < 2) return nodeAddress(context, undefined);
+  throw new HyphaError('E_ARGUMENT', `this context does not know which node is at ${nodeUrl}`, {
+    hint: `name it as well: --node ${nodes[0]?.name}`,
+  });
+}
+
 export function readerOf(session: Session, flags: ViaFlags): RunsClient {
   if (flags.nodeUrl !== undefined) return session.nodeAt(flags.nodeUrl);
   if (flags.via !== 'node') return session.coordinator();
