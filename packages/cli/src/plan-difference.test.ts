@@ -23,6 +23,24 @@ test('a changed plan is shown as a table of what was and what is', () => {
   ]);
 });
 
+test('two sides that read alike say in what they are not', () => {
+  const [a, b] = ['a', 'b'].map((digit) => digit.repeat(64));
+  const step = { ...STEP, action: 'create', differs: [], specHash: a };
+  const difference = [
+    { step: 2, was: step, now: { ...step, specHash: b } },
+    { step: 2, was: { ...step, specHashBefore: a }, now: { ...step, specHashBefore: b } },
+    { step: 2, was: { ...step, argsHash: a }, now: { ...step, argsHash: b } },
+    { step: 2, was: { ...step, name: 'api' }, now: step },
+  ];
+  const error = new HyphaError('E_PLAN_CHANGED', 'moved', { details: { difference } });
+  expect(describeError(error).split('\n').slice(2, 6)).toEqual([
+    '  step 2  container web  create                 create, with another spec',
+    '  step 2  container web  create                 create, of what had another spec',
+    '  step 2  container web  create                 create, with other arguments',
+    '  step 2  container web  create: container api  create: container web',
+  ]);
+});
+
 test('what is no difference of plans is not shown as one', () => {
   const error = new HyphaError('E_PLAN_CHANGED', 'moved', { details: { difference: 'x' } });
   expect(describeError(error).split('\n')).toHaveLength(2);

@@ -19,7 +19,7 @@ export function planDifferenceLines(difference: unknown): string[] {
   const shown = parsed.data.slice(0, LINES_MAX).map(({ step, was, now }) => {
     const planned = now ?? was;
     const at = step === undefined ? '' : `step ${step}`;
-    return [at, planned === null ? '' : plannedSubject(planned), sideText(was), sideText(now)];
+    return [at, planned === null ? '' : plannedSubject(planned), ...sideTexts(was, now)];
   });
   const rows = [['', '', 'WAS', 'NOW'], ...shown];
   const widths = [0, 1, 2].map((at) => Math.max(...rows.map((row) => row[at]?.length ?? 0)));
@@ -35,7 +35,24 @@ export function planDifferenceLines(difference: unknown): string[] {
   ];
 }
 
-/** Two steps may do the same to different things, and to the same thing in different ways. */
+/**
+ * Two steps may do the same to different things, and to the same thing in different ways: where both sides would read
+ * the same, also in what they are not.
+ */
+function sideTexts(was: Planned | null, now: Planned | null): [string, string] {
+  const [before, after] = [sideText(was), sideText(now)];
+  if (was === null || now === null || before !== after) return [before, after];
+  const [of, ofNow] = [plannedSubject(was), plannedSubject(now)];
+  if (of !== ofNow) return [`${before}: ${of}`, `${after}: ${ofNow}`];
+  return [before, `${after}, ${contrastOf(was, now)}`];
+}
+
+function contrastOf(was: Planned, now: Planned): string {
+  const isCall = 'specHash' in was && 'specHash' in now;
+  if (!isCall || was.specHash !== now.specHash) return 'with another spec';
+  return was.argsHash === now.argsHash ? 'of what had another spec' : 'with other arguments';
+}
+
 function sideText(planned: Planned | null): string {
   return planned === null ? 'not planned' : plannedText(planned);
 }

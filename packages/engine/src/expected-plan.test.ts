@@ -112,6 +112,21 @@ describe('an apply that expects a plan', () => {
     expect(rig.world.effects).toEqual([]);
   });
 
+  test('says of what reads alike in what it is not', async () => {
+    const making =
+      (size: number): Script =>
+      async ({ call }) => {
+        await call('box.ensure', 'new', { size });
+        return 'done';
+      };
+    const plan = await planOf(making(2));
+    const rig = applyRig(making(3), plan);
+    rig.expectedPlan = plan;
+    expect(await rig.run()).toMatchObject({
+      problem: { detail: expect.stringContaining('was create, is create with another spec') },
+    });
+  });
+
   test('shows what is planned otherwise now', async () => {
     const plan = await planOf(SCRIPT, (rig) => {
       const { $rid: rid, kind, name } = rig.handle('gone');

@@ -105,13 +105,31 @@ function textOf(differences: readonly PlanDifference[]): string {
   if (first === undefined) return 'script, input or deleteData are others';
   const more = differences.length - 1;
   const rest = more === 0 ? '' : `, and ${more} more`;
-  return `${labelOf(first)} was ${actionOf(first.was)}, is ${actionOf(first.now)}${rest}`;
+  const [was, is] = sideTexts(first);
+  return `${labelOf(first)} was ${was}, is ${is}${rest}`;
+}
+
+/** Both sides; where they would read the same, also in what they are not. */
+function sideTexts({ was, now }: PlanDifference): [string, string] {
+  const [before, after] = [actionOf(was), actionOf(now)];
+  if (was === null || now === null || before !== after) return [before, after];
+  if (nameOf(was) !== nameOf(now)) return [`${before} of ${nameOf(was)}`, after];
+  return [before, `${after} ${contrastOf(was, now)}`];
+}
+
+function contrastOf(was: PlanStep | PlanRemoval, now: PlanStep | PlanRemoval): string {
+  if (!('verb' in was && 'verb' in now) || was.verb !== now.verb) return 'by another call';
+  if (was.specHash !== now.specHash) return 'with another spec';
+  return was.argsHash === now.argsHash ? 'of what had another spec' : 'with other arguments';
 }
 
 function labelOf({ step, was, now }: PlanDifference): string {
-  const shown = now ?? was;
-  const name = [shown?.kind, shown?.name].filter((part) => typeof part === 'string').join(' ');
+  const name = nameOf(now ?? was);
   return step === undefined ? name : `step ${step}${name === '' ? '' : `, ${name}`}`;
+}
+
+function nameOf(planned: PlanStep | PlanRemoval | null): string {
+  return [planned?.kind, planned?.name].filter((part) => typeof part === 'string').join(' ');
 }
 
 function actionOf(planned: PlanStep | PlanRemoval | null): string {
