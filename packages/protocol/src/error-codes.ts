@@ -266,7 +266,11 @@ export const ERROR_CODES = {
     title: 'script exceeded limits.outputBytes',
     hint: 'return and log less',
   },
-  E_CANCELLED: { status: 409, title: 'cancelled', hint: 'submit again to run it' },
+  E_CANCELLED: {
+    status: 409,
+    title: 'cancelled',
+    hint: 'what was signed stays cancelled; to run it after all sign it again: hypha apply FILE',
+  },
   E_PLAN_CHANGED: {
     status: 409,
     title: 'the node has changed since the plan',
