@@ -1,10 +1,13 @@
 /** Ends runs early: a signed cancel for the envelope they came with. */
+import { setTimeout as delay } from 'node:timers/promises';
 import type { RunsClient } from '@hypha/client';
 import {
   buildCancelPayload,
   type CancellationAccepted,
   envelopeDigest,
   HyphaError,
+  isHyphaError,
+  LIMITS,
   type RunView,
   signCancel,
 } from '@hypha/protocol';
@@ -33,31 +36,38 @@ export interface CancelTarget {
 const RUNS_MAX = 5000;
 
 /**
- * Runs by id, or all runs of a revision. Throws `E_ARGUMENT` for what is neither, `E_NOT_FOUND` for what is not
+ * A run by id, or all runs of a revision. Throws `E_ARGUMENT` for what is neither, `E_NOT_FOUND` for what is not
  * there.
  */
-export async function findCancelTargets(
+export function findCancelled(
   session: Session,
-  ids: readonly string[],
+  id: string,
   flags: ViaFlags,
-): Promise<readonly CancelTarget[]> {
-  const reader = readerOf(session, flags);
-  const views = new Map<string, RunView>();
-  for (const id of ids) {
-    for (const view of await findRuns(reader, id)) views.set(view.run, view);
-  }
-  const targets = new Map<string, CancelTarget>();
-  for (const view of views.values()) {
-    const { envelopeDigest: digest, realm } = view;
-    const known = targets.get(digest)?.runs ?? [];
-    targets.set(digest, { digest, realm, runs: [...known, view] });
-  }
-  return [...targets.values()];
+): Promise<readonly RunView[]> {
+  return findRuns(readerOf(session, flags), id);
+}
+
+/** By envelope; asked at the nodes themselves, each node's own. Twice the same run is once. */
+export function targetsOf(runs: readonly RunView[], flags: ViaFlags): readonly CancelTarget[] {
+  const views = [...new Map(runs.map((view) => [view.run, view])).values()];
+  const groups = Map.groupBy(views, ({ envelopeDigest, node }) =>
+    flags.via === 'node' ? `${envelopeDigest} ${node}` : envelopeDigest,
+  );
+  return [...groups.values()].flatMap((of) => {
+    const [first] = of;
+    if (first === undefined) return [];
+    return [{ digest: first.envelopeDigest, realm: first.realm, runs: of }];
+  });
+}
+
+/** Rather than a run. */
+export function isRevision(id: string): boolean {
+  return id.startsWith('rev_');
 }
 
 /** What is signed ends the work of this digest, so whoever is asked must not choose another one. */
 async function findRuns(reader: RunsClient, id: string): Promise<readonly RunView[]> {
-  if (id.startsWith('rev_')) return await findRevision(reader, id);
+  if (isRevision(id)) return await findRevision(reader, id);
   const view = await reader.run(parseRunId(id));
   assertIsRun(view, id);
   return [view];
@@ -95,7 +105,11 @@ export async function sendCancel(
 ): Promise<CancellationAccepted> {
   const nodes = [...new Set(runs.map(({ node }) => node))];
   const authority = await authorityView(session);
-  const draft = { realm, nodes, target: digest, authority };
+  const draft = {
+    ...{ realm, nodes, target: digest, authority },
+    // A node that is away takes it when it is back.
+    lifetimeSeconds: LIMITS.lifetimeSecondsMax,
+  };
   const payload = buildCancelPayload(draft, systemEntropy(session.nowMs()));
   const signers =
     flags.key.length === 0
@@ -105,16 +119,52 @@ export async function sendCancel(
   if (flags.via !== 'node' && flags.nodeUrl === undefined) {
     return await session.coordinator().cancel(submission);
   }
-  const answers: CancellationAccepted[] = [];
-  for (const url of addressesOf(session, nodes, flags)) {
-    answers.push(await session.nodeAt(url).cancel(submission));
-  }
-  const [first] = answers;
-  if (first === undefined) throw new HyphaError('E_ARGUMENT', `no node to send the cancel to`);
-  return { ...first, runs: answers.flatMap((answer) => answer.runs) };
+  const url = flags.nodeUrl ?? nodeAddress(session.context, nodes[0]).url;
+  return await session.nodeAt(url).cancel(submission);
 }
 
-function addressesOf(session: Session, nodes: readonly string[], flags: ViaFlags): string[] {
-  if (flags.nodeUrl !== undefined) return [flags.nodeUrl];
-  return nodes.map((id) => nodeAddress(session.context, id).url);
+/** Between two looks whether a cancel still stands. */
+const STANDING_POLL_MS = 2_000;
+
+/**
+ * Looks until the signal aborts whether the cancel of a run still stands. Throws `E_UNAVAILABLE` when its node did not
+ * take it and the run goes on.
+ */
+export async function whileCancelStands(
+  reader: RunsClient,
+  run: string,
+  signal: AbortSignal,
+): Promise<void> {
+  while (!signal.aborted) {
+    const view = await viewIfThere(reader, run, signal);
+    if (view?.cancelRequestedAt === undefined && GOES_ON.has(view?.state)) {
+      throw new HyphaError(
+        'E_UNAVAILABLE',
+        `the cancel of ${run} came to nothing: its node refused it, or was away for too long; the run goes on`,
+        { hint: `cancel it again, or at its node itself: hypha run cancel ${run} --via node` },
+      );
+    }
+    await delay(STANDING_POLL_MS, undefined, { signal }).catch(() => undefined);
+  }
+}
+
+/** In these a run does not end by itself at once. */
+const GOES_ON: ReadonlySet<RunView['state'] | undefined> = new Set([
+  'accepted',
+  'queued',
+  'running',
+]);
+
+/** Undefined while whoever is asked is away. */
+async function viewIfThere(
+  reader: RunsClient,
+  run: string,
+  signal: AbortSignal,
+): Promise<RunView | undefined> {
+  try {
+    return await reader.run(run, { signal });
+  } catch (error) {
+    if (signal.aborted || isHyphaError(error, 'E_UNAVAILABLE')) return undefined;
+    throw error;
+  }
 }

@@ -1,4 +1,6 @@
 import { type ErrorCode, errorInfo, type HyphaError } from '@hypha/protocol';
+import { OpenFileError } from '@hypha/protocol/node';
+import { ConfigError } from './context.ts';
 
 /** Exit codes by class of outcome (design §12). */
 export const EXIT = {
@@ -18,6 +20,7 @@ const USAGE: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
 ]);
 
 export function exitCodeOf(error: HyphaError): number {
+  if (error instanceof ConfigError || error instanceof OpenFileError) return EXIT.badConfig;
   if (USAGE.has(error.code)) return EXIT.usage;
   if (error.code === 'E_NOT_FOUND') return EXIT.notFound;
   // A 501, but no waiting helps.

@@ -1,7 +1,6 @@
 /** `hypha`: the command line (design §12). */
 import { getSystemErrorMessage } from 'node:util';
 import { HyphaError } from '@hypha/protocol';
-import { OpenFileError } from '@hypha/protocol/node';
 import { Command, CommanderError } from 'commander';
 import { applyCommand, destroyCommand } from './commands/apply.ts';
 import { auditCommand } from './commands/audit.ts';
@@ -22,7 +21,6 @@ import { statusCommand } from './commands/status.ts';
 import { submitCommand } from './commands/submit.ts';
 import { taskCommand } from './commands/task.ts';
 import { upCommand } from './commands/up.ts';
-import { ConfigError } from './context.ts';
 import { EXIT, exitCodeOf } from './exit-code.ts';
 import { describeError } from './output.ts';
 
@@ -57,8 +55,7 @@ function fail(thrown: unknown): number {
   }
   if (error instanceof HyphaError) {
     process.stderr.write(`${describeError(error)}\n`);
-    const isConfig = error instanceof ConfigError || error instanceof OpenFileError;
-    return isConfig ? EXIT.badConfig : exitCodeOf(error);
+    return exitCodeOf(error);
   }
   // Not foreseen: the whole of it, for whoever reports it.
   process.stderr.write(

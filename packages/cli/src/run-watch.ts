@@ -27,6 +27,8 @@ export interface WatchedRun {
    * takes the word of whoever is asked.
    */
   readonly prove?: (claimed: ClaimedEnd, signal: AbortSignal) => Promise<void>;
+  /** Beside it, until the signal aborts: throws when its end need not be waited for any more. */
+  readonly guard?: (signal: AbortSignal) => Promise<void>;
 }
 
 /** How a run ended, as whoever was asked tells it. */
@@ -63,7 +65,7 @@ export type RunEnds = readonly RunView['state'][] | undefined;
 /**
  * Shows steps as they become durable. Ctrl-C detaches: the runs go on. Answers the exit code: 0 when
  * all succeeded (or were left running on purpose), 1 otherwise.
- * @throws HyphaError `E_UNAVAILABLE` when a run has not ended by the deadline; what `prove` throws
+ * @throws HyphaError `E_UNAVAILABLE` when a run has not ended by the deadline; what `prove` and `guard` throw
  */
 export async function watchRuns(
   session: Session,
@@ -94,7 +96,7 @@ export async function followRuns(
   try {
     // All of them end before a failure is told: one that is lied about must not hide the others.
     const settled = await Promise.allSettled(
-      runs.map((run) => watchRun(session, run, { signal, tells })),
+      runs.map((run) => watchGuarded(session, run, { signal, tells })),
     );
     if (detach.signal.aborted) {
       sayDetached(session, runs);
@@ -132,13 +134,36 @@ function noReceipt({ atMs, takenBy }: WatchDeadline, silent: readonly WatchedRun
   );
 }
 
+interface Watching {
+  readonly signal: AbortSignal;
+  readonly tells: NonNullable<WatchStyle['tells']>;
+}
+
+/** The guard ends with the run, and watching the run with what the guard throws. */
+async function watchGuarded(
+  session: Session,
+  run: WatchedRun,
+  { signal: outer, tells }: Watching,
+): Promise<RunView['state'] | undefined> {
+  const end = new AbortController();
+  const signal = AbortSignal.any([outer, end.signal]);
+  const stop = () => end.abort();
+  const [watched, guarded] = await Promise.allSettled([
+    watchRun(session, run, { signal, tells }).finally(stop),
+    (run.guard?.(signal) ?? Promise.resolve()).catch((error: unknown) => {
+      stop();
+      throw error;
+    }),
+  ]);
+  const state = endOf(watched);
+  if (state === undefined) endOf(guarded);
+  return state;
+}
+
 async function watchRun(
   session: Session,
   { run, label, reader, prove }: WatchedRun,
-  {
-    signal,
-    tells,
-  }: { readonly signal: AbortSignal; readonly tells: NonNullable<WatchStyle['tells']> },
+  { signal, tells }: Watching,
 ): Promise<RunView['state'] | undefined> {
   const { output } = session;
   const say = (text: string) => {

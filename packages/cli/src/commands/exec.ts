@@ -5,7 +5,7 @@ import { parseDuration } from '../option-parsers.ts';
 import { draftTask } from '../revision-draft.ts';
 import { sessionOf } from '../session.ts';
 import { type SendFlags, sendWork, taskSendOptions } from '../work-sending.ts';
-import { findResource } from './resource.ts';
+import { findResource, parseResourcePath } from './resource.ts';
 
 /** One call, its command and name as input: nothing is spliced into what is signed. */
 const SOURCE = `import { container } from 'hypha';
@@ -57,9 +57,12 @@ export function execCommand(program: Command): void {
             hint: 'let the container do long work by itself',
           });
         }
-        const [deployment, name] = path.includes('/')
-          ? path.split('/', 2)
-          : [flags.deployment, path];
+        const { deployment = flags.deployment, name } = parseResourcePath(path);
+        if (flags.deployment !== undefined && flags.deployment !== deployment) {
+          throw new HyphaError('E_ARGUMENT', `${path} is not of deployment ${flags.deployment}`, {
+            hint: 'leave out --deployment, or say only NAME',
+          });
+        }
         const found =
           deployment === undefined
             ? await findResource(
@@ -78,7 +81,7 @@ export function execCommand(program: Command): void {
         const work = await draftTask(
           session,
           task,
-          { input: { name: name ?? '', command: argv, timeout: `${seconds}s` }, secrets: {} },
+          { input: { name, command: argv, timeout: `${seconds}s` }, secrets: {} },
           { ...rest, ...(on === undefined ? {} : { node: [on] }) },
         );
         const [first, second] = work.nodeNames;

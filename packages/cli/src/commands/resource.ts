@@ -70,6 +70,23 @@ function showTable(output: Output, resources: readonly Located[]): void {
   );
 }
 
+/** `deployment/name`, or a name alone. Throws `E_ARGUMENT` for more than that. */
+export function parseResourcePath(path: string): {
+  readonly deployment: string | undefined;
+  readonly name: string;
+} {
+  const parts = path.split('/');
+  const [first = '', second] = parts;
+  if (parts.length <= 2 && !parts.includes('')) {
+    return second === undefined
+      ? { deployment: undefined, name: first }
+      : { deployment: first, name: second };
+  }
+  throw new HyphaError('E_ARGUMENT', `not a resource: ${JSON.stringify(path)}`, {
+    hint: 'say NAME or DEPLOYMENT/NAME; the realm is --realm',
+  });
+}
+
 /** `deployment/name`, or a name that is the only one of its kind. */
 export async function findResource(
   session: Session,
@@ -77,14 +94,13 @@ export async function findResource(
   flags: NodeFlags,
   kind?: string,
 ): Promise<Located> {
-  const [deployment, name] = path.includes('/') ? path.split('/', 2) : [undefined, path];
+  const { deployment, name } = parseResourcePath(path);
   const all = await listAll(session, {
     ...flags,
     ...(deployment === undefined ? {} : { deployment }),
   });
   const matches = all.filter(
-    (item) =>
-      (item.name === name || name === undefined) && (kind === undefined || item.kind === kind),
+    (item) => item.name === name && (kind === undefined || item.kind === kind),
   );
   const [only, second] = matches;
   if (only === undefined) {

@@ -3,11 +3,15 @@ import type { Command } from 'commander';
 import {
   type CancelFlags,
   type CancelTarget,
-  findCancelTargets,
+  findCancelled,
+  isRevision,
   sendCancel,
+  targetsOf,
+  whileCancelStands,
 } from '../cancellation.ts';
-import { EXIT } from '../exit-code.ts';
-import { collect } from '../option-parsers.ts';
+import { EXIT, exitCodeOf } from '../exit-code.ts';
+import { collect, parseRunId } from '../option-parsers.ts';
+import { describeError } from '../output.ts';
 import { proofOf } from '../receipt-proof.ts';
 import { followRuns } from '../run-watch.ts';
 import { type Session, sessionOf } from '../session.ts';
@@ -29,12 +33,40 @@ export function cancelCommand(run: Command): void {
     .option('--detach', 'do not wait for the end')
     .action(async (ids: string[], flags: Flags, command: Command) => {
       const session = sessionOf(command);
-      const targets = await findCancelTargets(session, ids, flags);
-      for (const target of targets) await cancel(session, target, flags);
-      const runs = targets.flatMap((target) => target.runs);
-      if (flags.detach === true) return;
-      process.exitCode = await showEnds(session, runs, flags);
+      for (const id of ids) if (!isRevision(id)) parseRunId(id);
+      const found = await tryEach(ids, (id) => findCancelled(session, id, flags));
+      const cancelled = await tryEach(targetsOf(found.done.flat(), flags), async (target) => {
+        await cancel(session, target, flags);
+        return target.runs;
+      });
+      const errors = [...found.errors, ...cancelled.errors];
+      const runs = cancelled.done.flat();
+      const [only, second] = errors;
+      if (runs.length === 0 && only !== undefined && second === undefined) throw only;
+      for (const error of errors) session.output.note(describeError(error));
+      const refused = Math.max(EXIT.ok, ...errors.map(exitCodeOf));
+      process.exitCode = refused;
+      if (flags.detach === true || runs.length === 0) return;
+      process.exitCode = Math.max(refused, await showEnds(session, runs, flags));
     });
+}
+
+/** One that fails keeps none of the others from being tried. */
+async function tryEach<T, R>(
+  items: readonly T[],
+  work: (item: T) => Promise<R>,
+): Promise<{ readonly done: readonly R[]; readonly errors: readonly HyphaError[] }> {
+  const done: R[] = [];
+  const errors: HyphaError[] = [];
+  for (const item of items) {
+    try {
+      done.push(await work(item));
+    } catch (error) {
+      if (!(error instanceof HyphaError)) throw error;
+      errors.push(error);
+    }
+  }
+  return { done, errors };
 }
 
 async function cancel(session: Session, target: CancelTarget, flags: Flags): Promise<void> {
@@ -83,6 +115,7 @@ async function showEnds(session: Session, runs: readonly RunView[], flags: Flags
     runs.map(({ run }) => ({
       ...{ run, reader, label: several ? run : '' },
       prove: proofOf(session, reader, run, flags.via),
+      guard: (signal: AbortSignal) => whileCancelStands(reader, run, signal),
     })),
     { tells: 'end' },
   );

@@ -28,7 +28,9 @@ const Undone = z.object({
 
 export function undoCommand(run: Command): void {
   taskSendOptions(run.command('undo <run>'))
-    .description('undo what a failed run left that was signed to be kept (--on-failure keep)')
+    .description(
+      'undo what a failed or cancelled run left that was signed to be kept (--on-failure keep)',
+    )
     .action(async (id: string, flags: SendFlags, command: Command) => {
       const session = sessionOf(command);
       const target = parseRunId(id);
@@ -48,10 +50,10 @@ export function undoCommand(run: Command): void {
 }
 
 function assertKept({ run, state }: RunView): void {
-  if (state === 'failed') return;
+  if (state === 'failed' || state === 'cancelled') return;
   throw new HyphaError(
     'E_NOT_FOUND',
-    `${run} is ${state}: only a run that failed leaves work undone`,
+    `${run} is ${state}: only a run that failed or was cancelled leaves work undone`,
     {
       hint:
         state === 'succeeded'

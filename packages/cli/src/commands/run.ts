@@ -1,5 +1,5 @@
 import type { RunsClient } from '@hypha/client';
-import { isTerminal, type RunView } from '@hypha/protocol';
+import { isTerminal, NodeId, type RunView } from '@hypha/protocol';
 import type { Command } from 'commander';
 import { parseRunId } from '../option-parsers.ts';
 import { ago, describeError, type Output } from '../output.ts';
@@ -8,8 +8,9 @@ import { proofOf } from '../receipt-proof.ts';
 import { describeEvent } from '../run-narrative.ts';
 import { watchRuns } from '../run-watch.ts';
 import { locateProblem } from '../script-place.ts';
-import { allPages, type Session, sessionOf } from '../session.ts';
-import { readerOf, type ViaFlags, viaOptions } from '../via.ts';
+import { allPages, type Session, selectNodes, sessionOf } from '../session.ts';
+import { nodeAddress, readerOf, type ViaFlags, viaOptions } from '../via.ts';
+import { listNodes } from './node.ts';
 import { replayCommand } from './replay.ts';
 import { cancelCommand } from './run-cancel.ts';
 import { undoCommand } from './run-undo.ts';
@@ -92,6 +93,15 @@ async function showJournal(session: Session, reader: RunsClient, run: string): P
   );
 }
 
+/** Throws `E_NOT_FOUND` for a name that no node has. */
+async function findNodeId(session: Session, name: string, { via }: ViaFlags): Promise<NodeId> {
+  const id = NodeId.safeParse(name);
+  if (id.success) return id.data;
+  if (via === 'node') return NodeId.parse(nodeAddress(session.context, name).id);
+  const [found] = selectNodes(await listNodes(session), [name]);
+  return NodeId.parse(found?.id);
+}
+
 type Reader = (session: Session, reader: RunsClient, run: string, flags: ViaFlags) => Promise<void>;
 
 const READERS: Readonly<Record<string, { description: string; read: Reader }>> = {
@@ -143,12 +153,14 @@ export function runCommand(program: Command): void {
   viaOptions(run.command('list'))
     .description('runs, newest first')
     .option('--deployment <name>')
-    .option('--node <id>')
+    .option('--node <name>', 'by name or id')
     .option('--status <state>', 'accepted, running, succeeded, failed …')
     .action(async (options: ListOptions, command: Command) => {
       const session = sessionOf(command);
       const reader = readerOf(session, options);
-      const { deployment, node, status } = options;
+      const { deployment, status } = options;
+      const node =
+        options.node === undefined ? undefined : await findNodeId(session, options.node, options);
       const runs = await allPages(
         (cursor) => reader.listRuns({ deployment, node, state: status, cursor, limit: 500 }),
         5000,

@@ -84,7 +84,7 @@ export class FakeServices implements AsyncDisposable {
   }
 
   /** `context.json` of somebody with these key files. */
-  context(keys: Readonly<Record<string, string>>): Record<string, unknown> {
+  context(keys: Readonly<Record<string, string>>) {
     const [ledger, coordinator] = this.#urls;
     return { ledger, coordinator, genesis: this.#authority.genesisHash, keys, nodes: [] };
   }
@@ -141,6 +141,7 @@ export class FakeServices implements AsyncDisposable {
     if (pathname === '/v1/deployments' || pathname === '/v1/runs')
       return { items: [], nextCursor: null };
     if (pathname.endsWith('/receipt')) return receipt;
+    if (pathname.endsWith('/journal')) return { items: events, nextCursor: null };
     if (!pathname.endsWith('/events')) return view;
     reply.writeHead(200, { 'content-type': 'text/event-stream' });
     for (const event of events) {
