@@ -55,8 +55,26 @@ export class ActiveRuns {
   }
 
   claim({ entry, head }: ActiveRun, owner: Owner): RunEntry {
-    this.#owners.set(entry.run, owner);
+    // Asked again by whom the store knows: that stays so.
+    if (entry.holder === null) this.#owners.set(entry.run, owner);
     return this.keep({ entry: claimedBy(entry, owner), head }).entry;
+  }
+
+  /** Its owner is in the store from now on. */
+  confirm(run: string): void {
+    this.#owners.delete(run);
+  }
+
+  /** Whether it is owned by this one, and nothing but memory says so. */
+  isOnlyClaimed(run: string, { runner, epoch }: Pick<Owner, 'runner' | 'epoch'>): boolean {
+    const owner = this.#owners.get(run);
+    return owner?.runner === runner && owner.epoch === epoch;
+  }
+
+  /** Nobody owns it, as in the store. */
+  unclaim({ entry, head }: ActiveRun): RunEntry {
+    this.#owners.delete(entry.run);
+    return this.keep({ entry: { ...entry, holder: null }, head }).entry;
   }
 
   /** Its end may not be what the store holds. */

@@ -226,6 +226,26 @@ test('a claim without any event is not remembered by a new process', async () =>
   });
 });
 
+test('a claim that is taken back leaves the epoch to anybody, unless something was written', async () => {
+  const admission = admissionOf();
+  const { run } = admission;
+  const { journal } = fixture;
+  await journal.admit(admission);
+  await journal.claim(run, OWNER);
+  const other = { ...OWNER, runner: 'r2' };
+  await journal.unclaim(run, other);
+  expect(journal.findUnfinished(run)).toMatchObject({ holder: 'r1' });
+  await journal.unclaim(run, OWNER);
+  expect(journal.findUnfinished(run)).toMatchObject({ holder: null, epoch: 1 });
+  await expect(fixture.append(run, [started()])).rejects.toThrow(refusal('E_STALE_EPOCH'));
+  await journal.claim(run, other);
+  await fixture.append(run, [started()], other);
+  // Asked again for what it has.
+  await journal.claim(run, other);
+  await journal.unclaim(run, other);
+  await fixture.append(run, [intent(1, null)], other);
+});
+
 test('a refused append leaves no trace and the owner goes on', async () => {
   const admission = admissionOf();
   await fixture.journal.admit(admission);

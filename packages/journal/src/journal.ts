@@ -184,6 +184,14 @@ export class Journal {
     return await this.#writer.claim(run, owner);
   }
 
+  /**
+   * Takes back a claim that its runner was never told of: the epoch is anybody's again. Nothing happens once
+   * something was written under it.
+   */
+  async unclaim(run: string, owner: { runner: string; epoch: number }): Promise<void> {
+    await this.#writer.unclaim(run, owner);
+  }
+
   /** A runner that comes back says what it holds. Throws `E_STALE_EPOCH` when that is no longer its own. */
   async reattach(
     run: string,

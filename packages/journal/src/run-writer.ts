@@ -169,6 +169,17 @@ export class RunWriter {
   }
 
   /**
+   * Takes back a claim that its owner was never told of, so that the epoch is anybody's again. Nothing happens
+   * once something was written under it.
+   */
+  async unclaim(run: string, owner: Pick<Owner, 'runner' | 'epoch'>): Promise<void> {
+    await this.#locks.hold(run, async () => {
+      if (!this.#active.isOnlyClaimed(run, owner)) return;
+      this.#tell(this.#active.unclaim(await this.#active.load(run)));
+    });
+  }
+
+  /**
    * A runner that comes back with what it holds, after this process or the connection was gone. What ended
    * or was committed meanwhile is still its own, so that it may ask for the answer it lost. Throws
    * `E_STALE_EPOCH`.
@@ -265,6 +276,7 @@ export class RunWriter {
     const guard = { query: this.#updateRun(next, entry.seq), expectRows: 1 };
     await this.#deps.store.write([guard, ...plan.writes]);
     plan.apply();
+    this.#active.confirm(next.run);
     this.#active.keep({ entry: next, head });
     this.#deps.onAppended(next, built, plan.receipt);
     return { next, events: built.map(({ event }) => event) };

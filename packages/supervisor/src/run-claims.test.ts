@@ -1,3 +1,4 @@
+import { HyphaError } from '@hypha/protocol';
 import type { SecretFiles } from '@hypha/sal';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { RunClaims } from './run-claims.ts';
@@ -20,12 +21,14 @@ let asked: string[];
 let wakes: number[];
 let notices: string[];
 let held: Set<string>;
+let failure: Error | undefined;
 beforeEach(async () => {
   world = await JournalWorld.open();
   asked = [];
   wakes = [];
   notices = [];
   held = new Set();
+  failure = undefined;
   const files: SecretFiles = {
     provide: async ({ realm, deployment }, refs) => {
       asked.push(`${realm}/${deployment}`);
@@ -34,7 +37,13 @@ beforeEach(async () => {
   };
   claims = new RunClaims({
     journal: world.journal,
-    reconciler: world.reconciler,
+    reconciler: {
+      makeWay: async (entry) => {
+        if (failure !== undefined) throw failure;
+        await world.reconciler.makeWay(entry);
+      },
+      leaveAlone: (rid, run) => world.reconciler.leaveAlone(rid, run),
+    },
     secrets: files,
     revocations: { checkMayAppend: () => undefined, reasonOf: () => undefined },
     dispatcher: {
@@ -75,6 +84,26 @@ test('nobody gets a run while what it had made is being made again, whatever job
   expect(world.journal.findUnfinished(run)).toMatchObject({ holder: null, epoch: 1 });
   held.delete(run);
   expect(await claim()).toMatchObject({ run });
+});
+
+test('a claim that cannot be answered is taken back, unless the runner ends over it', async () => {
+  const run = await admitted();
+  const claim = () => claims.claim('r1', { method: 'claim', run, epoch: 1 });
+  failure = new HyphaError('E_UNAVAILABLE', 'the store has too many requests waiting');
+  await expect(claim()).rejects.toBe(failure);
+  expect(world.journal.findUnfinished(run)).toMatchObject({ holder: null, epoch: 1 });
+  failure = new HyphaError('E_INTERNAL', 'no whole chain');
+  await expect(claim()).rejects.toBe(failure);
+  expect(world.journal.findUnfinished(run)).toMatchObject({ holder: 'r1', epoch: 1 });
+});
+
+test('a second claim that cannot be answered takes nothing from who writes to the run', async () => {
+  const run = await running();
+  failure = new HyphaError('E_UNAVAILABLE', 'the store has too many requests waiting');
+  const again = claims.claim('r1', { method: 'claim', run, epoch: 1 });
+  await expect(again).rejects.toBe(failure);
+  expect(world.journal.findUnfinished(run)).toMatchObject({ holder: 'r1', epoch: 1 });
+  await world.fixture.append(run, [intent(1, null)]);
 });
 
 test('a claim tells what the deployment has, and what remains of data and of a failed run', async () => {

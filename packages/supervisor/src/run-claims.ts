@@ -3,8 +3,10 @@ import type { ClaimAnswer, RunnerRequest, SupervisorNotice } from '@hypha/journa
 import {
   type DesiredResource,
   type Envelope,
+  type ErrorCode,
   fromBase64,
   HyphaError,
+  isHyphaError,
   type JournalEvent,
   type PlanDocument,
   toProblem,
@@ -23,6 +25,9 @@ type Park = Extract<RunnerRequest, { method: 'park' }>;
 type ReadKept = Extract<RunnerRequest, { method: 'read-kept' }>;
 type Secrets = Extract<RunnerRequest, { method: 'secrets' }>;
 type Hello = Extract<RunnerRequest, { method: 'hello' }>;
+
+/** After these a runner takes a run for nobody's; after any other it ends, and what it owns is taken over. */
+const NOT_GRANTED: readonly ErrorCode[] = ['E_STALE_EPOCH', 'E_NOT_FOUND', 'E_UNAVAILABLE'];
 
 /** Of a payload that was verified when it came in: what is asked of it here. */
 const ExpectingPayload = z.object({ expect: z.record(z.string(), z.string()).optional() });
@@ -76,10 +81,10 @@ export class RunClaims {
 
   /**
    * Throws `E_STALE_EPOCH` for a job that is stale or was never ours, `E_UNAVAILABLE` while what the run had made is
-   * still being made again: it gets a job when that is done.
+   * still being made again: it gets a job when that is done. After these the run is not this runner's.
    */
   async claim(runner: string, { run, epoch }: Claim): Promise<ClaimAnswer> {
-    const { journal, reconciler, dispatcher, bootId, log } = this.#deps;
+    const { journal, dispatcher, bootId, log } = this.#deps;
     const node = this.#deps.self();
     if (dispatcher.isHeld(run)) {
       throw new HyphaError('E_UNAVAILABLE', `${run} waits for its resources to be restored`);
@@ -94,6 +99,29 @@ export class RunClaims {
         else log.error({ ...fields, alarm: true }, 'queue job refused');
         throw err;
       });
+    try {
+      return await this.#answer(entry, node);
+    } catch (error) {
+      if (isHyphaError(error) && NOT_GRANTED.includes(error.code))
+        await this.#takeBack(runner, { run, epoch });
+      throw error;
+    }
+  }
+
+  /** The runner is going to take the run for nobody's. Throws `E_INTERNAL`, over which it ends instead. */
+  async #takeBack(runner: string, { run, epoch }: Pick<RunEntry, 'run' | 'epoch'>): Promise<void> {
+    const { journal, log } = this.#deps;
+    try {
+      await journal.unclaim(run, { runner, epoch });
+      log.warn({ runner, run, epoch }, 'claim taken back');
+    } catch (cause) {
+      throw new HyphaError('E_INTERNAL', `cannot take back the claim of ${run}`, { cause });
+    }
+  }
+
+  async #answer(entry: RunEntry, node: NodeSelf): Promise<ClaimAnswer> {
+    const { journal, reconciler, bootId } = this.#deps;
+    const { run, epoch } = entry;
     await reconciler.makeWay(entry);
     const [envelope, events, secrets] = await Promise.all([
       journal.runs.readEnvelope(run),
