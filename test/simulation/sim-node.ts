@@ -50,6 +50,8 @@ export class SimNode {
   readonly world: SimWorld;
   readonly queue: SimQueue;
   runners: SimRunner[] = [];
+  // Dead, and what they owned is being given away
+  readonly #burying = new Set<string>();
   readonly #clock: SimClock;
   readonly #random: SeededRandom;
   readonly #authority: Authority;
@@ -250,11 +252,12 @@ export class SimNode {
   async #bury(runner: SimRunner): Promise<void> {
     this.world.dropHands(runner.name);
     const life = this.#life;
+    this.#burying.add(runner.name);
     await this.#clock.sleep(this.#random.int(1, 50));
     this.runners = this.runners.filter((each) => each !== runner);
-    if (life === undefined || life.isDead) return;
-    await life.takeover.takeOverFrom(runner.name);
-    if (!life.isDead) this.#startRunner(life);
+    if (life !== undefined && !life.isDead) await life.takeover.takeOverFrom(runner.name);
+    this.#burying.delete(runner.name);
+    if (life?.isDead === false) this.#startRunner(life);
   }
 
   async #ask<T>(runner: SimRunner, question: (claims: RunClaims) => Promise<T>): Promise<T> {
@@ -292,6 +295,8 @@ export class SimNode {
         if (isSilent) this.killRunner(runner);
       }
       if (look % (LIMITS.sweepMs / LOOK_MS) === 0) {
+        const living = this.runners.filter(({ isDead }) => !isDead).map(({ name }) => name);
+        void life.takeover.sweep(new Set([...living, ...this.#burying]));
         life.dispatcher.refill();
         life.settlement.sweep();
       }

@@ -246,6 +246,13 @@ test('a claim that is taken back leaves the epoch to anybody, unless something w
   await fixture.append(run, [intent(1, null)], other);
 });
 
+test('a run is taken over from the one that is named, and from no other', async () => {
+  const { run } = await fixture.start();
+  expect(await fixture.journal.takeOver(run, 'r2')).toMatchObject({ holder: 'r1', epoch: 1 });
+  expect(await fixture.journal.takeOver(run, 'r1')).toMatchObject({ holder: null, epoch: 2 });
+  expect(await fixture.journal.takeOver(run, 'r1')).toMatchObject({ holder: null, epoch: 2 });
+});
+
 test('a refused append leaves no trace and the owner goes on', async () => {
   const admission = admissionOf();
   await fixture.journal.admit(admission);

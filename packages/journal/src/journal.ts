@@ -222,9 +222,12 @@ export class Journal {
     return await this.#writer.finishUnclaimed(run, body);
   }
 
-  /** The next epoch, owned by nobody. Call only once everything the owner started is dead. */
-  async takeOver(run: string): Promise<RunEntry> {
-    return await this.#writer.takeOver(run);
+  /**
+   * The next epoch, owned by nobody. Call only once everything the owner started is dead. Nothing changes when
+   * `runner` is named and is not the owner any more.
+   */
+  async takeOver(run: string, runner?: string): Promise<RunEntry> {
+    return await this.#writer.takeOver(run, runner);
   }
 
   /**

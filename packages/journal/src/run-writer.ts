@@ -196,13 +196,15 @@ export class RunWriter {
 
   /**
    * Ends the ownership of a dead runner: the next epoch, owned by nobody, durably. From here its appends are
-   * refused. Call only once everything it started is dead (design §7).
+   * refused. Call only once everything it started is dead (design §7). Changes nothing when the owner is another
+   * than the one that is named.
    */
-  async takeOver(run: string): Promise<RunEntry> {
-    return await this.#locks.hold(
-      run,
-      async () => await this.#endEpoch(await this.#active.load(run)),
-    );
+  async takeOver(run: string, runner?: string): Promise<RunEntry> {
+    return await this.#locks.hold(run, async () => {
+      const active = await this.#active.load(run);
+      const isMeant = runner === undefined || active.entry.holder === runner;
+      return isMeant ? await this.#endEpoch(active) : this.#tell(active.entry);
+    });
   }
 
   async #endEpoch({ entry, head }: ActiveRun): Promise<RunEntry> {

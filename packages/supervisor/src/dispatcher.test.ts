@@ -282,6 +282,25 @@ test('runs of a dead runner get the next epoch and a job at once', async () => {
   expect(jobs).toEqual([{ run, epoch: 2 }]);
 });
 
+test('a claim that is through only after its runner was buried is taken over by the next sweep', async () => {
+  const [buried, living] = [await admit({ deployment: 'a' }), await admit({ deployment: 'b' })];
+  await world.restart();
+  dispatcher = newDispatcher();
+  const takeover = newTakeover();
+  // The journal of the run has to be read first.
+  const claimed = world.journal.claim(buried, { runner: 'r1', epoch: 1, bootId: 'boot-1' });
+  await takeover.takeOverFrom('r1');
+  await claimed;
+  await world.journal.claim(living, { runner: 'r2', epoch: 1, bootId: 'boot-1' });
+  await dispatcher.idle();
+  jobs = [];
+  await takeover.sweep(new Set(['r2']));
+  await dispatcher.idle();
+  expect(jobs).toEqual([{ run: buried, epoch: 2 }]);
+  expect(world.journal.findUnfinished(living)).toMatchObject({ holder: 'r2', epoch: 1 });
+  expect(takeover.takeovers).toBe(1);
+});
+
 test('after a reboot a run gets its job once what it had made is there again', async () => {
   const run = await world.begin([desiredOf('container', 'web')]);
   await world.restart();

@@ -20,6 +20,7 @@ export class RunTakeover {
   readonly #deps: TakeoverDeps;
   readonly #restores = new Turns(LIMITS.deploymentsAtOnce);
   #takeovers = 0;
+  #isSweeping = false;
 
   constructor(deps: TakeoverDeps) {
     this.#deps = deps;
@@ -51,20 +52,45 @@ export class RunTakeover {
 
   /** Everything this runner started is dead. Its runs get their next epoch and a new job at once. */
   async takeOverFrom(runner: string): Promise<void> {
-    const owned = this.#list((entry) => isClaimable(entry) && entry.holder === runner);
+    await this.#takeOverAll(this.#list((entry) => entry.holder === runner && isClaimable(entry)));
+  }
+
+  /**
+   * Takes over what belongs to none of the living: it came to a runner after everything that one had was given
+   * away. Never rejects: the next sweep tries again.
+   * @param living runners that own runs, and those whose runs are being given away
+   */
+  async sweep(living: ReadonlySet<string>): Promise<void> {
+    if (this.#isSweeping) return;
+    const isLeft = ({ holder }: RunEntry) => holder !== null && !living.has(holder);
+    const left = this.#list((entry) => isLeft(entry) && isClaimable(entry));
+    if (left.length === 0) return;
+    this.#isSweeping = true;
+    try {
+      await this.#takeOverAll(left);
+    } catch (err) {
+      this.#deps.log.error({ err }, 'runs of dead runners cannot be given away');
+    } finally {
+      this.#isSweeping = false;
+    }
+  }
+
+  async #takeOverAll(owned: readonly RunEntry[]): Promise<void> {
     const taken = await Promise.allSettled(owned.map((entry) => this.#takeOver(entry)));
-    await this.#deps.hopeless.judge(taken.flatMap(fulfilled).filter(isClaimable));
+    await this.#deps.hopeless.judge(taken.flatMap(fulfilled).flat().filter(isClaimable));
     this.#deps.dispatcher.kick();
     const failed = taken.find(({ status }) => status === 'rejected');
     if (failed?.status === 'rejected') throw failed.reason;
   }
 
-  async #takeOver({ run, holder }: RunEntry): Promise<RunEntry> {
+  /** None when its owner is another by now. */
+  async #takeOver({ run, holder, epoch }: RunEntry): Promise<RunEntry[]> {
     const { journal, log } = this.#deps;
-    const entry = await journal.takeOver(run);
+    const entry = await journal.takeOver(run, holder ?? undefined);
+    if (entry.epoch === epoch) return [];
     this.#takeovers++;
     log.warn({ run, epoch: entry.epoch, runner: holder }, 'run taken over');
-    return entry;
+    return [entry];
   }
 
   #list(wanted: (entry: RunEntry) => boolean): RunEntry[] {

@@ -81,7 +81,7 @@ export class RunnerPool {
     return [...this.#runners.values()].filter(({ line }) => line !== undefined).length;
   }
 
-  /** Ids of runners that may own runs. */
+  /** Ids of runners that may own runs: one that is gone stays until what it owned was given away. */
   get ids(): ReadonlySet<string> {
     return new Set(this.#runners.keys());
   }

@@ -209,6 +209,7 @@ export class Supervisor {
         this.#dispatcher.refill();
         this.#settlement.sweep();
         // None of these rejects.
+        void this.#takeover.sweep(this.#pool.ids);
         void this.#pool.sweep();
         void secrets.sweep();
         void this.#dateJournal();
