@@ -42,6 +42,7 @@ export {
   type Query,
   type StreamRequest,
 } from './hypha-client.ts';
+export { isLedgerAway } from './ledger-away.ts';
 export { Challenge, LedgerClient, type NodeQuery, ReportsAccepted } from './ledger-client.ts';
 export { NodeClient, type ResourceName } from './node-client.ts';
 export type { PageQuery } from './page-query.ts';

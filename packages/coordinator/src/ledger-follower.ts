@@ -1,4 +1,4 @@
-import { isAuthorityFork } from '@hypha/client';
+import { isAuthorityFork, isLedgerAway } from '@hypha/client';
 import { HyphaError, isHyphaError } from '@hypha/protocol';
 import type { Logger } from '@hypha/service';
 import type { AuthorityMirror } from './authority-mirror.ts';
@@ -167,7 +167,7 @@ export class LedgerFollower {
 
   #sayHeadFault(err: unknown): void {
     const code = isHyphaError(err) ? err.code : 'unknown';
-    const isAway = isHyphaError(err) && err.retryable;
+    const isAway = isLedgerAway(err);
     const level = code === this.#headFault || isAway ? 'debug' : 'error';
     this.#headFault = code;
     this.#deps.log[level]({ err, ...(isAway ? {} : { alarm: true }) }, 'head of the log not taken');

@@ -4,9 +4,13 @@
  * process ends, so that it can be fenced and its run taken over (design §7).
  */
 import { type Clock, type Fault, type Guest, runSaga } from '@hypha/engine';
-import { type ClaimAnswer, connectJournal, type JournalConnection } from '@hypha/journal/client';
 import {
-  type ErrorCode,
+  CLAIM_REFUSALS,
+  type ClaimAnswer,
+  connectJournal,
+  type JournalConnection,
+} from '@hypha/journal/client';
+import {
   fromProblem,
   type GuestRequest,
   HyphaError,
@@ -23,9 +27,6 @@ import type { RunSecrets } from './run-secrets.ts';
 
 /** The supervisor takes a runner that holds runs and is silent for some of these to be stopped. */
 const BEAT_MS = 2_000;
-
-/** Refusals of a claim after which the run is nobody's. */
-const NOT_GRANTED: readonly ErrorCode[] = ['E_STALE_EPOCH', 'E_NOT_FOUND', 'E_UNAVAILABLE'];
 
 export interface GuestSource {
   /** Starts a host ahead of the run that will need it. */
@@ -168,7 +169,7 @@ class Runner {
     try {
       return await journal.claim(run, epoch);
     } catch (error) {
-      if (!isHyphaError(error) || !NOT_GRANTED.includes(error.code)) throw error;
+      if (!isHyphaError(error) || !CLAIM_REFUSALS.includes(error.code)) throw error;
       const alarm = error.code === 'E_UNAVAILABLE' ? {} : { alarm: 'refused-job' };
       this.#deps.log.warn({ ...alarm, run, epoch, err: error }, 'queue job dropped');
       return undefined;

@@ -1,4 +1,4 @@
-import { CoordinatorClient, LedgerClient } from '@hypha/client';
+import { CoordinatorClient, isLedgerAway, LedgerClient } from '@hypha/client';
 import {
   type Boot,
   type Joined,
@@ -25,7 +25,6 @@ import type { Clock } from './clock.ts';
 import { EventDelivery } from './event-delivery.ts';
 import { FleetLog } from './fleet-log.ts';
 import { readInbox } from './inbox-reader.ts';
-import { isLedgerAway } from './ledger-away.ts';
 import { ReceiptDelivery } from './receipt-delivery.ts';
 import { RetryLoop } from './retry-loop.ts';
 import type { StateFolder } from './state-folder.ts';

@@ -1,3 +1,4 @@
+import { isLedgerAway } from '@hypha/client';
 import { type AuthorityFollower, LogFollower, type LogPort } from '@hypha/identity';
 import {
   type Authority,
@@ -10,7 +11,6 @@ import {
 } from '@hypha/protocol';
 import type { Logger } from '@hypha/service';
 import type { Clock } from './clock.ts';
-import { isLedgerAway } from './ledger-away.ts';
 import { LIMITS } from './supervisor-limits.ts';
 
 /** The fleet's log as this node sees it: who may ask it, and how fresh that knowledge is. */

@@ -1,9 +1,13 @@
 import type { Journal, RunEntry } from '@hypha/journal';
-import type { ClaimAnswer, RunnerRequest, SupervisorNotice } from '@hypha/journal/client';
+import {
+  CLAIM_REFUSALS,
+  type ClaimAnswer,
+  type RunnerRequest,
+  type SupervisorNotice,
+} from '@hypha/journal/client';
 import {
   type DesiredResource,
   type Envelope,
-  type ErrorCode,
   fromBase64,
   HyphaError,
   isHyphaError,
@@ -25,9 +29,6 @@ type Park = Extract<RunnerRequest, { method: 'park' }>;
 type ReadKept = Extract<RunnerRequest, { method: 'read-kept' }>;
 type Secrets = Extract<RunnerRequest, { method: 'secrets' }>;
 type Hello = Extract<RunnerRequest, { method: 'hello' }>;
-
-/** After these a runner takes a run for nobody's; after any other it ends, and what it owns is taken over. */
-const NOT_GRANTED: readonly ErrorCode[] = ['E_STALE_EPOCH', 'E_NOT_FOUND', 'E_UNAVAILABLE'];
 
 /** Of a payload that was verified when it came in: what is asked of it here. */
 const ExpectingPayload = z.object({ expect: z.record(z.string(), z.string()).optional() });
@@ -102,7 +103,7 @@ export class RunClaims {
     try {
       return await this.#answer(entry, node);
     } catch (error) {
-      if (isHyphaError(error) && NOT_GRANTED.includes(error.code))
+      if (isHyphaError(error) && CLAIM_REFUSALS.includes(error.code))
         await this.#takeBack(runner, { run, epoch });
       throw error;
     }

@@ -7,6 +7,7 @@ export {
 export { LineChannel } from './line-channel.ts';
 export {
   AppendAnswer,
+  CLAIM_REFUSALS,
   ClaimAnswer,
   HELD_RUNS_MAX,
   KeptAnswer,

@@ -6,6 +6,7 @@
 import {
   DesiredResource,
   Envelope,
+  type ErrorCode,
   JournalBody,
   JournalEvent,
   Name,
@@ -68,6 +69,13 @@ export const RunnerRequest = z.discriminatedUnion('method', [
   z.strictObject({ method: z.literal('beat') }),
 ]);
 export type RunnerRequest = z.infer<typeof RunnerRequest>;
+
+/** Refusals of a claim after which the run is nobody's here. After any other the runner ends: it may own the run. */
+export const CLAIM_REFUSALS: readonly ErrorCode[] = [
+  'E_STALE_EPOCH',
+  'E_NOT_FOUND',
+  'E_UNAVAILABLE',
+];
 
 /** A request on the wire. */
 export const NumberedRequest = z.strictObject({ id: z.int().min(1), request: RunnerRequest });
