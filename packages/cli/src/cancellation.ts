@@ -164,7 +164,7 @@ async function viewIfThere(
   try {
     return await reader.run(run, { signal });
   } catch (error) {
-    if (signal.aborted || isHyphaError(error, 'E_UNAVAILABLE')) return undefined;
+    if (signal.aborted || (isHyphaError(error) && error.retryable)) return undefined;
     throw error;
   }
 }
