@@ -12,7 +12,7 @@ import {
 } from '@hypha/protocol';
 import { generateKey, nodeVerifier } from '@hypha/protocol/node';
 import { createLogger } from '@hypha/service';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { readCancels } from './cancel-memory.ts';
 import { cancellationWrites } from './cancellation-writes.ts';
 import { ChangeFeed } from './change-feed.ts';
@@ -21,7 +21,7 @@ import { expireCancels, expireMessages } from './expiry.ts';
 import { settleCancel } from './outbox-cancel.ts';
 import type { OutboxDeps } from './outbox-deps.ts';
 import { forgetOldCancels } from './retention.ts';
-import { RunBook } from './run-book.ts';
+import { RunBook, runTopic } from './run-book.ts';
 import { newRun, viewOf } from './run-record.ts';
 import { acceptanceWrites, learnedWrites, type SignedScript } from './submission-writes.ts';
 import { digestOfEnvelope } from './testing/fake-node.ts';
@@ -236,10 +236,14 @@ test('a run that goes on while its cancel expires is judged again, and what foll
   const busy = beforeItsWrite(store, async () => {
     await store.write([{ query: store.db.updateTable('runs').set({ last_seq: 7 }) }]);
   });
-  const sweep = { changes, bell: new Doorbell(), clock, log };
+  const bell = new Doorbell();
+  const ring = vi.spyOn(bell, 'ring');
+  const sweep = { changes, bell, clock, log };
   await expireCancels({ ...sweep, store: busy });
   expect((await run()).cancel_requested_at).not.toBeNull();
+  expect(ring).not.toHaveBeenCalled();
   await expireCancels({ ...sweep, store });
+  expect(ring).toHaveBeenCalledWith(runTopic('run'));
   expect((await run()).cancel_requested_at).toBeNull();
   const told = await changes.listAfter(0);
   expect(JSON.parse(told.at(-1)?.data ?? '')).not.toHaveProperty('cancelRequestedAt');
