@@ -33,6 +33,17 @@ function changesOf(plan: PlanDocument) {
 }
 
 describe('a plan', () => {
+  test('keeps what the deployment has where the script copes with a refusal of it', async () => {
+    const rig = new SagaRig(async ({ call }) => {
+      await call('box.ensure', 'old', { size: 0 }).then(undefined, () => undefined);
+    }, PLAN);
+    rig.world.boxes.set(...box('old', 5));
+    rig.committed = [recorded('box', 'old'), recorded('box', 'gone')];
+    const plan = await planOf(rig);
+    expect(changesOf(plan)).toEqual([['old', 'refuse']]);
+    expect(plan.removals).toMatchObject([{ name: 'gone' }]);
+  });
+
   test('says of every call what it would do, and does nothing', async () => {
     const rig = new SagaRig(async ({ call, log }) => {
       log('planning');

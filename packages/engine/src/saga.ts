@@ -175,7 +175,9 @@ async function runMode(
 /** The commit point: one append, all or nothing. After it the run only goes forward, by the supervisor. */
 async function commit(context: SagaContext, output: string): Promise<SagaOutcome> {
   const outputSha256 = hex(context.verifier.sha256(utf8(output)));
-  const desired = [...context.record.declared.values(), ...listCopedWith(context)];
+  // What only looks, or works on what is there, declares nothing, whatever it tried.
+  const isApply = context.grant.payload.mode === 'apply';
+  const desired = isApply ? [...context.record.declared.values(), ...listCopedWith(context)] : [];
   const body = { type: 'committed', output, outputSha256, desired } as const;
   const bytes = jsonBytes(body);
   if (bytes > ENGINE_LIMITS.committedBytesMax) {

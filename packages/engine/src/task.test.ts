@@ -38,6 +38,15 @@ describe('a task', () => {
     expect(rig.world.effects).toEqual([]);
   });
 
+  test('declares nothing where its script copes with that it may not', async () => {
+    const rig = taskRig(async ({ call }) => {
+      await call('box.ensure', 'old', { size: 5 }).then(undefined, () => undefined);
+      await call('box.run', 'old');
+    });
+    expect((await rig.run()).state).toBe('committed');
+    expect(rig.bodiesOf('committed')).toMatchObject([{ desired: [] }]);
+  });
+
   test('that fails is undone', async () => {
     const rig = taskRig(async ({ call }) => {
       await call('box.paint', 'old', { colour: 'red' });
