@@ -64,18 +64,23 @@ export class SimGuest implements Guest {
   async #do(op: Op): Promise<void> {
     switch (op.op) {
       case 'ensure':
-        return await this.#call('thing.ensure', op.name, {
-          size: op.size,
-          fails: op.fails ?? 'never',
-        });
+        await this.#call('thing.ensure', op.name, { size: op.size, fails: op.fails ?? 'never' });
+        return;
       case 'mark':
-        return await this.#call('thing.mark', op.name, { mark: op.mark });
+        await this.#call('thing.mark', op.name, { mark: op.mark });
+        return;
       case 'run':
-        return await this.#call('thing.run', op.name, { idempotent: op.idempotent });
+        await this.#call('thing.run', op.name, {
+          idempotent: op.idempotent,
+          mayBeDown: op.mayBeDown ?? false,
+        });
+        return;
       case 'peek':
-        return await this.#call('thing.peek', op.name, null);
+        await this.#call('thing.peek', op.name, null);
+        return;
       case 'sleep':
-        return await this.#call('sleep', null, { duration: op.ms });
+        await this.#call('sleep', null, { duration: op.ms });
+        return;
       case 'log':
         this.#logs.push({ message: 'line', fields: {} });
         return;
@@ -86,21 +91,29 @@ export class SimGuest implements Guest {
         return;
       case 'try':
         return await this.#do(op.one).catch(() => undefined);
+      case 'undo':
+        return await this.#undo(op.run);
       default:
         op satisfies never;
     }
   }
 
-  async #call(verb: string, name: string | null, args: Json): Promise<void> {
+  /** As `undo` of the prelude does it, for what fits one answer. */
+  async #undo(run: string): Promise<void> {
+    const kept = (await this.#call('run.kept', null, { run })) as { readonly step: number }[];
+    for (const { step } of kept) await this.#call('run.undo', null, { run, step });
+  }
+
+  async #call(verb: string, name: string | null, args: Json): Promise<Json> {
     this.#made += 1;
     const call = this.#made;
     this.#calls.push({ call, verb, name, args });
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const { promise, resolve, reject } = Promise.withResolvers<Json>();
     this.#waiting.set(call, (outcome) => {
-      if (outcome.ok) resolve();
+      if (outcome.ok) resolve(outcome.value);
       else reject(Object.assign(new Error(outcome.error.message), { code: outcome.error.code }));
     });
-    await promise;
+    return await promise;
   }
 
   #fail(error: unknown): void {

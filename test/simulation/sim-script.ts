@@ -6,18 +6,27 @@ export type Op =
   | {
       readonly op: 'ensure';
       readonly name: string;
+      /** 0 is refused before anything is done. */
       readonly size: number;
       readonly fails?: 'once' | 'always';
     }
   | { readonly op: 'mark'; readonly name: string; readonly mark: string }
-  | { readonly op: 'run'; readonly name: string; readonly idempotent: boolean }
+  | {
+      readonly op: 'run';
+      readonly name: string;
+      readonly idempotent: boolean;
+      /** The script has not declared it: after a reboot nobody waits for it to come up. */
+      readonly mayBeDown?: boolean;
+    }
   | { readonly op: 'peek'; readonly name: string }
   | { readonly op: 'sleep'; readonly ms: number }
   | { readonly op: 'log' }
   | { readonly op: 'throw' }
   | { readonly op: 'all'; readonly ops: readonly Op[] }
   /** Goes on whatever becomes of it. */
-  | { readonly op: 'try'; readonly one: Op };
+  | { readonly op: 'try'; readonly one: Op }
+  /** As `hypha run undo` has it done: what a failed run was signed to keep. */
+  | { readonly op: 'undo'; readonly run: string };
 
 export type ScriptOps = readonly Op[];
 
@@ -26,12 +35,43 @@ const NAMES = ['a', 'b', 'c', 'd'] as const;
 /** A script over a few things: declared one by one or at once, changed, looked at, waited for; some fail. */
 export function writeOps(random: SeededRandom): ScriptOps {
   const names = NAMES.slice(0, random.int(1, NAMES.length));
-  const declare = names.map((name): Op => ensure(random, name));
+  const declare = names.map((name): Op => {
+    return random.chance(0.06) ? { op: 'try', one: inVain(random, name) } : ensure(random, name);
+  });
   const ops: Op[] = random.chance(0.5) ? [{ op: 'all', ops: declare }] : declare;
   const count = random.int(0, 8);
   for (let index = 0; index < count; index++) ops.push(action(random, names));
   if (random.chance(0.2)) ops.push({ op: 'throw' });
   return ops;
+}
+
+/** A script on what is there, or is not: it looks and changes, and a declaration of it is refused. */
+export function writeTask(random: SeededRandom): ScriptOps {
+  const names = NAMES.slice(0, random.int(1, NAMES.length));
+  const ops: Op[] = [];
+  const count = random.int(1, 4);
+  for (let index = 0; index < count; index++) {
+    const one = asUndeclared(action(random, names));
+    ops.push(random.chance(0.6) ? { op: 'try', one } : one);
+  }
+  if (random.chance(0.15)) ops.push({ op: 'throw' });
+  return ops;
+}
+
+function asUndeclared(op: Op): Op {
+  if (op.op === 'all') return { ...op, ops: op.ops.map(asUndeclared) };
+  return op.op === 'run' ? { ...op, mayBeDown: true } : op;
+}
+
+/** Every op that calls something, in the order of the calls. */
+export function callsOf(op: Op): readonly Op[] {
+  if (op.op === 'all') return op.ops.flatMap(callsOf);
+  return op.op === 'try' ? callsOf(op.one) : [op];
+}
+
+function inVain(random: SeededRandom, name: string): Op {
+  if (random.chance(0.3)) return { op: 'ensure', name, size: 0 };
+  return { op: 'ensure', name, size: random.int(1, 3), fails: 'always' };
 }
 
 function ensure(random: SeededRandom, name: string): Op {
@@ -57,7 +97,7 @@ function action(random: SeededRandom, names: readonly string[]): Op {
     case 6:
       return { op: 'all', ops: names.map((each): Op => ({ op: 'mark', name: each, mark: 'w' })) };
     case 7:
-      return { op: 'try', one: ensure(random, name) };
+      return { op: 'try', one: random.chance(0.4) ? inVain(random, name) : ensure(random, name) };
     default:
       return {
         op: 'all',

@@ -35,13 +35,21 @@ const EnsureArgs = z.strictObject({
   fails: z.enum(['never', 'once', 'always']),
 });
 const MarkArgs = z.strictObject({ mark: z.string() });
-const RunArgs = z.strictObject({ idempotent: z.boolean() });
+const RunArgs = z.strictObject({ idempotent: z.boolean(), mayBeDown: z.boolean() });
 const Before = z.strictObject({ thing: Thing.nullable() });
 
 /** Longest that one half of an effect takes, milliseconds. */
 const HALF_MS_MAX = 40;
 /** Of calls that meet a machine that is busy. */
 const BUSY_SHARE = 0.03;
+
+/** One change of a thing. */
+export interface Touch {
+  readonly atMs: number;
+  readonly deployment: string;
+  /** `<run>/<step>` it was done or undone for; null for what no run did. */
+  readonly op: string | null;
+}
 
 /** Whose hands an effect is in: once it is dead, what it was about to do never happens. */
 export interface Actor {
@@ -54,10 +62,13 @@ export class SimWorld {
   readonly things = new Map<Rid, Thing>();
   /** Everything that must never happen. */
   readonly violations: string[] = [];
+  readonly touches: Touch[] = [];
   // op → how often its call that may happen once has happened
   readonly #runs = new Map<string, number>();
   // ops that failed once already
   readonly #failed = new Set<string>();
+  // run and rid of declarations that failed for good
+  readonly #inVain = new Set<string>();
   // rid → who is at work on it
   readonly #hands = new Map<Rid, string>();
   readonly #clock: SimClock;
@@ -71,7 +82,10 @@ export class SimWorld {
   /** The power is cut and comes back: things are there, and down. */
   reboot(): void {
     this.#hands.clear();
-    for (const [rid, thing] of this.things) this.things.set(rid, { ...thing, up: false });
+    for (const [rid, thing] of this.things) {
+      this.things.set(rid, { ...thing, up: false });
+      this.#touch(thing, null);
+    }
   }
 
   /** All that this actor had begun has ended, as it stands. */
@@ -91,7 +105,10 @@ export class SimWorld {
           observe: async (record) => this.#observe(record),
           converge: (record, signal) => this.#converge(actor, record, signal),
           remove: async (record, { signal }) => {
-            await this.#half(actor, record.rid, signal, () => this.things.delete(record.rid));
+            await this.#half(actor, record.rid, signal, () => {
+              this.things.delete(record.rid);
+              this.#touch(record, null);
+            });
           },
           list: async () =>
             [...this.things.values()].map((thing) => ({ rid: thing.rid, label: labelText(thing) })),
@@ -110,7 +127,13 @@ export class SimWorld {
       spec: ({ size }) => ({ spec: { size }, uses: { ...NO_USE, storageBytes: size } }),
       plan: async (context, { size }) => {
         await this.#look(actor);
-        const thing = this.things.get(onResource(context).rid) ?? null;
+        const { rid } = onResource(context);
+        const planned = context.planned?.find(rid);
+        if (planned !== undefined) {
+          const isSame = planned.specHash === specHashOf({ size });
+          return { action: isSame ? 'no-op' : 'update', before: null };
+        }
+        const thing = this.things.get(rid) ?? null;
         const action =
           thing === null
             ? 'create'
@@ -119,19 +142,22 @@ export class SimWorld {
               : 'update';
         return { action, before: { thing } };
       },
+      predict: async (context) => {
+        return { $rid: onResource(context).rid, kind: 'thing', name: context.name };
+      },
       apply: async (context, { size, fails }) => {
         const { rid } = onResource(context);
         await this.#tryLuck(context, fails === 'once');
         const label = labelForStep(onResource(context), 'thing', { size });
-        if (!this.things.has(rid)) {
-          const begun = { ...label, size: 0, mark: '', whole: false, up: true };
-          await this.#half(actor, rid, context.signal, () => this.things.set(rid, begun));
+        const known = this.things.get(rid);
+        if (known?.whole === true && known.size === size) {
+          // As it was made, so that whoever made it can undo it.
+          if (!known.up) await this.#bringUp(actor, context);
+        } else await this.#make(actor, context, label, size);
+        if (fails === 'always') {
+          this.#inVain.add(`${context.run} ${rid}`);
+          throw new HyphaError('E_HEALTH', 'it falls apart each time');
         }
-        await this.#half(actor, rid, context.signal, () => {
-          const { createdBy, mark } = this.things.get(rid) ?? { ...label, mark: '' };
-          this.things.set(rid, { ...label, createdBy, mark, size, whole: true, up: true });
-        });
-        if (fails === 'always') throw new HyphaError('E_HEALTH', 'it falls apart each time');
         return { $rid: rid, kind: 'thing', name: context.name };
       },
       probe: async (context, { size }) => {
@@ -147,6 +173,36 @@ export class SimWorld {
     });
   }
 
+  async #make(
+    actor: Actor,
+    context: StepContext,
+    label: ResourceLabel,
+    size: number,
+  ): Promise<void> {
+    const { rid } = onResource(context);
+    if (!this.things.has(rid)) {
+      const begun = { ...label, size: 0, mark: '', whole: false, up: true };
+      await this.#half(actor, rid, context.signal, () => {
+        this.things.set(rid, begun);
+        this.#touch(context, context.op);
+      });
+    }
+    await this.#half(actor, rid, context.signal, () => {
+      this.#touch(context, context.op);
+      const { createdBy, mark } = this.things.get(rid) ?? { ...label, mark: '' };
+      this.things.set(rid, { ...label, createdBy, mark, size, whole: true, up: true });
+    });
+  }
+
+  async #bringUp(actor: Actor, context: StepContext): Promise<void> {
+    const { rid } = onResource(context);
+    await this.#half(actor, rid, context.signal, () => {
+      this.#touch(context, context.op);
+      const thing = this.things.get(rid);
+      if (thing !== undefined) this.things.set(rid, { ...thing, up: true });
+    });
+  }
+
   #mark(actor: Actor): SalVerb {
     return defineVerb<z.infer<typeof MarkArgs>>({
       verb: 'thing.mark',
@@ -156,8 +212,10 @@ export class SimWorld {
       parse: (args) => parseArguments('thing.mark', MarkArgs, args),
       plan: async (context) => {
         await this.#look(actor);
+        if (isPlanned(context)) return { action: 'update', before: null };
         return { action: 'update', before: { thing: this.#get(context) } };
       },
+      predict: async (_context, { mark }) => mark,
       apply: async (context, { mark }) => {
         await this.#tryLuck(context, false);
         const thing = this.#get(context);
@@ -166,6 +224,7 @@ export class SimWorld {
           const now = this.#get(context);
           if (now.mark === mark && now.lastOp === context.op)
             this.#violate(`${context.op} marked twice`);
+          this.#touch(context, context.op);
           this.things.set(thing.rid, { ...now, mark, lastOp: context.op });
         });
         return mark;
@@ -188,9 +247,11 @@ export class SimWorld {
       kind: 'thing',
       parse: (args) => parseArguments('thing.run', RunArgs, args),
       plan: async () => ({ action: 'run', before: null }),
-      apply: async (context, { idempotent }) => {
+      apply: async (context, { idempotent, mayBeDown }) => {
+        // The engine of a dead process may come as far as this.
+        await actor.pass();
         const thing = this.#get(context);
-        if (!thing.up) this.#violate(`${context.op} ran in a thing that is down`);
+        if (!thing.up) this.#refuseDown(context, mayBeDown);
         await this.#clock.sleep(this.#random.int(1, HALF_MS_MAX), context.signal);
         await actor.pass();
         const times = (this.#runs.get(context.op) ?? 0) + 1;
@@ -211,6 +272,14 @@ export class SimWorld {
       kind: 'thing',
       parse: (args) => args,
       plan: async () => ({ action: 'run', before: null }),
+      predict: async (context) => {
+        await this.#look(actor);
+        const { rid } = onResource(context);
+        const marks = context.planned?.stepsOn(rid).filter(({ verb }) => verb === 'thing.mark');
+        const last = MarkArgs.safeParse(marks?.at(-1)?.args).data;
+        if (last !== undefined) return last.mark;
+        return isPlanned(context) ? (this.things.get(rid)?.mark ?? '') : this.#get(context).mark;
+      },
       apply: async (context) => {
         await this.#look(actor);
         return this.#get(context).mark;
@@ -222,6 +291,7 @@ export class SimWorld {
     const { rid, op } = onResource(context);
     const { thing: before } = Before.parse(beforeJson);
     await this.#half(actor, rid, context.signal, () => {
+      this.#touch(context, op);
       const now = this.things.get(rid);
       if (before === null) {
         if (now?.createdBy === op) this.things.delete(rid);
@@ -241,6 +311,7 @@ export class SimWorld {
   async #converge(actor: Actor, record: ResourceRecord, signal: AbortSignal): Promise<void> {
     const { size } = z.object({ size: z.int() }).parse(record.spec);
     await this.#half(actor, record.rid, signal, () => {
+      this.#touch(record, null);
       const now = this.things.get(record.rid);
       const label = now ?? { ...labelForRecord(record), mark: '' };
       this.things.set(record.rid, {
@@ -284,7 +355,23 @@ export class SimWorld {
     return thing;
   }
 
+  #touch({ deployment }: { readonly deployment: string }, op: string | null): void {
+    this.touches.push({ atMs: this.#clock.nowMs(), deployment, op });
+  }
+
+  /** After a reboot only what an apply declared is up again before that goes on. */
+  #refuseDown({ op, run, rid, name }: StepContext, mayBeDown: boolean): void {
+    if (mayBeDown || this.#inVain.has(`${run} ${rid}`))
+      throw new HyphaError('E_HEALTH', `the thing ${name} is down`);
+    this.#violate(`${op} ran in a thing that is down`);
+  }
+
   #violate(line: string): void {
     this.violations.push(line);
   }
+}
+
+/** True when an earlier step of the plan would have made it. */
+function isPlanned(context: StepContext): boolean {
+  return context.planned?.find(onResource(context).rid) !== undefined;
 }

@@ -4,15 +4,25 @@ import {
   firstBrokenEvent,
   fromBase64,
   isHyphaError,
-  isTerminal,
   type JournalEvent,
   signScript,
 } from '@hypha/protocol';
 import { generateKey, nodeVerifier } from '@hypha/protocol/node';
 import { createFleet, SeededRandom } from '@hypha/testkit';
 import { SimClock } from './sim-clock.ts';
+import { SimDeployment } from './sim-deployment.ts';
 import { SimNode } from './sim-node.ts';
-import { type Op, type ScriptOps, writeOps } from './sim-script.ts';
+import { inspectPlan, type MadePlan, readPlan } from './sim-plan.ts';
+import {
+  bodiesOf,
+  codeOf,
+  labelOf,
+  legalCodes,
+  type SimEnd,
+  type SimRun,
+  type SimWork,
+} from './sim-run.ts';
+import { writeOps, writeTask } from './sim-script.ts';
 
 /** Simulated time in which things go wrong, and after which everything has to have ended. */
 const STORM_MS = 12_000;
@@ -28,16 +38,6 @@ const LIMITS = {
 /** Keys are drawn once: what happens does not depend on them. */
 const fleet = createFleet();
 const nodeKey = generateKey().signer;
-
-interface SimRun {
-  readonly deployment: string;
-  readonly generation: number;
-  readonly mode: 'apply' | 'destroy';
-  readonly ops: ScriptOps;
-  readonly run: string;
-  readonly digest: string;
-  cancelledAtMs: number | null;
-}
 
 export interface SimReport {
   readonly seed: number;
@@ -59,6 +59,7 @@ class Simulation {
   readonly #clock: SimClock;
   readonly #node: SimNode;
   readonly #runs: SimRun[] = [];
+  readonly #keptRuns: SimRun[] = [];
   readonly #trace: string[] = [];
   readonly #violations: string[] = [];
   #faults = 0;
@@ -112,28 +113,90 @@ class Simulation {
 
   async #send(deployment: string, random: SeededRandom): Promise<void> {
     const count = random.int(1, 3);
-    for (let generation = 1; generation <= count; generation++) {
+    for (let turn = 1; turn <= count; turn++) {
       await this.#clock.sleep(random.int(0, 4000));
-      const mode = generation > 1 && random.chance(0.15) ? 'destroy' : 'apply';
-      const ops = mode === 'apply' ? writeOps(random) : [];
-      const cancelAfterMs = random.chance(0.2) ? random.int(0, 2000) : null;
-      const sent = await this.#submit({ deployment, generation, mode, ops });
-      if (cancelAfterMs === null) continue;
-      await this.#clock.sleep(cancelAfterMs);
-      await this.#cancel(sent);
+      const share = random.fraction();
+      if (turn > 1 && share < 0.15) await this.#offer(random, { deployment, mode: 'destroy' });
+      else if (turn > 1 && share < 0.27) await this.#sendTask(random, deployment);
+      else if (share < 0.37) await this.#sendPlanned(random, deployment);
+      else await this.#sendApply(random, deployment);
     }
     this.#senders -= 1;
   }
 
-  async #submit(work: Pick<SimRun, 'deployment' | 'generation' | 'mode' | 'ops'>): Promise<SimRun> {
-    const { deployment, generation, mode, ops } = work;
+  async #sendApply(random: SeededRandom, deployment: string): Promise<void> {
+    const isKept = random.chance(0.2);
+    const sent = await this.#offer(random, { deployment, ops: writeOps(random), isKept });
+    if (!isKept || random.chance(0.4)) return;
+    // Others may come in between.
+    this.#keptRuns.push(sent);
+    await this.#clock.sleep(random.int(0, 3000));
+    await this.#sendUndo(random, deployment);
+  }
+
+  async #sendUndo(random: SeededRandom, deployment: string): Promise<void> {
+    const known = this.#keptRuns.filter((each) => each.deployment === deployment);
+    if (known.length === 0) return;
+    const { run } = random.pick(known);
+    await this.#offer(random, { deployment, mode: 'task', ops: [{ op: 'undo', run }] });
+  }
+
+  async #sendTask(random: SeededRandom, deployment: string): Promise<void> {
+    if (random.chance(0.3)) return await this.#sendUndo(random, deployment);
+    await this.#offer(random, { deployment, mode: 'task', ops: writeTask(random) });
+  }
+
+  /** A plan, and once it is made an apply of the same script, which may be held to it. */
+  async #sendPlanned(random: SeededRandom, deployment: string): Promise<void> {
+    const ops = writeOps(random);
+    const plan = await this.#offer(random, { deployment, mode: 'plan', ops });
+    const hash = await this.#waitForPlan(plan);
+    if (random.chance(0.3)) await this.#offer(random, { deployment, ops: writeOps(random) });
+    const expects = random.chance(0.7) ? hash : null;
+    await this.#offer(random, { deployment, ops, plan, expects });
+  }
+
+  /** Its hash; null when none was made. */
+  async #waitForPlan({ run }: SimRun): Promise<string | null> {
+    const isUnfinished = () => this.#node.life.journal.findUnfinished(run) !== undefined;
+    while (!this.#node.isUp || isUnfinished()) await this.#clock.sleep(200);
+    const events = await this.#insist(() => this.#node.life.journal.runs.readAllEvents(run));
+    return readPlan(events)?.hash ?? null;
+  }
+
+  /** Submits it, and takes some of it back. */
+  async #offer(
+    random: SeededRandom,
+    work: Pick<SimWork, 'deployment'> & Partial<SimWork>,
+  ): Promise<SimRun> {
+    const earlier = this.#runs.filter(({ deployment }) => deployment === work.deployment);
+    const { mode = 'apply' } = work;
+    const isRevision = mode === 'apply' || mode === 'destroy';
+    const newest = Math.max(0, ...earlier.map(({ generation }) => generation));
+    const sent = await this.#submit({
+      ...{ mode, ops: [], isKept: false, plan: null, expects: null },
+      ...{ place: earlier.length + 1, generation: isRevision ? newest + 1 : Math.max(1, newest) },
+      ...work,
+    });
+    if (random.chance(0.2)) {
+      await this.#clock.sleep(random.int(0, 2000));
+      await this.#cancel(sent);
+    }
+    return sent;
+  }
+
+  async #submit(work: SimWork): Promise<SimRun> {
+    const { deployment, generation, mode, ops, isKept, expects } = work;
+    const isScript = mode !== 'destroy';
     const payload = buildScriptPayload(
       nodeVerifier,
       {
         ...{ deployment, generation, mode, nodes: [this.#node.id], limits: LIMITS },
         authority: fleet.authority,
-        ...(mode === 'apply' ? { source: SOURCE, input: { ops: [...ops] } } : {}),
-        caps: mode === 'apply' ? ['thing'] : [],
+        ...(isScript ? { source: SOURCE, input: { ops: [...ops] } } : {}),
+        caps: isScript ? ['thing'] : [],
+        onFailure: isKept ? 'keep' : 'undo',
+        ...(expects === null ? {} : { expect: { [this.#node.id]: expects } }),
       },
       {
         nowMs: this.#clock.nowMs(),
@@ -232,93 +295,76 @@ class Simulation {
   }
 
   async #inspect(): Promise<void> {
-    const { journal } = this.#node.life;
-    for (const sent of this.#runs) {
-      const events = await journal.runs.readAllEvents(sent.run);
-      const label = `${sent.deployment}-${sent.generation}`;
-      for (const { at, epoch, body } of events) {
-        const step = 'step' in body ? ` ${body.step}` : '';
-        this.#trace.push(`${label} ${at} ${epoch} ${body.type}${step}`);
-      }
-      this.#inspectRun(sent, label, events);
-    }
     for (const deployment of new Set(this.#runs.map((sent) => sent.deployment))) {
       await this.#inspectDeployment(deployment);
     }
   }
 
-  #inspectRun(sent: SimRun, label: string, events: readonly JournalEvent[]): void {
+  async #inspectDeployment(deployment: string): Promise<void> {
+    const { world, life } = this.#node;
+    const touches = world.touches.filter((touch) => touch.deployment === deployment);
+    let label = deployment;
+    const wanted = new SimDeployment((line) => this.#violate(`${line} (${label})`));
+    const plans = new Map<SimRun, MadePlan>();
+    let sinceMs = 0;
+    for (const sent of this.#runs.filter((each) => each.deployment === deployment)) {
+      label = labelOf(sent);
+      const events = await life.journal.runs.readAllEvents(sent.run);
+      for (const { at, epoch, body } of events) {
+        const step = 'step' in body ? ` ${body.step}` : '';
+        this.#trace.push(`${label} ${at} ${epoch} ${body.type}${step}`);
+      }
+      const end = this.#inspectRun(sent, label, events);
+      if (end === undefined) return;
+      const { record, names } = wanted;
+      const document = sent.mode === 'plan' ? readPlan(events) : undefined;
+      sinceMs = Math.max(sinceMs, events[0]?.at ?? 0);
+      if (document !== undefined) plans.set(sent, { document, sinceMs, record });
+      const plan = sent.plan === null ? undefined : plans.get(sent.plan);
+      if (plan !== undefined) {
+        const apply = { sent, events, end, record, names, touches };
+        for (const line of inspectPlan(plan, apply)) this.#violate(`plan: ${line} (${label})`);
+      }
+      const isChanging = sent.mode === 'apply' || sent.mode === 'destroy' || sent.mode === 'task';
+      if (!isChanging && touches.some(({ op }) => op?.startsWith(`${sent.run}/`)))
+        this.#violate(`plan: it changed something (${label})`);
+      wanted.take(sent, events, end);
+      sinceMs = Math.max(sinceMs, events.at(-1)?.at ?? 0);
+    }
+    label = deployment;
+    const things = [...world.things.values()].filter((thing) => thing.deployment === deployment);
+    const held = things.map(({ name, size, mark }) => `${name}:${size}${mark}`).sort();
+    this.#trace.push(`${deployment} holds ${held.join(' ')}`);
+    wanted.inspect(things);
+  }
+
+  /** How it ended; undefined when it did not. */
+  #inspectRun(sent: SimRun, label: string, events: readonly JournalEvent[]): SimEnd | undefined {
     const say = (line: string) => this.#violate(`${line} (${label})`);
-    const finished = events.map(({ body }) => body).filter(({ type }) => type === 'finished');
+    const finished = bodiesOf(events, 'finished');
     const [end] = finished;
-    if (finished.length !== 1 || end?.type !== 'finished') {
+    if (finished.length !== 1 || end === undefined) {
       say(`G2 it ended ${finished.length} times`);
-      return;
+      return undefined;
     }
     if (firstBrokenEvent(nodeVerifier, events) !== null) say('G7 its journal is broken');
     const outcomes = events.flatMap(({ body }) =>
       body.type === 'step-result' || body.type === 'step-error' ? [body.step] : [],
     );
     if (new Set(outcomes).size !== outcomes.length) say('G3 a step has two outcomes');
-    const { code = '', detail = '' } = (end.problem ?? {}) as { code?: string; detail?: string };
-    const legal = legalCodes(sent);
-    if (end.state !== 'succeeded' && !legal.includes(code))
-      say(`G2 it ended ${end.state} ${code}: ${detail}`);
-    if (end.leftovers.some(({ reason }) => !reason.includes('is not undone')))
-      say(`G5 left over: ${JSON.stringify(end.leftovers)}`);
+    const code = codeOf(end);
+    this.#trace.push(`${label} ended ${end.state} ${code}`);
+    if (end.state !== 'succeeded' && !legalCodes(sent).includes(code))
+      say(`G2 it ended ${end.state} ${JSON.stringify(end.problem)}`);
     const { cancelledAtMs } = sent;
-    if (cancelledAtMs === null) return;
+    if (cancelledAtMs === null) return end;
     if (end.state === 'succeeded') say('G6 it was cancelled and succeeded');
     if (events.some(({ at, body }) => body.type === 'step-intent' && at > cancelledAtMs))
       say('G6 a step began after its cancel was accepted');
-  }
-
-  /** The things of the node are those of the newest revision that succeeded, each as declared. */
-  async #inspectDeployment(deployment: string): Promise<void> {
-    const { journal } = this.#node.life;
-    let declared = new Map<string, number>();
-    for (const sent of this.#runs.filter((each) => each.deployment === deployment)) {
-      const { state } = await journal.runs.getRun(sent.run);
-      if (!isTerminal(state) || state !== 'succeeded') continue;
-      const events = await journal.runs.readAllEvents(sent.run);
-      const committed = events.map(({ body }) => body).find(({ type }) => type === 'committed');
-      const desired = committed?.type === 'committed' ? committed.desired : [];
-      declared = new Map(desired.map(({ name, spec }) => [name, (spec as { size: number }).size]));
-    }
-    const things = [...this.#node.world.things.values()].filter(
-      (thing) => thing.deployment === deployment,
-    );
-    const text = (sizes: readonly (readonly [string, number])[]) =>
-      sizes
-        .map(([name, size]) => `${name}:${size}`)
-        .sort()
-        .join(' ');
-    const held = text(things.map(({ name, size }) => [name, size] as const));
-    this.#trace.push(`${deployment} holds ${held}`);
-    if (held !== text([...declared])) {
-      this.#violate(`G5 ${deployment} holds [${held}], declared is [${text([...declared])}]`);
-    }
-    if (things.some(({ whole, up }) => !whole || !up))
-      this.#violate(`G4 ${deployment} is not whole`);
+    return end;
   }
 
   #violate(line: string): void {
     this.#violations.push(line);
   }
-}
-
-/** What a run of these ops may end with while everything around it fails. */
-function legalCodes({ ops, cancelledAtMs }: SimRun): readonly string[] {
-  const all = ops.flatMap(flat);
-  const codes = ['E_SUPERSEDED', 'E_SANDBOX'];
-  if (cancelledAtMs !== null) codes.push('E_CANCELLED');
-  if (all.some(({ op }) => op === 'throw')) codes.push('E_SCRIPT');
-  if (all.some((op) => op.op === 'run' && !op.idempotent)) codes.push('E_UNKNOWN_OUTCOME');
-  if (all.some((op) => op.op === 'ensure' && op.fails === 'always')) codes.push('E_HEALTH');
-  return codes;
-}
-
-function flat(op: Op): readonly Op[] {
-  if (op.op === 'all') return op.ops.flatMap(flat);
-  return op.op === 'try' ? flat(op.one) : [op];
 }
