@@ -52,11 +52,12 @@ export function legalCodes({ ops, mode, expects, cancelledAtMs }: SimRun): reado
   if (all.some(({ op }) => op === 'throw')) codes.push('E_SCRIPT');
   if (all.some((op) => op.op === 'run' && !op.idempotent)) codes.push('E_UNKNOWN_OUTCOME');
   if (all.some((op) => op.op === 'ensure' && op.fails === 'always')) codes.push('E_HEALTH');
+  if (all.some((op) => op.op === 'run' && op.mayBeDown === true)) codes.push('E_HEALTH');
   // Of a thing whose declaration failed.
   if (all.some((op) => op.op === 'ensure' && (op.size === 0 || op.fails === 'always')))
     codes.push('E_REFERENCE');
   // A task declares nothing, and works on what happens to be there.
-  if (mode === 'task') codes.push('E_REFERENCE', 'E_HEALTH', 'E_ARGUMENT');
+  if (mode === 'task') codes.push('E_REFERENCE', 'E_ARGUMENT');
   if (all.some(({ op }) => op === 'undo')) codes.push('E_NOT_FOUND', 'E_TOO_LATE');
   if (expects !== null) codes.push('E_PLAN_CHANGED', 'E_PLAN_PARTIAL');
   return codes;

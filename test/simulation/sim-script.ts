@@ -40,7 +40,11 @@ export function writeOps(random: SeededRandom): ScriptOps {
   });
   const ops: Op[] = random.chance(0.5) ? [{ op: 'all', ops: declare }] : declare;
   const count = random.int(0, 8);
-  for (let index = 0; index < count; index++) ops.push(action(random, names));
+  const refused = declare.flatMap(callsOf).filter((op) => op.op === 'ensure' && op.size === 0);
+  for (let index = 0; index < count; index++) {
+    const one = action(random, names);
+    ops.push(refused.length === 0 ? one : asUndeclared(one));
+  }
   if (random.chance(0.2)) ops.push({ op: 'throw' });
   return ops;
 }
@@ -56,6 +60,16 @@ export function writeTask(random: SeededRandom): ScriptOps {
   }
   if (random.chance(0.15)) ops.push({ op: 'throw' });
   return ops;
+}
+
+/** The same without the calls that only a real run can answer, so that its plan is whole. */
+export function withoutRuns(ops: ScriptOps): ScriptOps {
+  return ops.filter((op) => !callsOf(op).some((call) => call.op === 'run'));
+}
+
+/** The same, and then it fails. */
+export function failing(ops: ScriptOps): ScriptOps {
+  return [...ops, { op: 'throw' }];
 }
 
 function asUndeclared(op: Op): Op {

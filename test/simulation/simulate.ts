@@ -22,7 +22,7 @@ import {
   type SimRun,
   type SimWork,
 } from './sim-run.ts';
-import { writeOps, writeTask } from './sim-script.ts';
+import { failing, withoutRuns, writeOps, writeTask } from './sim-script.ts';
 
 /** Simulated time in which things go wrong, and after which everything has to have ended. */
 const STORM_MS = 12_000;
@@ -126,11 +126,13 @@ class Simulation {
 
   async #sendApply(random: SeededRandom, deployment: string): Promise<void> {
     const isKept = random.chance(0.2);
-    const sent = await this.#offer(random, { deployment, ops: writeOps(random), isKept });
+    const written = writeOps(random);
+    const ops = isKept && random.chance(0.6) ? failing(written) : written;
+    const sent = await this.#offer(random, { deployment, ops, isKept });
     if (!isKept || random.chance(0.4)) return;
-    // Others may come in between.
     this.#keptRuns.push(sent);
     await this.#clock.sleep(random.int(0, 3000));
+    if (random.chance(0.2)) await this.#comeBetween(random, deployment);
     await this.#sendUndo(random, deployment);
   }
 
@@ -148,18 +150,29 @@ class Simulation {
 
   /** A plan, and once it is made an apply of the same script, which may be held to it. */
   async #sendPlanned(random: SeededRandom, deployment: string): Promise<void> {
-    const ops = writeOps(random);
+    const written = writeOps(random);
+    const ops = random.chance(0.8) ? withoutRuns(written) : written;
     const plan = await this.#offer(random, { deployment, mode: 'plan', ops });
     const hash = await this.#waitForPlan(plan);
-    if (random.chance(0.3)) await this.#offer(random, { deployment, ops: writeOps(random) });
+    if (random.chance(0.3)) await this.#comeBetween(random, deployment);
     const expects = random.chance(0.7) ? hash : null;
     await this.#offer(random, { deployment, ops, plan, expects });
   }
 
-  /** Its hash; null when none was made. */
-  async #waitForPlan({ run }: SimRun): Promise<string | null> {
+  /** Another revision, that has ended when this resolves: one that waits would be replaced by the next. */
+  async #comeBetween(random: SeededRandom, deployment: string): Promise<void> {
+    await this.#waitForEnd(await this.#offer(random, { deployment, ops: writeOps(random) }));
+  }
+
+  async #waitForEnd({ run }: SimRun): Promise<void> {
     const isUnfinished = () => this.#node.life.journal.findUnfinished(run) !== undefined;
     while (!this.#node.isUp || isUnfinished()) await this.#clock.sleep(200);
+  }
+
+  /** Its hash; null when none was made. */
+  async #waitForPlan(plan: SimRun): Promise<string | null> {
+    await this.#waitForEnd(plan);
+    const { run } = plan;
     const events = await this.#insist(() => this.#node.life.journal.runs.readAllEvents(run));
     return readPlan(events)?.hash ?? null;
   }
