@@ -264,13 +264,13 @@ test('a run that is held has no job until it is let go', async () => {
   expect(jobs).toEqual([{ run, epoch: 1 }]);
 });
 
-function newTakeover(): RunTakeover {
+function newTakeover(bootId = 'boot-2'): RunTakeover {
   return new RunTakeover({
     journal: world.journal,
     dispatcher,
     reconciler: world.reconciler,
     hopeless,
-    bootId: 'boot-2',
+    bootId,
     log: silentLog,
   });
 }
@@ -308,6 +308,18 @@ test('after a reboot a run gets its job once what it had made is there again', a
   await newTakeover().recover(new Set());
   while (jobs.length === 0) await new Promise((resolve) => setImmediate(resolve));
   expect(jobs).toEqual([{ run, epoch: 2 }]);
+  expect(world.sals.effects()).toEqual(['repair web']);
+});
+
+test('after a halt in the same boot a run gets back what it had made, and none that is at work', async () => {
+  const run = await world.begin([desiredOf('container', 'web')]);
+  await world.restart();
+  dispatcher = newDispatcher();
+  await newTakeover('boot-1').recover(new Set(['r1']));
+  expect(await pass()).toEqual([]);
+  expect(world.sals.effects()).toEqual([]);
+  await newTakeover('boot-1').recover(new Set());
+  await vi.waitFor(() => expect(jobs).toEqual([{ run, epoch: 2 }]));
   expect(world.sals.effects()).toEqual(['repair web']);
 });
 

@@ -146,6 +146,20 @@ test('after a reboot an unfinished run gets back what it had made, and only that
   expect(world.sals.effects()).toEqual(['repair data', 'repair web']);
 });
 
+test('after a reboot a run gets back what it tried to change in vain, as it was', async () => {
+  await world.succeed(await world.commit([web, data]));
+  const run = await world.begin([]);
+  const error = { code: 'E_HEALTH', message: 'it fell apart', hint: 'see its log' } as const;
+  await world.fixture.append(run, [
+    intent(1, { ...web, specHash: 'f'.repeat(64) }, 'replace'),
+    { type: 'step-error', step: 1, error, durationMs: 1 },
+    intent(2, { ...data, specHash: 'f'.repeat(64) }, 'update'),
+  ]);
+  await world.restart();
+  await world.reconciler.restore(await entryOf(run));
+  expect(world.sals.effects()).toEqual(['repair web']);
+});
+
 test('what a reboot cost a run that is being undone is not made again', async () => {
   const run = await world.begin([data, web]);
   await world.fixture.append(run, [{ type: 'undo-intent', step: 2 }]);

@@ -127,23 +127,41 @@ export class Reconciler {
   }
 
   /**
-   * After a reboot: what an unfinished run had made is made again before the run goes on (design §10), and so
-   * that its undo knows it again. What cannot be is left to the run's own next steps. A run that is being undone
+   * After a reboot or a halt: what an unfinished run had made is made again before the run goes on (design §10), and
+   * so that its undo knows it again. What cannot be is left to the run's own next steps. A run that is being undone
    * needs none of it.
    */
   async restore(run: RunEntry): Promise<void> {
     const { journal, log } = this.#deps;
     if (run.state === 'undoing') return;
-    const steps = journal.records.listProvisional(run);
-    const made = steps.filter((step) => step.run === run.run && step.settled);
-    for (const step of new Map(made.map((each) => [each.rid, each])).values()) {
-      const record = { ...step, madeBy: madeBy(step, made) };
+    const own = journal.records.listProvisional(run).filter((step) => step.run === run.run);
+    const made = own.filter(({ settled }) => settled);
+    const newest = [...new Map(made.map((step) => [step.rid, step])).values()];
+    const records = [
+      ...(await this.#listFailed(run, own)),
+      ...newest.map((step) => ({ ...step, madeBy: madeBy(step, made) })),
+    ];
+    for (const record of records) {
       try {
-        await this.#kindOf(step.kind).converge(record, this.#within(LIMITS.convergeMsMax));
+        await this.#kindOf(record.kind).converge(record, this.#within(LIMITS.convergeMsMax));
       } catch (err) {
-        log.error({ err, run: run.run, rid: step.rid }, 'resource not restored after a reboot');
+        log.error({ err, run: run.run, rid: record.rid }, 'resource of a run not restored');
       }
     }
+  }
+
+  /** What the deployment had before, where the run tried to change it and only failed: it is as it was. */
+  async #listFailed(run: RunEntry, own: readonly ProvisionalEntry[]): Promise<ResourceEntry[]> {
+    const { runs, records } = this.#deps.journal;
+    const before = records.listRecords(run).filter(({ status }) => status === 'committed');
+    if (own.every(({ settled }) => settled) || before.length === 0) return [];
+    const events = await runs.readAllEvents(run.run);
+    const errors = new Set(
+      events.map(({ body }) => (body.type === 'step-error' ? body.step : undefined)),
+    );
+    const failed = new Set(own.filter(({ step }) => errors.has(step)).map(({ rid }) => rid));
+    for (const { rid, step } of own) if (!errors.has(step)) failed.delete(rid);
+    return before.filter(({ rid }) => failed.has(rid));
   }
 
   /** Stops everything that runs, without forgetting it: for a node that shuts down. Call after `stop`. */

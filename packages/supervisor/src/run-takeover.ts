@@ -32,16 +32,18 @@ export class RunTakeover {
   }
 
   /**
-   * After a start, before any job is queued: runs whose runner is not expected back get a new epoch; after a
-   * reboot what they had made is made again first.
+   * After a start, before any job is queued: runs whose runner is not expected back get a new epoch, and what they
+   * had made is made again first: after a reboot, or because the node was halted, nothing of it may be running.
    */
   async recover(expected: ReadonlySet<string>): Promise<void> {
     const { dispatcher, reconciler, bootId, log } = this.#deps;
     for (const entry of this.#list(isClaimable)) {
       const { run, holder } = entry;
       if (holder !== null && !expected.has(holder)) await this.#takeOver(entry);
-      if (entry.bootId === null || entry.bootId === bootId) continue;
-      log.info({ run }, 'resources of the run are restored after a reboot');
+      const isAtWork = entry.bootId === bootId && holder !== null && expected.has(holder);
+      // Null: no runner has begun it.
+      if (entry.bootId === null || isAtWork) continue;
+      log.info({ run }, 'resources of the run are restored');
       dispatcher.hold(run);
       // `restore` never rejects.
       void this.#restores
