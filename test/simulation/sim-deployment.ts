@@ -38,8 +38,6 @@ export class SimDeployment {
   readonly #things = new Map<string, Held>();
   // Of failed runs that were signed to be kept, oldest first
   #kept: DoneStep[] = [];
-  // What those found as it should be, and nobody looks after while they are kept
-  readonly #foundByKept = new Set<string>();
   // run that failed and was kept → whether a later one has committed
   readonly #keptRuns = new Map<string, 'open' | 'late'>();
   readonly #violate: (line: string) => void;
@@ -69,9 +67,6 @@ export class SimDeployment {
       this.#takeCommit(sent, events, { commit, done });
     } else if (isKept) {
       this.#kept.push(...done);
-      for (const { verb, name, action } of bodiesOf(events, 'step-intent'))
-        if (verb === 'thing.ensure' && action === 'no-op' && name !== null)
-          this.#foundByKept.add(name);
       if (end.state !== 'rejected') this.#keptRuns.set(run, 'open');
     } else {
       for (const { name, was } of done.toReversed()) this.#put(name, was);
@@ -96,8 +91,7 @@ export class SimDeployment {
       if (thing === undefined) continue;
       if (wanted?.mark !== undefined && thing.mark !== wanted.mark)
         this.#violate(`G5 ${name} is marked '${thing.mark}' and not '${wanted.mark}'`);
-      const isLookedAfter = !kept.has(name) && !this.#foundByKept.has(name);
-      if (isLookedAfter && !(thing.whole && thing.up)) this.#violate(`G4 ${name} is not whole`);
+      if (!kept.has(name) && !(thing.whole && thing.up)) this.#violate(`G4 ${name} is not whole`);
     }
   }
 
@@ -182,7 +176,6 @@ export class SimDeployment {
     }
     this.#record = wanted;
     this.#kept = [];
-    this.#foundByKept.clear();
     for (const kept of this.#keptRuns.keys()) this.#keptRuns.set(kept, 'late');
   }
 

@@ -229,6 +229,8 @@ export class AppendPlan {
     if (body.state === 'succeeded') return;
     const { run, realm, deployment, keep } = this.#entry;
     const of = { realm, deployment };
+    // What it found as it should be is nothing that it keeps: the record has that, and it is looked after.
+    if (keep) this.#dropSteps(this.#listSteps().filter((step) => step.run === run && isNoOp(step)));
     const steps = this.#listSteps();
     const left = steps.filter((step) => step.run === run);
     if (keep && left.length > 0) {
@@ -289,3 +291,5 @@ export class AppendPlan {
 }
 
 const keyOf = ({ run, step }: UndoneStep) => `${run}/${step}`;
+
+const isNoOp = ({ action }: ProvisionalEntry) => action === 'no-op';

@@ -118,6 +118,18 @@ test('a kept failure stays provisional and reserved until the next commit', asyn
   expect(fixture.journal.reserved().milliCpus).toBe(500);
 });
 
+test('what a kept failure found as it should be is nothing that it keeps', async () => {
+  await fixture.apply({}, web);
+  const before = fixture.journal.reserved();
+  const run = await startRun({ onFailure: 'keep' });
+  await fixture.append(run, [intent(1, web, 'no-op'), result(1)]);
+  expect(fixture.statuses()).toEqual({ web: 'provisional' });
+  await fixture.append(run, [finished('failed', 'E_SCRIPT')]);
+  await fixture.reopen();
+  expect(fixture.statuses()).toEqual({ web: 'committed' });
+  expect(fixture.journal.reserved()).toEqual(before);
+});
+
 test('a record that changed while it was being removed stands', async () => {
   await fixture.apply({}, web);
   await fixture.apply({});
