@@ -86,12 +86,13 @@ function compareSteps(document: PlanDocument, { events, end, names }: PlannedApp
 
 /** True when another record of what the plan speaks of makes it another plan for sure. */
 function hasMoved({ document, record }: MadePlan, now: ReadonlyMap<string, number>): boolean {
-  const spoken = new Set([
-    ...document.steps.flatMap(({ specHash, name }) => (specHash === null ? [] : [name])),
-    ...document.removals.map(({ name }) => name as string),
-  ]);
-  const isOther = (name: string) => record.get(name) !== now.get(name);
-  return [...spoken].some((name) => name !== null && isOther(name));
+  const declared = document.steps.flatMap(({ specHash, name }) =>
+    specHash === null ? [] : [name],
+  );
+  const isOther = (name: string | null) => name !== null && record.get(name) !== now.get(name);
+  // What goes, goes in whatever form it has by then.
+  const isGone = ({ name }: { readonly name: string }) => record.has(name) !== now.has(name);
+  return declared.some(isOther) || document.removals.some(isGone);
 }
 
 function isSame(left: ReadonlyMap<string, number>, right: ReadonlyMap<string, number>): boolean {
