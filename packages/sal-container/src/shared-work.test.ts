@@ -67,3 +67,29 @@ test('the last to leave ends the work, and a later caller starts another', async
   runs[1]?.end('done');
   expect(await later).toBe('done');
 });
+
+/** A cancelled run aborts all its steps at once: two containers of one image wait for one pull. */
+test('of those who leave in the same moment, the last ends the work and waits for it', async () => {
+  const shared = new SharedWork<string>();
+  const works: AbortSignal[] = [];
+  const ended = Promise.withResolvers<string>();
+  const start = async (signal: AbortSignal) => {
+    works.push(signal);
+    await ended.promise;
+    signal.throwIfAborted();
+    return 'done';
+  };
+  const run = new AbortController();
+  const join = () => shared.join('key', AbortSignal.any([run.signal]), start);
+  const first = join();
+  let isOver = false;
+  const last = join().finally(() => {
+    isOver = true;
+  });
+  run.abort(new Error('cancelled'));
+  await expect(first).rejects.toThrow('cancelled');
+  expect(works.map(({ aborted }) => aborted)).toEqual([true]);
+  expect(isOver).toBe(false);
+  ended.resolve('too late');
+  await expect(last).rejects.toThrow('cancelled');
+});

@@ -16,15 +16,17 @@ export class SharedWork<T> {
     running.waiting++;
     const left = Promise.withResolvers<never>();
     const onAbort = () => {
-      if (running.waiting > 1) left.reject(signal.reason);
+      // Counted at once: all the steps of a run are told in the same moment.
+      running.waiting--;
+      if (running.waiting > 0) left.reject(signal.reason);
       else running.controller.abort(signal.reason);
     };
     signal.addEventListener('abort', onAbort, { once: true });
     try {
       return await Promise.race([running.promise, left.promise]);
     } finally {
-      running.waiting--;
       signal.removeEventListener('abort', onAbort);
+      if (!signal.aborted) running.waiting--;
     }
   }
 
