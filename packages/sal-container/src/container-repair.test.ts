@@ -3,9 +3,10 @@ import { join } from 'node:path';
 import type { Json } from '@hypha/protocol';
 import { findTool, runCommand } from '@hypha/sal';
 import { contractRef, contractRid } from '@hypha/sal/contract';
-import { describe, expect, test, vi } from 'vitest';
+import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { CONTAINER_LIMITS } from './container-limits.ts';
 import { findMonitor } from './monitor.ts';
+import { failureOf } from './testing/failure.ts';
 import { nodeOfEachTest } from './testing/node-of-each-test.ts';
 import { PAGE, type ScratchNode, signal } from './testing/scratch-node.ts';
 import { NO_TRACES } from './testing/traces.ts';
@@ -177,6 +178,52 @@ describe('repairs', () => {
       state: 'running',
       info: { restarts: 0 },
     });
+  });
+});
+
+describe('a job that ended well is not run again', () => {
+  let runs: () => Promise<string>;
+  const job = {
+    command: ['/bin/sh', '-c', 'echo once >> /mnt/runs'],
+    restart: 'on-failure',
+    mounts: { '/mnt': contractRef('volume', 'data') },
+  };
+
+  beforeEach(async () => {
+    const folder = await node.volume('data');
+    runs = () => readFile(join(folder, 'runs'), 'utf8');
+    await node.ensure('job', job);
+    await vi.waitFor(expectRest);
+  });
+
+  async function expectRest(): Promise<void> {
+    expect(await node.observe('job', job)).toMatchObject({
+      state: 'stopped',
+      converged: true,
+      info: { exitCode: 0 },
+    });
+  }
+
+  async function expectOneRun(): Promise<void> {
+    await expectRest();
+    await node.converge('job', job);
+    await node.capture();
+    expect(await runs()).toBe('once\n');
+  }
+
+  test('after its node was halted', async () => {
+    const { resource } = await node.sal();
+    await resource.halt?.(await node.record('job', job), signal());
+    await expectOneRun();
+  });
+
+  test('after the undo of its replacement', async () => {
+    const health = { tcp: { port: 81 }, within: '300ms' };
+    const step = await node.openStep('job', { ...job, command: ['/bin/sleep', '1000'], health });
+    expect(step.plan.action).toBe('replace');
+    expect(await failureOf(step.apply())).toMatchObject({ code: 'E_HEALTH' });
+    await step.undo();
+    await expectOneRun();
   });
 });
 

@@ -14,21 +14,6 @@ nodeOfEachTest((made) => {
   node = made;
 });
 
-/** A step of a run that has not committed. */
-async function openStep(args: Declaration) {
-  const sal = await node.sal();
-  const call = node.call('web', args);
-  const verb = getVerb(sal, call.verb);
-  const context = contractContext(verb, call);
-  const parsed = verb.parse(call.args);
-  const plan = await verb.plan(context, parsed);
-  return {
-    plan,
-    apply: () => verb.apply(context, parsed, plan.before),
-    undo: () => verb.undo?.(context, parsed, plan.before),
-  };
-}
-
 /** Memory that the kernel lets the container have. */
 async function memoryBytes(): Promise<number> {
   const { cgroups } = (await node.capture()) as { readonly cgroups: readonly string[] };
@@ -56,7 +41,7 @@ describe('a change of limits alone', () => {
   test('keeps process, start and address, and is in force at once', async () => {
     await node.ensure('web', base);
     const before = await sight();
-    const step = await openStep({
+    const step = await node.openStep('web', {
       ...base,
       memory: '64MiB',
       cpus: 1,
@@ -92,7 +77,7 @@ describe('a change of limits alone', () => {
     const wide = { ...base, memory: '64MiB' };
     await node.ensure('web', wide, 'b');
     const failing = { ...wide, health: { tcp: { port: 81 }, within: '300ms' } };
-    const step = await openStep(failing);
+    const step = await node.openStep('web', failing);
     expect(step.plan).toMatchObject({ action: 'replace', differs: ['health'] });
     expect(await failureOf(step.apply())).toMatchObject({ code: 'E_HEALTH' });
     await step.undo();
@@ -104,15 +89,10 @@ describe('a change of limits alone', () => {
     const job = { command: ['/bin/true'], restart: 'never', memory: '16MiB' };
     await node.ensure('job', job);
     const before = await node.capture();
-    const sal = await node.sal();
-    const call = node.call('job', { ...job, restart: 'always', command: ['/bin/true'] });
-    const verb = getVerb(sal, call.verb);
-    const context = contractContext(verb, call);
-    const args = verb.parse(call.args);
-    const plan = await verb.plan(context, args);
-    expect(plan).toMatchObject({ action: 'update', differs: ['restart'] });
-    await verb.apply(context, args, plan.before);
-    await verb.undo?.(context, args, plan.before);
+    const step = await node.openStep('job', { ...job, restart: 'always' });
+    expect(step.plan).toMatchObject({ action: 'update', differs: ['restart'] });
+    await step.apply();
+    await step.undo();
     expect(await node.capture()).toEqual(before);
     expect(await node.observe('job', job)).toMatchObject({ state: 'stopped', converged: true });
   });
@@ -136,7 +116,7 @@ describe('a second generation that fails', () => {
     const { instance } = (await sight()) as { readonly instance: string };
     const writes = 'echo kept > /data/written; echo shared > /mnt/written';
     await node.exec('web', ['/bin/sh', '-c', writes]);
-    const step = await openStep(second);
+    const step = await node.openStep('web', second);
     expect(step.plan.action).toBe('replace');
     await failureOf(step.apply());
     await step.undo();
@@ -158,7 +138,7 @@ describe('a second generation that fails', () => {
     await node.ensure('web', first);
     const before = await sight();
     const absent = `registry.invalid/web@sha256:${'0'.repeat(64)}`;
-    const step = await openStep({ ...first, image: absent });
+    const step = await node.openStep('web', { ...first, image: absent });
     expect(step.plan).toMatchObject({ action: 'replace', differs: ['image'] });
     expect(await failureOf(step.apply())).toMatchObject({ code: 'E_IMAGE' });
     await step.undo();

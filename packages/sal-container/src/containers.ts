@@ -245,9 +245,14 @@ export class Containers {
     return (await this.store.findRun(instance))?.halted === true;
   }
 
-  /** Noted before it is done, so that its end is never taken for the container's own. */
+  /**
+   * Noted before it is done, so that its end is never taken for the container's own. One that ended by itself keeps
+   * its own end: it would be started again for no reason.
+   */
   async #stop(instance: Instance, signal: AbortSignal): Promise<void> {
-    const run = (await this.store.has(instance)) ? await this.store.findRun(instance) : undefined;
+    const isAlive = 'pid' in (await this.runtime.status(instance, signal));
+    const isNoted = isAlive && (await this.store.has(instance));
+    const run = isNoted ? await this.store.findRun(instance) : undefined;
     if (run !== undefined && !run.halted) {
       await this.store.writeRun(instance, { ...run, halted: true }, { isDurable: true });
     }

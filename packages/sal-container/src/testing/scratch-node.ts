@@ -9,12 +9,15 @@ import {
   type ResourceRecord,
   type Sal,
   type SecretFiles,
+  type StepPlan,
 } from '@hypha/sal';
 import {
   applyWhole,
   type ContractCall,
   type ContractWorld,
+  contractContext,
   contractRid,
+  getVerb,
   recordOf,
 } from '@hypha/sal/contract';
 import { BtrfsPool } from '@hypha/sal-btrfs';
@@ -41,6 +44,13 @@ export interface Declaration {
 export interface ContainerInfo {
   readonly health?: string;
   readonly exitCode?: number | null;
+  readonly memoryBytes?: number | null;
+}
+
+export interface UncommittedStep {
+  readonly plan: StepPlan;
+  apply(): Promise<Json>;
+  undo(): Promise<void>;
 }
 
 /** A page on port 80, and healthy once it is served. */
@@ -126,6 +136,20 @@ export class ScratchNode implements ContractWorld {
   /** Declares a container as a committed run did. */
   async ensure(name: string, args: Declaration, run = 'a'): Promise<Json> {
     return applyWhole(await this.sal(), this.call(name, args), { run });
+  }
+
+  /** A declaring step of a run that has not committed. */
+  async openStep(name: string, args: Declaration): Promise<UncommittedStep> {
+    const call = this.call(name, args);
+    const verb = getVerb(await this.sal(), call.verb);
+    const context = contractContext(verb, call);
+    const parsed = verb.parse(call.args);
+    const plan = await verb.plan(context, parsed);
+    return {
+      plan,
+      apply: () => verb.apply(context, parsed, plan.before),
+      undo: async () => verb.undo?.(context, parsed, plan.before),
+    };
   }
 
   call(name: string, args: Declaration): ContractCall {
