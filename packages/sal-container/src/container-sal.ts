@@ -15,6 +15,7 @@ import { Containers } from './containers.ts';
 import { containerHandleVerb, ensureVerb } from './ensure-verb.ts';
 import { execVerb } from './exec-verb.ts';
 import type { ContainerMachine } from './runtime-detection.ts';
+import { withStorageErrors } from './storage-effects.ts';
 
 export interface ContainerSalOptions {
   /** As `detectContainers` found it. */
@@ -50,7 +51,7 @@ export function createContainerSal(options: ContainerSalOptions): Sal {
     runFolder,
     group,
     plainRegistries: (options.plainRegistries ?? []).filter((name) => LOOPBACK.test(name)),
-    effects: options.effects ?? EFFECTS,
+    effects: withStorageErrors(options.effects ?? EFFECTS),
     nowMs,
   };
   const containers = new Containers(host);

@@ -134,6 +134,12 @@ export class Containers {
     if (!(await this.store.has(instance))) {
       throw new HyphaError('E_SAL', `cannot bring back container ${instance.id}: it is gone`);
     }
+    // First of all: it may have filled the pool, and then nothing else can be written.
+    for (const other of await this.#listAll(instance.rid)) {
+      // What an earlier step of the run parked is for the undo of that step.
+      if (other.id !== instance.id && (await this.#isOf(other, op)))
+        await this.#drop(other, signal);
+    }
     if (record !== null) await this.adjust(instance, record, signal);
     const spec = await this.#findSpec(instance);
     if (was === 'running' && spec !== undefined) {
@@ -143,11 +149,6 @@ export class Containers {
       await this.#mark(instance);
       const isAlive = 'pid' in (await this.runtime.status(instance, signal));
       if (was === 'ended' && isAlive) await this.#stop(instance, signal);
-    }
-    for (const other of await this.#listAll(instance.rid)) {
-      // What an earlier step of the run parked is for the undo of that step.
-      if (other.id !== instance.id && (await this.#isOf(other, op)))
-        await this.#drop(other, signal);
     }
     await this.store.discardDrafts(instance.rid, signal);
   }
@@ -254,7 +255,11 @@ export class Containers {
     const isNoted = isAlive && (await this.store.has(instance));
     const run = isNoted ? await this.store.findRun(instance) : undefined;
     if (run !== undefined && !run.halted) {
-      await this.store.writeRun(instance, { ...run, halted: true }, { isDurable: true });
+      const halted = { ...run, halted: true };
+      await this.store.writeRun(instance, halted, { isDurable: true }).catch((error: unknown) => {
+        // A full pool must not keep what fills it running.
+        if (!isHyphaError(error, 'E_STORAGE')) throw error;
+      });
     }
     await this.runtime.stop(instance, signal);
   }

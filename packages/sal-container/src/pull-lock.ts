@@ -7,16 +7,23 @@ import { dirname } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { HyphaError } from '@hypha/protocol';
+import { orStorageError } from './storage-effects.ts';
 
 const POLL_MS = 50;
 const SQLITE_BUSY = 5;
+const SQLITE_FULL = 13;
 
 export interface PullLock {
   release(): void;
 }
 
 /** Undefined when another holds it. */
-export async function tryLock(path: string): Promise<PullLock | undefined> {
+export function tryLock(path: string): Promise<PullLock | undefined> {
+  return orStorageError(() => tryOpen(path), `lock ${path}`);
+}
+
+/** The empty database needs a page while it is locked. */
+async function tryOpen(path: string): Promise<PullLock | undefined> {
   await mkdir(dirname(path), { recursive: true, mode: 0o700 });
   const database = new DatabaseSync(path, { timeout: 0 });
   try {
@@ -24,9 +31,10 @@ export async function tryLock(path: string): Promise<PullLock | undefined> {
     return { release: () => database.close() };
   } catch (cause) {
     database.close();
-    if (cause instanceof Error && 'errcode' in cause && cause.errcode === SQLITE_BUSY)
-      return undefined;
-    throw new HyphaError('E_SAL', `cannot lock ${path}`, { cause });
+    const errcode = cause instanceof Error && 'errcode' in cause ? cause.errcode : undefined;
+    if (errcode === SQLITE_BUSY) return undefined;
+    const code = errcode === SQLITE_FULL ? 'E_STORAGE' : 'E_SAL';
+    throw new HyphaError(code, `cannot lock ${path}`, { cause });
   }
 }
 
