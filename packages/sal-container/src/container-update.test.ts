@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Json } from '@hypha/protocol';
 import { contractContext, contractRef, getVerb } from '@hypha/sal/contract';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { failureOf } from './testing/failure.ts';
 import { nodeOfEachTest } from './testing/node-of-each-test.ts';
 import { type Declaration, PAGE, type ScratchNode, signal } from './testing/scratch-node.ts';
@@ -96,6 +96,37 @@ describe('a change of limits alone', () => {
     expect(await node.capture()).toEqual(before);
     expect(await node.observe('job', job)).toMatchObject({ state: 'stopped', converged: true });
   });
+});
+
+test('memory that is in use by the time of the undo is taken back once it is free', async () => {
+  const grows = [
+    'while [ ! -e /tmp/go ]; do sleep 0.05; done',
+    'dd if=/dev/zero of=/dev/null bs=60M & while [ ! -e /tmp/free ]; do sleep 0.05; done',
+    'kill $!; sleep 1000',
+  ];
+  const small = { command: ['/bin/sh', '-c', grows.join('; ')], memory: '16MiB' };
+  const large = { ...small, memory: '128MiB' };
+  await node.ensure('web', small);
+  const pid = await node.pid('web');
+  const step = await node.openStep('web', large);
+  expect(step.plan.action).toBe('update');
+  await step.apply();
+  await node.exec('web', ['/bin/touch', '/tmp/go']);
+  await vi.waitFor(
+    async () => {
+      const { info } = await node.observe('web', large);
+      expect(info.memoryBytes).toBeGreaterThan(50 * MIB);
+    },
+    { timeout: 20_000 },
+  );
+  await step.undo();
+  await step.undo();
+  expect(await node.pid('web')).toBe(pid);
+  expect(await memoryBytes()).toBe(128 * MIB);
+  expect(await node.observe('web', small)).toMatchObject({ state: 'running', converged: false });
+  await node.exec('web', ['/bin/touch', '/tmp/free']);
+  await vi.waitFor(() => node.converge('web', small), { timeout: 20_000 });
+  expect(await memoryBytes()).toBe(16 * MIB);
 });
 
 describe('a second generation that fails', () => {

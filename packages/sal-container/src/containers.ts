@@ -4,7 +4,13 @@
  */
 import { rmdir } from 'node:fs/promises';
 import { HyphaError, isHyphaError, type Rid } from '@hypha/protocol';
-import { allowanceOf, type ContainerSpec, declaredFields, type ResourceLabel } from '@hypha/sal';
+import {
+  allowanceOf,
+  type ContainerSpec,
+  commandFailure,
+  declaredFields,
+  type ResourceLabel,
+} from '@hypha/sal';
 import { ensureRunFolder, findBundleSpec, listRunFolders } from './bundle.ts';
 import { removeEmptyGroups } from './cgroup-folders.ts';
 import type { ContainerHost, Instance } from './container-host.ts';
@@ -140,7 +146,7 @@ export class Containers {
       if (other.id !== instance.id && (await this.#isOf(other, op)))
         await this.#drop(other, signal);
     }
-    if (record !== null) await this.adjust(instance, record, signal);
+    if (record !== null) await this.#giveBack(instance, record, signal);
     const spec = await this.#findSpec(instance);
     if (was === 'running' && spec !== undefined) {
       await this.activate(instance, { spec, restarts: 0, signal });
@@ -151,6 +157,20 @@ export class Containers {
       if (was === 'ended' && isAlive) await this.#stop(instance, signal);
     }
     await this.store.discardDrafts(instance.rid, signal);
+  }
+
+  /**
+   * The limits of an earlier record. Where more is in use than they allow, the larger ones hold until the reconciler
+   * can take it away, as after a commit.
+   */
+  async #giveBack(instance: Instance, record: InstanceRecord, signal: AbortSignal): Promise<void> {
+    const held = allowanceOf(await this.store.read(instance));
+    try {
+      await this.adjust(instance, record, signal);
+    } catch (error) {
+      if (held === null || commandFailure(error) === undefined) throw error;
+      await this.store.write(instance, { ...record, held });
+    }
   }
 
   /** The spec of its last start, with what was changed in place since. */
