@@ -1,7 +1,9 @@
 /** Containers as the reconciler sees them: kept as recorded, restarted as their policy says. */
 import { type Json, type Rid, Rid as RidSchema } from '@hypha/protocol';
 import {
+  allowanceOf,
   ContainerSpec,
+  changeOf,
   containerAddress,
   declaredFields,
   labelForRecord,
@@ -76,7 +78,10 @@ class ContainerResource {
   async converge(record: ResourceRecord, signal: AbortSignal): Promise<void> {
     const spec = ContainerSpec.parse(record.spec);
     const { store } = this.#containers;
-    const instance = (await this.#findRecorded(record)) ?? (await this.#make(record, spec, signal));
+    const instance =
+      (await this.#findRecorded(record)) ??
+      (await this.#findAdjustable(record, spec)) ??
+      (await this.#make(record, spec, signal));
     await this.#lower(instance, spec, signal);
     const isCurrent = (await store.findCurrent(record.rid))?.id === instance.id;
     if (isCurrent && (await this.#containers.isRunning(instance, signal))) return;
@@ -218,6 +223,27 @@ class ContainerResource {
       if (stored.label.specHash === record.specHash) return instance;
     }
     return undefined;
+  }
+
+  /**
+   * The current one, where a run that was not undone changed of it nothing but what changes in place: it is given the
+   * record's spec again, and keeps what it wrote.
+   */
+  async #findAdjustable(
+    record: ResourceRecord,
+    spec: ContainerSpec,
+  ): Promise<Instance | undefined> {
+    const { store } = this.#containers;
+    const current = await store.findCurrent(record.rid);
+    if (current === undefined) return undefined;
+    const stored = await store.read(current);
+    if (changeOf(stored, spec).action !== 'update') return undefined;
+    const { specHash, lastOp } = labelForRecord(record);
+    const label = { ...stored.label, specHash, lastOp };
+    // What is in force is held to until it is taken away, which comes next.
+    const held = allowanceOf(stored);
+    await store.write(current, { ...stored, ...declaredFields(spec), label, held });
+    return current;
   }
 
   async #make(record: ResourceRecord, spec: ContainerSpec, signal: AbortSignal): Promise<Instance> {

@@ -129,6 +129,27 @@ test('memory that is in use by the time of the undo is taken back once it is fre
   expect(await memoryBytes()).toBe(16 * MIB);
 });
 
+describe('what a run changed that was given up', () => {
+  const base = { ...PAGE, memory: '16MiB' };
+
+  test.each([
+    ['raised', '64MiB'],
+    ['lowered', '12MiB'],
+  ])('in place, %s, is set back in place', async (_title, memory) => {
+    await node.ensure('web', base);
+    const before = await sight();
+    await node.exec('web', ['/bin/touch', '/data/kept']);
+    const step = await node.openStep('web', { ...base, memory });
+    expect(step.plan.action).toBe('update');
+    await step.apply();
+    await node.converge('web', base);
+    expect(await sight()).toEqual(before);
+    expect(await memoryBytes()).toBe(16 * MIB);
+    expect(await node.observe('web', base)).toMatchObject({ state: 'running', converged: true });
+    expect(await node.exec('web', ['/bin/ls', '/data'])).toMatchObject({ stdout: 'kept\n' });
+  });
+});
+
 describe('a second generation that fails', () => {
   const first = {
     ...PAGE,
