@@ -106,6 +106,25 @@ test('what undo could not remove is handed to the reconciler, data is only liste
   expect(fixture.statuses()).toEqual({ web: 'removing', data: 'retained' });
 });
 
+test('a replacement that was given up makes the record unsettled, an update does not', async () => {
+  const api = desiredOf('container', 'api');
+  await fixture.apply({}, web, api);
+  const { records } = fixture.journal;
+  for (const record of records.listRecords()) await records.markSettled(record);
+  const run = await startRun();
+  await fixture.append(run, [intent(1, desiredOf('container', 'web', 2), 'replace'), result(1)]);
+  await fixture.append(run, [intent(2, desiredOf('container', 'api', 2), 'update'), result(2)]);
+  await fixture.append(run, [finished('failed', 'E_SAL')]);
+  await fixture.reopen();
+  const after = fixture.journal.records.listRecords();
+  expect(after.find(({ name }) => name === 'web')).toMatchObject({
+    ...web,
+    status: 'committed',
+    unsettled: true,
+  });
+  expect(after.find(({ name }) => name === 'api')).toMatchObject({ ...api, unsettled: false });
+});
+
 test('a kept failure stays provisional and reserved until the next commit', async () => {
   const run = await startRun({ onFailure: 'keep' });
   await fixture.append(run, [intent(1, web), result(1)]);

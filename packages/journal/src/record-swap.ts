@@ -85,15 +85,19 @@ function undeclare(record: RecordState, deleteData: readonly string[]): RecordSt
 
 /**
  * The rows to write when `run` ends without commit and steps were not undone. What an older record covers
- * needs none: the reconciler makes the world match that. What the run itself made becomes `removing`;
- * anything else existed before, or holds data, and is only listed.
+ * needs none, or is to be settled: the reconciler makes the world match that. What the run itself made becomes
+ * `removing`; anything else existed before, or holds data, and is only listed.
  */
 export function planUnwind(before: DeploymentRecord, run: string): RecordState[] {
   const left = new Map<string, RecordState>();
   for (const step of before.provisional) {
     if (step.run !== run || left.has(step.rid)) continue;
+    const record = before.records.find(({ rid }) => rid === step.rid);
+    // What it put in the place of the recorded one goes once that one is back.
+    const isReplaced = step.action === 'replace' && !DATA_KINDS.has(step.kind);
+    if (record !== undefined && isReplaced) left.set(step.rid, { ...record, unsettled: true });
     const covered =
-      before.records.some(({ rid }) => rid === step.rid) ||
+      record !== undefined ||
       before.provisional.some((other) => other.run !== run && other.rid === step.rid);
     if (covered) continue;
     const removable = step.action === 'create' && !DATA_KINDS.has(step.kind);

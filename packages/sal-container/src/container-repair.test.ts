@@ -265,7 +265,8 @@ describe('a replacement', () => {
     const rid = contractRid('container', 'web');
     expect((await store.list(rid)).map(({ id }) => id)).toContain(old.id);
     const sal = await node.sal();
-    await sal.resource.settle?.(await node.record('web', PAGE), signal());
+    const early = sal.resource.settle?.(await node.record('web', PAGE), signal());
+    await expect(early).rejects.toMatchObject({ code: 'E_SAL' });
     expect(await store.list(rid)).toHaveLength(2);
     await sal.resource.settle?.(await node.record('web', next), signal());
     await sal.resource.settle?.(await node.record('web', next), signal());

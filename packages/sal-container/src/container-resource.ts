@@ -1,5 +1,5 @@
 /** Containers as the reconciler sees them: kept as recorded, restarted as their policy says. */
-import { type Json, type Rid, Rid as RidSchema } from '@hypha/protocol';
+import { HyphaError, type Json, type Rid, Rid as RidSchema } from '@hypha/protocol';
 import {
   allowanceOf,
   ContainerSpec,
@@ -101,8 +101,10 @@ class ContainerResource {
     const current = await store.findCurrent(record.rid);
     if (current === undefined) return;
     const { specHash } = (await store.read(current)).label;
-    // Another spec is current: which of the two goes is not decided here.
-    if (specHash !== record.specHash) return;
+    // Which of the two goes is not decided here; it is tried again once it is.
+    if (specHash !== record.specHash) {
+      throw new HyphaError('E_SAL', `another spec of container ${record.name} is current`);
+    }
     await this.#containers.dropOthers(current, signal);
     await this.#containers.collectImages(signal);
   }

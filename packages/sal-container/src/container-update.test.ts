@@ -148,6 +148,23 @@ describe('what a run changed that was given up', () => {
     expect(await node.observe('web', base)).toMatchObject({ state: 'running', converged: true });
     expect(await node.exec('web', ['/bin/ls', '/data'])).toMatchObject({ stdout: 'kept\n' });
   });
+
+  test('by a replacement is dropped once the recorded one is back', async () => {
+    await node.ensure('web', base);
+    const first = await node.current('web');
+    const step = await node.openStep('web', { ...base, env: { STAGE: 'two' } });
+    expect(step.plan.action).toBe('replace');
+    await step.apply();
+    const { resource } = await node.sal();
+    const record = await node.record('web', base);
+    const settle = async () => resource.settle?.(record, signal());
+    expect(await failureOf(settle())).toMatchObject({ code: 'E_SAL' });
+    await resource.converge(record, signal());
+    await settle();
+    expect(await node.observe('web', base)).toMatchObject({ state: 'running', converged: true });
+    const { store } = await node.containers();
+    expect((await store.list()).map(({ id }) => id)).toEqual([first.id]);
+  });
 });
 
 describe('a second generation that fails', () => {

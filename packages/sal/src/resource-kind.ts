@@ -44,7 +44,10 @@ export interface ResourceKind {
     record: ResourceRecord,
     options: { deleteData: boolean; signal: AbortSignal },
   ): Promise<void>;
-  /** After commit: drop what a replace had parked. Idempotent. */
+  /**
+   * After commit: drop what a replace had parked, or what one made that was given up. Idempotent. Throws `E_SAL` while
+   * another spec is current.
+   */
   settle?(record: ResourceRecord, signal: AbortSignal): Promise<void>;
   /** Stop without forgetting: for a node that shuts everything down. */
   halt?(record: ResourceRecord, signal: AbortSignal): Promise<void>;
