@@ -32,12 +32,16 @@ const DATA_MODE = 0o755;
 /** Copying back the names of a large volume takes its time; the content itself is shared. */
 const RESTORE_MS_MAX = 1_800_000;
 
+/** Stops what runs on a volume; whoever keeps it running starts it again later. Idempotent. */
+export type StopUsers = (rid: Rid, signal: AbortSignal) => Promise<void>;
+
 export class BtrfsVolumes implements VolumeDriver {
   readonly status: SalStatus;
   readonly #pool: SubvolumePool;
   readonly #quota: Quota;
   readonly #effects: Effects;
   readonly #cp: string;
+  readonly #stopUsers: StopUsers;
 
   constructor(options: {
     pool: SubvolumePool;
@@ -46,11 +50,13 @@ export class BtrfsVolumes implements VolumeDriver {
     /** Path of the `cp` tool. */
     cp: string;
     driver: string;
+    stopUsers: StopUsers;
   }) {
     this.#pool = options.pool;
     this.#quota = options.quota;
     this.#effects = options.effects;
     this.#cp = options.cp;
+    this.#stopUsers = options.stopUsers;
     this.status = { state: 'real', driver: options.driver };
   }
 
@@ -152,6 +158,8 @@ export class BtrfsVolumes implements VolumeDriver {
     const from = this.#pool.resolve(`${snapshotPath(rid, name)}/data`);
     const to = this.#pool.resolve(`${volumePath(rid)}/data`);
     const purpose = `restore volume ${rid} from ${name}`;
+    // Whoever has a file open would go on with what is no longer in the volume.
+    await this.#stopUsers(rid, signal);
     await this.#change(purpose, async () => {
       for (const entry of await readdir(to)) {
         signal.throwIfAborted();
@@ -168,6 +176,8 @@ export class BtrfsVolumes implements VolumeDriver {
       }),
     );
     await syncFolder(to);
+    // Nor is one that was started meanwhile to go on: it may have seen half of it.
+    await this.#stopUsers(rid, signal);
   }
 
   async #change(purpose: string, change: () => Promise<void>): Promise<void> {

@@ -1,4 +1,4 @@
-import type { NodeId } from '@hypha/protocol';
+import type { NodeId, Rid } from '@hypha/protocol';
 import {
   EFFECTS,
   type Effects,
@@ -39,8 +39,13 @@ export interface ContainerSalOptions {
 
 const LOOPBACK = /^(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d{1,5})?$/;
 
+export interface ContainerSal extends Sal {
+  /** Stops what runs on a volume, until the reconciler starts it again. */
+  stopUsers(volume: Rid, signal: AbortSignal): Promise<void>;
+}
+
 /** Kind `container`, on the real machine. */
-export function createContainerSal(options: ContainerSalOptions): Sal {
+export function createContainerSal(options: ContainerSalOptions): ContainerSal {
   const { machine, status, node, pool, findVolume, runFolder, group, nowMs } = options;
   const host: ContainerHost = {
     ...machine,
@@ -60,5 +65,6 @@ export function createContainerSal(options: ContainerSalOptions): Sal {
     status,
     verbs: [ensureVerb(containers), execVerb(containers), containerHandleVerb(containers)],
     resource: containerResource(containers),
+    stopUsers: (volume, signal) => containers.stopUsers(volume, signal),
   };
 }

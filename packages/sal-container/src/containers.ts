@@ -222,6 +222,18 @@ export class Containers {
     await removeEmptyFolders(this.host);
   }
 
+  /**
+   * Stops what runs on a volume whose content is about to be replaced. Noted as ours, so that the reconciler starts it
+   * again; a job, which nobody would start again, goes on.
+   */
+  async stopUsers(volume: Rid, signal: AbortSignal): Promise<void> {
+    for (const instance of await listRunFolders(this.host)) {
+      const spec = await findBundleSpec(this.host, instance);
+      const isUser = Object.values(spec?.mounts ?? {}).some(({ $rid }) => $rid === volume);
+      if (isUser && spec?.restart !== 'never') await this.#stop(instance, signal);
+    }
+  }
+
   /** Removes images that no instance of this node uses any more. */
   async collectImages(signal: AbortSignal): Promise<void> {
     await this.images.collect(async () => {

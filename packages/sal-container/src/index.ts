@@ -1,5 +1,9 @@
 export { CONTAINER_LIMITS } from './container-limits.ts';
-export { type ContainerSalOptions, createContainerSal } from './container-sal.ts';
+export {
+  type ContainerSal,
+  type ContainerSalOptions,
+  createContainerSal,
+} from './container-sal.ts';
 export {
   type ContainerDetection,
   type ContainerMachine,

@@ -23,7 +23,7 @@ import {
   POOL_BYTES_MIN,
   type PoolConfig,
 } from '@hypha/sal-btrfs';
-import { createContainerSal } from '@hypha/sal-container';
+import { type ContainerSal, createContainerSal } from '@hypha/sal-container';
 import { z } from 'zod';
 import { inspectMachine, type Machine, type MachineReport } from './machine.ts';
 import { groupOf, SalChoice, type SalConfig } from './sal-config.ts';
@@ -82,8 +82,9 @@ export async function openSals(config: SalConfig, options: OpenSalsOptions): Pro
   const choice = pool === undefined ? SIMULATED : wanted;
   try {
     if (pool !== undefined && role === 'owner') await claimPool(pool.pool, node);
-    const volumes = openVolumes(config, machine, pool);
-    const container = openContainers({
+    let stopUsers: ContainerSal['stopUsers'] | undefined;
+    const volumes = openVolumes(config, machine, pool, async (rid, stop) => stopUsers?.(rid, stop));
+    const container: Sal | ContainerSal = openContainers({
       config,
       machine,
       pool,
@@ -94,6 +95,7 @@ export async function openSals(config: SalConfig, options: OpenSalsOptions): Pro
       choice,
       secrets,
     });
+    if ('stopUsers' in container) stopUsers = container.stopUsers;
     if (role === 'owner') await rememberChoice(config.folder, choice);
     return {
       sals: composeSals([volumes.sal, container]),
@@ -200,14 +202,19 @@ interface Volumes {
   readonly has: (rid: Rid) => Promise<boolean>;
 }
 
-function openVolumes(config: SalConfig, machine: Machine, pool: OpenPool | undefined): Volumes {
+function openVolumes(
+  config: SalConfig,
+  machine: Machine,
+  pool: OpenPool | undefined,
+  stopUsers: ContainerSal['stopUsers'],
+): Volumes {
   if (pool === undefined) {
     const reason = reasonFor(config, machine.report.volume.reason);
     const { sal, hasVolume } = openSimulatedVolumes({ folder: simulationOf(config), reason });
     return { sal, find: async () => undefined, has: hasVolume };
   }
   const { cp } = getPresent(machine.btrfsTools);
-  const { sal, findVolume } = openBtrfsVolumes({ open: pool, cp });
+  const { sal, findVolume } = openBtrfsVolumes({ open: pool, cp, stopUsers });
   return { sal, find: findVolume, has: async (rid) => (await findVolume(rid)) !== undefined };
 }
 
@@ -221,7 +228,7 @@ function openContainers(options: {
   nowMs: () => number;
   choice: SalChoice;
   secrets: SecretFiles;
-}): Sal {
+}): Sal | ContainerSal {
   const { config, machine, pool, volumes, group, node, nowMs, choice, secrets } = options;
   if (!choice.container || pool === undefined) {
     const reason = reasonFor(config, machine.report.container.reason);
