@@ -57,6 +57,19 @@ test('leaves no mount and no loop device when closed, also when closed twice', a
   expect(await scratch.loopDevices()).toEqual([]);
 });
 
+test('mounts anew what became read-only, as a pool does whose disk was full', async () => {
+  const first = await scratch.open();
+  await first.pool.createSubvolume('volumes/kept', signal());
+  const argv = ['-o', 'remount,ro', scratch.config.mountPoint];
+  await EFFECTS.run({ tool: scratch.tools.mount, argv, purpose: 'remount', signal: signal() });
+  await expect(first.pool.createSubvolume('volumes/more', signal())).rejects.toThrow();
+  const second = await scratch.open();
+  await second.pool.createSubvolume('volumes/more', signal());
+  expect(await second.pool.isSubvolume('volumes/kept')).toBe(true);
+  expect(await mountsBelow(scratch.folder)).toBe(1);
+  expect(await scratch.loopDevices()).toHaveLength(1);
+});
+
 test('uses a loop device that is attached already, and detaches it in the end', async () => {
   await (await scratch.open()).close(signal());
   const { losetup } = scratch.tools;

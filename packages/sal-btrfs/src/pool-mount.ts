@@ -26,6 +26,8 @@ interface Mounted {
   readonly type: string;
   /** Device. */
   readonly source: string;
+  /** Also when the kernel made it so, because it could not write to the disk. */
+  readonly isReadonly: boolean;
 }
 
 /** True when our image is mounted there. Throws `E_SAL` when something else is. */
@@ -40,14 +42,20 @@ export async function isPoolMounted(mount: PoolMount): Promise<boolean> {
   });
 }
 
-/** Idempotent: a mount that a killed predecessor left is taken over. */
+/**
+ * Idempotent: a mount that a killed predecessor left is taken over. One that the kernel made read-only, as it does
+ * when the disk under the image was full, stays so until it is mounted anew: `E_SAL` while something uses it.
+ */
 export async function ensurePoolMounted(
   mount: PoolMount,
   deps: { tools: BtrfsTools; effects: Effects; signal: AbortSignal },
 ): Promise<void> {
   const { tools, effects, signal } = deps;
   await mkdir(mount.mountPoint, { recursive: true, mode: 0o711 });
-  if (await isPoolMounted(mount)) return;
+  if (await isPoolMounted(mount)) {
+    if ((await findMount(mount.mountPoint))?.isReadonly !== true) return;
+    await unmountPool(mount, deps);
+  }
   // Two loop devices over one file would be two caches of one disk: an existing one is used.
   const [device] = await listLoopDevices(mount.file);
   const argv =
@@ -124,9 +132,12 @@ async function findMount(mountPoint: string): Promise<Mounted | undefined> {
     // Source: proc_pid_mountinfo(5). Optional fields end with a lone dash.
     const [head = '', tail = ''] = line.split(' - ');
     const at = head.split(' ')[4];
-    const [type, source] = tail.split(' ');
+    const [type, source, options = ''] = tail.split(' ');
     if (at === undefined || type === undefined || source === undefined) continue;
-    if (unescapeOctal(at) === path) found = { type, source: unescapeOctal(source) };
+    if (unescapeOctal(at) === path) {
+      const isReadonly = options.split(',').includes('ro');
+      found = { type, source: unescapeOctal(source), isReadonly };
+    }
   }
   return found;
 }
