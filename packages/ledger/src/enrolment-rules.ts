@@ -38,6 +38,19 @@ export class EnrolmentRules {
     enrolment: VerifiedEnrolment,
     replaced: NodeRow | undefined,
   ): Promise<NodeRow | undefined> {
+    try {
+      return await this.#findOutgoing(enrolment, replaced);
+    } catch (error) {
+      // Who took its place since it was read has its name and admission too; that is not the reason.
+      const now = replaced === undefined ? undefined : await this.#nodes.getById(replaced.id);
+      throw now?.revoked === 1 ? revokedError(now) : error;
+    }
+  }
+
+  async #findOutgoing(
+    enrolment: VerifiedEnrolment,
+    replaced: NodeRow | undefined,
+  ): Promise<NodeRow | undefined> {
     const { admission, node, payload } = enrolment;
     const { name } = admission.payload;
     const known = await this.#store.db
