@@ -134,11 +134,12 @@ export class Reconciler {
   async restore(run: RunEntry): Promise<void> {
     const { journal, log } = this.#deps;
     if (run.state === 'undoing') return;
-    const own = journal.records.listProvisional(run).filter((step) => step.run === run.run);
+    const steps = journal.records.listProvisional(run);
+    const own = steps.filter((step) => step.run === run.run);
     const made = own.filter(({ settled }) => settled);
     const newest = [...new Map(made.map((step) => [step.rid, step])).values()];
     const records = [
-      ...(await this.#listFailed(run, own)),
+      ...(await this.#listFailed(run, steps)),
       ...newest.map((step) => ({ ...step, madeBy: madeBy(step, made) })),
     ];
     for (const record of records) {
@@ -150,10 +151,17 @@ export class Reconciler {
     }
   }
 
-  /** What the deployment had before, where the run tried to change it and only failed: it is as it was. */
-  async #listFailed(run: RunEntry, own: readonly ProvisionalEntry[]): Promise<ResourceEntry[]> {
+  /**
+   * What the deployment had before, where the run tried to change it and only failed: it is as it was. That is not
+   * the record where a failure before it was kept.
+   */
+  async #listFailed(run: RunEntry, steps: readonly ProvisionalEntry[]): Promise<ResourceEntry[]> {
     const { runs, records } = this.#deps.journal;
-    const before = records.listRecords(run).filter(({ status }) => status === 'committed');
+    const own = steps.filter((step) => step.run === run.run);
+    const kept = new Set(steps.filter((step) => step.run !== run.run).map(({ rid }) => rid));
+    const before = records
+      .listRecords(run)
+      .filter(({ rid, status }) => status === 'committed' && !kept.has(rid));
     if (own.every(({ settled }) => settled) || before.length === 0) return [];
     const events = await runs.readAllEvents(run.run);
     const errors = new Set(
