@@ -261,6 +261,21 @@ describe('a run that fails', () => {
     expect(second.world.snapshot()).toEqual(first.world.snapshot());
   });
 
+  test('is told by the code of its step also in words of the script', async () => {
+    const rig = new SagaRig(async ({ call }) => {
+      try {
+        await call('box.ensure', 'a', { broken: true });
+      } catch (error) {
+        const { code } = error as { code: string };
+        throw Object.assign(new Error('the box would not stand'), { code });
+      }
+    });
+    expect(await rig.run()).toMatchObject({
+      state: 'failed',
+      problem: { code: 'E_HEALTH', detail: 'the box would not stand', where: { step: 1 } },
+    });
+  });
+
   test('says why something is left over', async () => {
     const rig = new SagaRig(async ({ call }) => {
       await call('box.ensure', 'a', { sticky: true });

@@ -43,7 +43,11 @@ function findFailedStep(record: RunRecord, failure: GuestFailure): number | unde
     .filter((outcome) => outcome.type === 'step-error')
     .filter(({ error }) => error.code === failure.code);
   // A guest cuts a long message.
-  return failed.filter(({ error }) => error.message.startsWith(failure.message)).at(-1)?.step;
+  const isCut = (message: string) => failure.message !== '' && message.startsWith(failure.message);
+  const same = failed.filter(({ error }) => isCut(error.message)).at(-1);
+  // A script may say it in its own words; but what it may say of itself need not be of any step.
+  const isOwn = GUEST_CODES.some((code) => code === failure.code);
+  return (same ?? (isOwn ? undefined : failed.at(-1)))?.step;
 }
 
 /** Throws `E_NONDETERMINISM` with both sides when a call is not the one that was recorded as this step. */
