@@ -6,6 +6,7 @@ import {
   foldRunEvent,
   GENESIS_HASH,
   HyphaError,
+  isKeptLeftover,
   JournalEvent,
   Problem,
   type RunView,
@@ -209,7 +210,7 @@ async function watchRun(
     if (body.type !== 'finished') continue;
     const problem = Problem.safeParse(body.problem);
     if (problem.success) say(describeError(await locateProblem(reader, run, problem.data)));
-    if (body.leftovers.some(({ reason }) => reason.startsWith('kept'))) {
+    if (body.leftovers.some(isKeptLeftover)) {
       output.note(`what it made was kept; undo it with: hypha run undo ${run}`);
     }
     return body.state;

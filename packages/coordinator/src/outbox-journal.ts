@@ -3,6 +3,7 @@ import {
   fromBase64,
   fromUtf8,
   HyphaError,
+  isKeptLeftover,
   isTerminal,
   type JournalBody,
   type JournalEvent,
@@ -121,7 +122,7 @@ async function markCancel(
 /** A failure that was signed to be kept: only then it leaves what could have been undone. */
 function isKeeping(body: JournalBody): boolean {
   if (body.type !== 'finished' || body.state === 'succeeded') return false;
-  return body.leftovers.some(({ reason }) => reason.startsWith('kept'));
+  return body.leftovers.some(isKeptLeftover);
 }
 
 function findReceipt(store: Store<CoordinatorDb>, run: string) {

@@ -1,4 +1,4 @@
-import { type HyphaError, type Leftover, Problem } from '@hypha/protocol';
+import { type HyphaError, KEPT_REASON, type Leftover, Problem } from '@hypha/protocol';
 import { ENGINE_LIMITS } from './engine-limits.ts';
 import { recordedProblem } from './recorded-problem.ts';
 import { RunRecord, type StepIntent } from './run-record.ts';
@@ -92,7 +92,7 @@ function keptResources(record: RunRecord): Leftover[] {
   const kept = new Map<string, Leftover>();
   for (const intent of record.intents.values()) {
     if (!RunRecord.isUndoable(intent)) continue;
-    for (const leftover of leftoverOf(intent, 'kept: signed with onFailure keep')) {
+    for (const leftover of leftoverOf(intent, KEPT_REASON)) {
       kept.set(leftover.rid, leftover);
     }
   }

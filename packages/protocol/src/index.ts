@@ -23,6 +23,7 @@ export * from './ids.ts';
 export * from './join-token.ts';
 export * from './journal-event.ts';
 export * from './json-value.ts';
+export * from './kept-leftover.ts';
 export * from './limits.ts';
 export * from './merkle.ts';
 export * from './node-payloads.ts';
